@@ -1,0 +1,36 @@
+# callvault: what a person types. Each target says what it installs before it does.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.ONESHELL:
+.DEFAULT_GOAL := build
+
+.PHONY: build run test lint unit bench clean rust
+
+# The toolchain is taken as given; without it nothing else makes sense.
+rust:
+	@command -v cargo >/dev/null 2>&1 || { echo "callvault needs Rust 1.95 or newer: install it with rustup (https://rustup.rs), then run make again."; exit 1; }
+
+# Programs, with what they need from Debian.
+build: rust
+	@packaging/prerequisites build
+	cargo build --release --locked
+
+# The appliance in the foreground, on loopback, with a self-test call; its data stays in target/run.
+run: build
+	@packaging/run-here
+
+# Everything that is checked, in the order in which it fails fastest. The last line is the sum.
+test: rust
+	@packaging/prerequisites build test
+	@tests/run-all
+
+lint: rust
+	@packaging/prerequisites build test
+	@tests/run-all lint
+
+# Component benchmarks, each beside its floor measured in the same run.
+bench: build
+	cargo bench --locked
+
+clean:
+	cargo clean

@@ -1,0 +1,122 @@
+//! The steps from journal to archive: each only from a state that allows it, each the same done twice.
+
+use jiff::Timestamp;
+use uuid::Uuid;
+
+use crate::{
+    ArchivePlace, Catalogue, CatalogueError, OwedJob,
+    ingest::{place_of, state_of},
+    outbox::owe,
+    row, schema,
+};
+
+/// Bytes of a reason that are kept.
+const REASON_BYTES_MAX: usize = 500;
+
+/// What beginning an archive found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Archiving {
+    /// It is to be made now; also when an earlier attempt did not come to its end.
+    Started,
+    /// There is one already: nothing to do.
+    AlreadyArchived,
+    /// The recording is unknown or was deleted: remove what an earlier attempt may have left under its name.
+    Gone,
+}
+
+/// What recording an archive found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Archived {
+    /// It is on record now.
+    Recorded,
+    /// The same was on record before.
+    AlreadyRecorded,
+    /// The recording was deleted meanwhile: remove the file.
+    Gone,
+}
+
+impl Catalogue {
+    /// An archive is about to be made.
+    ///
+    /// # Errors
+    /// Disk errors.
+    pub fn set_archiving(&self, id: Uuid) -> Result<Archiving, CatalogueError> {
+        let sql = "UPDATE recordings SET archive_state = 'archiving' \
+                   WHERE id = ?1 AND archive_state IN ('journal', 'archiving', 'failed')";
+        let what = CatalogueError::sql("note that an archive is made");
+        let writer = &mut *self.writer();
+        let transaction = schema::write(&mut writer.db).map_err(&what)?;
+        let changed = transaction.execute(sql, [id.to_string()]).map_err(&what)?;
+        let found = state_of(&transaction, id).map_err(&what)?;
+        transaction.commit().map_err(&what)?;
+        Ok(match (changed, found) {
+            (0, None) => Archiving::Gone,
+            (0, Some(_)) => Archiving::AlreadyArchived,
+            _ => Archiving::Started,
+        })
+    }
+
+    /// The archive is complete, on the device and verified; `owed` are the jobs that follow from it. From now on the journal
+    /// is not needed for this recording.
+    ///
+    /// # Errors
+    /// [`CatalogueError::OtherArchive`] when a different one is on record; [`CatalogueError::Range`]; disk errors.
+    pub fn archived(
+        &self,
+        id: Uuid,
+        place: &ArchivePlace,
+        owed: &[OwedJob],
+        now: Timestamp,
+    ) -> Result<Archived, CatalogueError> {
+        let what = CatalogueError::sql("record an archive");
+        let bytes = i64::try_from(place.bytes).map_err(|_| CatalogueError::Range("archive_bytes"))?;
+        let writer = &mut *self.writer();
+        let transaction = schema::write(&mut writer.db).map_err(&what)?;
+        match place_of(&transaction, id)? {
+            Some(known) if known == *place => return Ok(Archived::AlreadyRecorded),
+            Some(_) => return Err(CatalogueError::OtherArchive(id)),
+            None => {}
+        }
+        let sql = "UPDATE recordings SET archive_state = 'archived', archive_bytes = ?2, archive_store = ?3, \
+                   archive_path = ?4, archive_sha256 = ?5, archive_error = NULL WHERE id = ?1";
+        let values = (id.to_string(), bytes, &place.store, &place.path, place.sha256.as_slice());
+        if transaction.execute(sql, values).map_err(&what)? == 0 {
+            return Ok(Archived::Gone);
+        }
+        owe(&transaction, owed, now).map_err(&what)?;
+        transaction.commit().map_err(&what)?;
+        Ok(Archived::Recorded)
+    }
+
+    /// An attempt failed; `reason` holds no personal data. Changes nothing once there is an archive, or no recording.
+    ///
+    /// # Errors
+    /// Disk errors.
+    pub fn archive_failed(&self, id: Uuid, reason: &str) -> Result<(), CatalogueError> {
+        let reason = &reason[..reason.floor_char_boundary(REASON_BYTES_MAX)];
+        let sql = "UPDATE recordings SET archive_state = 'failed', archive_error = ?2 \
+                   WHERE id = ?1 AND archive_state <> 'archived'";
+        self.writer()
+            .db
+            .execute(sql, (id.to_string(), reason))
+            .map(drop)
+            .map_err(CatalogueError::sql("note that an archive failed"))
+    }
+
+    /// Recordings that have no archive yet and shall have one, oldest first: each must have a job in the queue.
+    ///
+    /// # Errors
+    /// Disk errors.
+    pub fn unarchived(&self) -> Result<Vec<Uuid>, CatalogueError> {
+        let read = || -> rusqlite::Result<Vec<Uuid>> {
+            let db = self.reader();
+            let mut statement = db.prepare_cached(
+                "SELECT id FROM recordings WHERE archive_state IN ('journal', 'archiving', 'failed') \
+                 AND verdict <> 'discarded' ORDER BY started_at_ms, id",
+            )?;
+            let rows = statement.query_map([], |row| row::uuid(row, 0))?;
+            rows.collect()
+        };
+        read().map_err(CatalogueError::sql("read what is not archived"))
+    }
+}

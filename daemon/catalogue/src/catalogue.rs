@@ -1,0 +1,118 @@
+use std::{
+    collections::BTreeMap,
+    fmt,
+    path::Path,
+    sync::{Mutex, MutexGuard, PoisonError},
+};
+
+use callvault_seal::Keyring;
+use rand::CryptoRng;
+use rusqlite::{Connection, OptionalExtension as _};
+use uuid::Uuid;
+
+use crate::{
+    ArchiveState, CatalogueError, Recording, Verdict,
+    row::{COLUMNS, FACTS, StoredRow},
+    schema,
+    sealing::Sealing,
+};
+
+/// Numbers of recordings, by how well they were recorded and where their audio is.
+pub type Counts = BTreeMap<(Verdict, ArchiveState), u64>;
+
+/// The catalogue. See the crate's doc.
+#[derive(Debug)]
+pub struct Catalogue {
+    pub(crate) sealing: Sealing,
+    /// Guards the one connection that writes, and the randomness for what it seals.
+    writer: Mutex<Writer>,
+    /// Guards the connection that lists and looks up, beside the writer. Never both at once.
+    reader: Mutex<Connection>,
+}
+
+pub(crate) struct Writer {
+    pub(crate) db: Connection,
+    pub(crate) rng: Box<dyn CryptoRng + Send>,
+}
+
+impl fmt::Debug for Writer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Writer").field("db", &self.db).finish_non_exhaustive()
+    }
+}
+
+impl Catalogue {
+    /// Opens the catalogue at `path`, making or migrating it if need be. Its key is sealed to the keyring's current key from
+    /// now on, if it was not before.
+    ///
+    /// # Errors
+    /// [`CatalogueError::Key`] when no key of the ring opens it; [`CatalogueError::Newer`]; [`CatalogueError::Foreign`]; disk errors.
+    pub fn open(path: &Path, keyring: &Keyring, mut rng: Box<dyn CryptoRng + Send>) -> Result<Self, CatalogueError> {
+        let mut db = schema::open_writer(path)?;
+        let sealing = Sealing::open(&mut db, keyring, &mut *rng)?;
+        let reader = schema::open_reader(path)?;
+        Ok(Self { sealing, writer: Mutex::new(Writer { db, rng }), reader: Mutex::new(reader) })
+    }
+
+    /// The recording with that id, its facts included; `None` when it is unknown or deleted.
+    ///
+    /// # Errors
+    /// [`CatalogueError::Damaged`], disk errors.
+    pub fn get(&self, id: Uuid) -> Result<Option<Recording>, CatalogueError> {
+        let sql = format!("SELECT {COLUMNS}, facts FROM recordings WHERE id = ?1");
+        let found = self
+            .reader()
+            .query_row(&sql, [id.to_string()], |row| Ok((StoredRow::read(row)?, row.get::<_, Option<Vec<u8>>>(14)?)))
+            .optional()
+            .map_err(CatalogueError::sql("read a recording"))?;
+        let Some((row, facts)) = found else { return Ok(None) };
+        let mut recording = row.open(&self.sealing)?;
+        if let Some(sealed) = facts {
+            let json = self.sealing.open_column(id, FACTS, &sealed)?;
+            recording.facts =
+                serde_json::from_slice(&json).map_err(|_| CatalogueError::Damaged { id, column: FACTS })?;
+        }
+        Ok(Some(recording))
+    }
+
+    /// Numbers by verdict and state. Reads an index from end to end: for a page or a metric now and then, not for each call.
+    ///
+    /// # Errors
+    /// Disk errors.
+    pub fn counts(&self) -> Result<Counts, CatalogueError> {
+        let what = CatalogueError::sql("count recordings");
+        let db = self.reader();
+        let mut statement = db
+            .prepare_cached("SELECT verdict, archive_state, count(*) FROM recordings GROUP BY archive_state, verdict")
+            .map_err(&what)?;
+        let rows = statement
+            .query_map([], |row| Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?, row.get::<_, i64>(2)?)))
+            .map_err(&what)?;
+        let mut counts = Counts::new();
+        for row in rows {
+            let (verdict, state, count) = row.map_err(&what)?;
+            // a word that this version does not know is counted by the version that does
+            if let (Ok(verdict), Ok(state)) = (verdict.parse(), state.parse()) {
+                counts.insert((verdict, state), u64::try_from(count).unwrap_or(0));
+            }
+        }
+        Ok(counts)
+    }
+
+    /// What the database's own check finds; empty when all is well. Reads the whole file.
+    ///
+    /// # Errors
+    /// Disk errors.
+    pub fn check(&self) -> Result<Vec<String>, CatalogueError> {
+        schema::check(&self.reader()).map_err(CatalogueError::sql("check the catalogue"))
+    }
+
+    pub(crate) fn writer(&self) -> MutexGuard<'_, Writer> {
+        // a panic while it was held rolled the transaction back
+        self.writer.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn reader(&self) -> MutexGuard<'_, Connection> {
+        self.reader.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

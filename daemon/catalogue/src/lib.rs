@@ -1,0 +1,64 @@
+//! The catalogue of recordings: one row for each, where its audio is, and which jobs it owes.
+//!
+//! It keeps what must be found and changed; the audio and the raw facts stay in journal and archive, from which it can be
+//! rebuilt. It has no clock (times come in), no randomness of its own (given when it is opened), no thread and no opinion on who may see
+//! what. Calls block on the disk: never call from an asynchronous worker. [`Catalogue`] is `Sync`: one writer at a time,
+//! readers beside it.
+//!
+//! # What is readable on the disk
+//!
+//! Ids, times, durations, verdict, direction, traffic, counts, where the archive is. **Numbers, names, identifiers of calls,
+//! tracks, flaws and the owner are not**: they are one JSON text per row, sealed with AES-256-GCM under the catalogue's data
+//! key, which is itself sealed (HPKE) to the appliance's public key in the table `meta`. So neither the database file nor its
+//! write-ahead log, free pages or backups hold one in the clear.
+//!
+//! A sealed column is: version (1 byte, 1), nonce (12 bytes, random), ciphertext and tag. Associated data: `callvault catalogue 1`,
+//! 0, the column's name, 0, the catalogue's id (16 bytes), the row's id (16 bytes): a value moved to another row, column or
+//! catalogue does not open. Random nonces allow 2³² sealings under one key; a row is sealed once or twice in its life.
+//! HPKE context of the data key: `catalogue` and the catalogue's id (16 bytes).
+//!
+//! Searching for a number therefore opens rows one after the other, newest first, at most [`SCAN_ROWS_MAX`] a call (the cursor
+//! goes on from there). At scale, an index from normalised numbers and names to ids belongs into memory, built when the daemon
+//! starts and kept up by ingest and deletion; it takes the place of the scan in the module `find` and nothing else changes.
+//!
+//! # Durability
+//!
+//! WAL with `synchronous=FULL`: a call that changed something returns after its transaction is on the device. `secure_delete`
+//! overwrites what is deleted, and [`Catalogue::delete`] also empties the write-ahead log. One call is one transaction.
+//!
+//! # Nothing lost, nothing twice
+//!
+//! 1. [`Catalogue::ingest`] writes, in one transaction, the recording, its lanes of the journal, and the jobs that it owes (the
+//!    outbox). A lane is ingested once: `(generation, lane)` is unique, and stays so when the recording is deleted.
+//! 2. The daemon reads [`Catalogue::owed`], enqueues (idempotent by the job's id), then calls [`Catalogue::settled`]. A crash
+//!    between any two of these repeats what is the same done twice.
+//! 3. [`Catalogue::set_archiving`], [`Catalogue::archived`], [`Catalogue::archive_failed`] only make the steps that are allowed
+//!    from the state found, and say which was found.
+//! 4. [`Catalogue::lanes_needed`] names what the journal must still keep.
+//!
+//! # Migrations
+//!
+//! `user_version` counts the steps in the module `schema`; each step is one transaction. A catalogue that a newer version migrated is
+//! refused. The SQL beyond that module is what PostgreSQL understands too; no table assumes that it has one writer.
+
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+mod archive;
+mod catalogue;
+mod error;
+mod find;
+mod ingest;
+mod outbox;
+mod recording;
+mod row;
+mod schema;
+mod sealing;
+
+pub use archive::{Archived, Archiving};
+pub use catalogue::{Catalogue, Counts};
+pub use error::CatalogueError;
+pub use find::{Cursor, Filter, LIMIT_DEFAULT, LIMIT_MAX, Page, SCAN_ROWS_MAX};
+pub use ingest::{Deletion, IngestOutcome, Lane, NewRecording, Tombstone};
+pub use outbox::OwedJob;
+pub use recording::{Archive, ArchivePlace, ArchiveState, Direction, Flaw, Recording, Track, Traffic, Verdict};
+pub use sealing::SEALED_BYTES_MAX;

@@ -1,0 +1,311 @@
+//! Every key, declared once: its type, its default, its range and its documentation, which is also the text of the sample
+//! file `etc/callvault.toml`.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use crate::error::ConfigError;
+use crate::layers::Merged;
+use crate::macros::settings;
+use crate::setting::{KeySpec, Setting, read_within};
+use crate::values::{
+    ArchiveCodec, ArchiveKeys, BitRate, Bytes, HttpListen, Listen, LogLevel, MediaAddress, PeerList, PortRange,
+    PublicKeyTexts,
+};
+use crate::{Config, Effective};
+
+settings! {
+    /// Where things are on this machine. (These keys stand before the first section.)
+    pub struct Folders in "" {
+        /// Everything that must survive a restart: journal, catalogue, queue, keys and, unless `store.path` says
+        /// otherwise, the archives. Put it on a disk that honours fsync.
+        data_dir: PathBuf = "\"/var/lib/callvault\"",
+        /// Sockets and the checkpoints of live sessions. Must be on tmpfs: the key of a call that is not kept must
+        /// never reach a disk.
+        runtime_dir: PathBuf = "\"/run/callvault\"",
+    }
+}
+
+settings! {
+    /// Where the SIPREC clients (Webex Calling, session border controllers) reach the recorder, and which of them may.
+    pub struct Sip in "sip." {
+        /// Addresses for SIP over UDP. One address, or a list; an empty list switches UDP off.
+        udp: Listen = "[\"0.0.0.0:5060\"]",
+        /// Addresses for SIP over TCP. Prefer it where the client can: an INVITE with metadata is larger than what UDP
+        /// carries in one packet.
+        tcp: Listen = "[\"0.0.0.0:5060\"]",
+        /// Addresses for SIP over TLS. This version has no TLS yet: leave it empty.
+        tls: Listen = "[]",
+        /// Networks that may open sessions; everyone else is refused. By default this machine and the private networks,
+        /// because a recorder that is open to the world can be filled by the world. Webex Calling reaches you from its
+        /// own public networks: add those of your region.
+        allowed_peers: PeerList = "[\"127.0.0.0/8\", \"::1/128\", \"10.0.0.0/8\", \"172.16.0.0/12\", \"192.168.0.0/16\", \"fc00::/7\"]",
+        /// The name in the `Server` header of answers. It says nothing about version or machine, on purpose.
+        server_name: String = "\"callvault\"",
+    }
+}
+
+settings! {
+    /// How the audio is received.
+    pub struct Media in "media." {
+        /// The address that callers are told to send audio to. `auto`: the one at which the call's INVITE arrived, which
+        /// is right unless signalling and audio use different networks.
+        address: MediaAddress = "\"auto\"",
+        /// The UDP ports for audio, two for each track (RTP on the even one, RTCP on the next). They must be open in the
+        /// firewall. A call has one track for each party, normally two: 10,000 ports are 2,500 calls.
+        ports: PortRange = "\"20000-29999\"",
+        /// A session of which no track received anything for so long is ended, so that a client that vanished without
+        /// a BYE does not hold ports for ever. Long, because a caller on hold sends nothing either.
+        timeout: Duration = "\"2h\"" in "10s" ..= "7d",
+        /// The receive buffer of each audio socket. It bridges the time in which the recorder is restarted; the
+        /// kernel's own default holds about 5 seconds of a G.711 stream. (Capped by `net.core.rmem_max`.)
+        receive_buffer_bytes: Bytes = "\"512KiB\"" in "64KiB" ..= "16MiB",
+    }
+}
+
+settings! {
+    /// Limits on everything that a peer can make grow. At a limit the appliance refuses what is new and keeps what is
+    /// going on.
+    pub struct Limits in "limits." {
+        /// Most sessions at once. Above it an INVITE is answered 503 with Retry-After. Each session needs two ports and
+        /// two open files for each track.
+        sessions_max: u32 = "2000" in "1" ..= "20000",
+        /// Most tracks of one session; further media lines of an offer are declined, the call is recorded without them.
+        tracks_per_session_max: u32 = "8" in "1" ..= "64",
+        /// Longest SIP message, body included. Real ones are below 20 KiB; the longest metadata of large conferences
+        /// stays below 100.
+        message_bytes_max: Bytes = "\"256KiB\"" in "16KiB" ..= "4MiB",
+        /// Most TCP connections of SIPREC clients at once; a new one beyond it is closed.
+        connections_max: u32 = "512" in "1" ..= "10000",
+        /// Most connections to the health and control endpoint at once.
+        http_connections_max: u32 = "32" in "4" ..= "1000",
+        /// What a refused client is told to wait before it tries again.
+        retry_after: Duration = "\"10s\"" in "1s" ..= "1h",
+    }
+}
+
+settings! {
+    /// The journal: the encrypted log on local disk (`journal` in the data folder) that all live sessions are written to.
+    pub struct Journal in "journal." {
+        /// How often the journal is synced to the device. What a power cut can cost at most; one sync serves all calls.
+        commit_interval: Duration = "\"1s\"" in "50ms" ..= "1m",
+        /// How long audio is collected before it is sealed and appended. What a crash of the recorder can cost at most.
+        batch_interval: Duration = "\"200ms\"" in "20ms" ..= "1s",
+        /// A journal file that has grown to this size is closed and a new one is begun. A file's space is free again when
+        /// every recording in it is archived, so smaller files free space sooner.
+        file_bytes_max: Bytes = "\"256MiB\"" in "1MiB" ..= "16GiB",
+        /// A journal file that is this old is closed and a new one is begun, so that quiet times free space too.
+        file_age_max: Duration = "\"10m\"" in "1s" ..= "1d",
+        /// With less free space than this on the journal's disk, new calls are refused (503) so that those in progress
+        /// can end. Two tracks of G.711 need about 60 MiB an hour.
+        spool_free_min: Bytes = "\"2GiB\"" in "16MiB" ..= "1TiB",
+    }
+}
+
+settings! {
+    /// What becomes of a recording after the call.
+    pub struct Archive in "archive." {
+        /// `opus`: about a fifth of the space of G.711 at no loss that ears notice; calls that came as Opus are kept bit
+        /// for bit. `as-received`: every payload exactly as the wire carried it.
+        codec: ArchiveCodec = "\"opus\"",
+        /// Effort of the Opus encoder, 0 to 10. Above 5 speech gains next to nothing and costs more time.
+        complexity: u32 = "5" in "0" ..= "10",
+        /// Bits a second for each track, or "auto" to let the encoder choose. 24000 is transparent for telephone speech.
+        bit_rate: BitRate = "24000",
+        /// Where the sealed key of an archive is: `file` puts it into the archive, which then stands alone and can be
+        /// read with the appliance's key even when the catalogue is lost. (`catalogue` is not available in this version.)
+        keys: ArchiveKeys = "\"file\"",
+    }
+}
+
+settings! {
+    /// Where the archives live.
+    pub struct Store in "store." {
+        /// A local folder, or a network share mounted on this machine. Empty: `store` in the data folder.
+        path: Option<PathBuf> = "\"\"",
+    }
+}
+
+settings! {
+    /// The endpoint for health checks, metrics and `callvaultctl`.
+    pub struct Http in "http." {
+        /// A loopback address with port, or `unix:PATH`. It has no TLS, so other addresses are refused.
+        listen: HttpListen = "\"127.0.0.1:8088\"",
+    }
+}
+
+settings! {
+    /// The keys that recordings are sealed to.
+    pub struct Keys in "keys." {
+        /// The folder of the appliance's private keys. Empty: `keys` in the data folder. Back it up apart from the data:
+        /// without it no recording can ever be read.
+        path: Option<PathBuf> = "\"\"",
+        /// Public keys that every new recording is sealed to as well, one of which can then read it without the
+        /// appliance. Make the pair elsewhere and keep its private half off this machine.
+        escrow: PublicKeyTexts = "[]",
+    }
+}
+
+settings! {
+    /// Work after the call: archiving, later uploads and mail. A job that fails is tried again, later and later.
+    pub struct Queue in "queue." {
+        /// Tries before a job is parked, where it waits for `callvaultctl jobs retry`. With the pauses below 100 tries
+        /// are about four days, enough for a long weekend without the network share.
+        attempts_max: u32 = "100" in "1" ..= "100000",
+        /// The pause after the first failure. Each further one is doubled and then shortened by chance, so that jobs
+        /// that failed together do not return together.
+        backoff_min: Duration = "\"2s\"" in "100ms" ..= "1h",
+        /// The longest pause.
+        backoff_max: Duration = "\"1h\"" in "1s" ..= "1d",
+    }
+}
+
+settings! {
+    /// The processes that decode and encode audio, apart from everything else.
+    pub struct Render in "render." {
+        /// A run that takes longer is ended and counts as failed. An hour of a call takes about ten seconds.
+        timeout: Duration = "\"10m\"" in "10s" ..= "1d",
+        /// How many recordings are archived at once. More only helps with more processors, which calls should not have
+        /// to share.
+        parallel: u32 = "1" in "1" ..= "64",
+    }
+}
+
+settings! {
+    /// The log (standard error, or the system's journal under systemd).
+    pub struct Log in "log." {
+        /// The least important kind of event to log: `error`, `warn`, `info`, `debug` or `trace`.
+        level: LogLevel = "\"info\"",
+        /// Whether phone numbers and names appear in the log. Leave it off unless you are looking for a fault: logs are
+        /// copied to places where recordings are not.
+        personal_data: bool = "false",
+    }
+}
+
+/// A section: its name without brackets (empty for the keys before the first section), what it is about, its keys.
+pub(crate) type Section = (&'static str, &'static [&'static str], &'static [KeySpec]);
+
+/// The sections in the order of the documentation.
+pub(crate) const SECTIONS: [Section; 12] = [
+    ("", Folders::ABOUT, Folders::KEYS),
+    ("sip", Sip::ABOUT, Sip::KEYS),
+    ("media", Media::ABOUT, Media::KEYS),
+    ("limits", Limits::ABOUT, Limits::KEYS),
+    ("journal", Journal::ABOUT, Journal::KEYS),
+    ("archive", Archive::ABOUT, Archive::KEYS),
+    ("store", Store::ABOUT, Store::KEYS),
+    ("http", Http::ABOUT, Http::KEYS),
+    ("keys", Keys::ABOUT, Keys::KEYS),
+    ("queue", Queue::ABOUT, Queue::KEYS),
+    ("render", Render::ABOUT, Render::KEYS),
+    ("log", Log::ABOUT, Log::KEYS),
+];
+
+/// Every key, in the order of the documentation.
+pub fn keys() -> impl Iterator<Item = &'static KeySpec> {
+    SECTIONS.iter().flat_map(|(_, _, keys)| keys.iter())
+}
+
+/// The key of that name.
+pub(crate) fn key(name: &str) -> Option<&'static KeySpec> {
+    keys().find(|spec| spec.key == name)
+}
+
+/// Puts the typed configuration together from the merged layers, with all paths made absolute.
+pub(crate) fn build(merged: &Merged, base: &Path) -> Result<Config, Vec<ConfigError>> {
+    let mut errors = Vec::new();
+    let built = read_sections(merged, base, &mut errors);
+    match built {
+        Some(config) if errors.is_empty() => Ok(config),
+        _ => Err(errors),
+    }
+}
+
+fn read_sections(merged: &Merged, base: &Path, errors: &mut Vec<ConfigError>) -> Option<Config> {
+    let folders = Folders::read(merged, errors);
+    let (sip, media, limits) = (Sip::read(merged, errors), Media::read(merged, errors), Limits::read(merged, errors));
+    let (journal, archive) = (Journal::read(merged, errors), Archive::read(merged, errors));
+    let (store, http, keys) = (Store::read(merged, errors), Http::read(merged, errors), Keys::read(merged, errors));
+    let (queue, render, log) = (Queue::read(merged, errors), Render::read(merged, errors), Log::read(merged, errors));
+    let folders = folders?;
+    let mut config = Config {
+        data_dir: absolute(base, &folders.data_dir),
+        runtime_dir: absolute(base, &folders.runtime_dir),
+        sip: sip?,
+        media: media?,
+        limits: limits?,
+        journal: journal?,
+        archive: archive?,
+        store: store?,
+        http: http?,
+        keys: keys?,
+        queue: queue?,
+        render: render?,
+        log: log?,
+        effective: effective(merged),
+    };
+    config.store.path = config.store.path.map(|path| absolute(base, &path));
+    config.keys.path = config.keys.path.map(|path| absolute(base, &path));
+    if let HttpListen::Unix(path) = &config.http.listen {
+        config.http.listen = HttpListen::Unix(absolute(base, path));
+    }
+    Some(config)
+}
+
+/// The path, relative to the folder where it is relative, without `.` in it.
+fn absolute(base: &Path, path: &Path) -> PathBuf {
+    let joined = base.join(path);
+    std::path::absolute(&joined).unwrap_or(joined)
+}
+
+fn effective(merged: &Merged) -> Vec<Effective> {
+    keys()
+        .filter_map(|spec| {
+            let (raw, origin) = merged.find(spec.key)?;
+            Some(Effective { key: spec.key, value: (spec.canonical)(&raw).ok()?, origin })
+        })
+        .collect()
+}
+
+/// The text of the sample file: every key, commented out at its default, with its documentation.
+#[must_use]
+pub fn documented_defaults() -> String {
+    let mut text = String::from(HEAD);
+    for (name, about, keys) in &SECTIONS {
+        text.push('\n');
+        comment(&mut text, about);
+        if !name.is_empty() {
+            text.push_str(&format!("[{name}]\n"));
+        }
+        for spec in *keys {
+            text.push('\n');
+            comment(&mut text, spec.doc);
+            if let Some((least, greatest)) = spec.range {
+                text.push_str(&format!("# From {least} to {greatest}.\n"));
+            }
+            let field = spec.key.rsplit('.').next().unwrap_or(spec.key);
+            text.push_str(&format!("#{field} = {}\n", spec.default));
+        }
+    }
+    text
+}
+
+const HEAD: &str = "\
+# The configuration of callvault: every key with its default and the reason for it.
+#
+# A key that is commented out has the default that is shown, also after an update that improves the default: take away the
+# `#` only from what you change. Changes are better kept in a file of your own, /etc/callvault/conf.d/NAME.toml: those files
+# are read after this one, in the order of their names, and win. Variables win over files: CALLVAULT__SIP__UDP is the key
+# `udp` of the section [sip], CALLVAULT__DATA_DIR the key `data_dir`.
+#
+# Check before you restart: callvaultctl config check
+#
+# Durations: ms, s, m, h, d (\"200ms\", \"10m\"). Sizes: B, KiB, MiB, GiB, TiB. A relative path is relative to the folder of
+# this file.
+";
+
+fn comment(text: &mut String, lines: &[&str]) {
+    for line in lines {
+        text.push_str(&format!("#{line}\n"));
+    }
+}

@@ -1,0 +1,233 @@
+//! The command line.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// Operate the callvault appliance: its health, calls, recordings, jobs and keys.
+#[derive(Debug, Parser)]
+#[command(name = "callvaultctl", version, arg_required_else_help = true, after_help = EXIT_STATUS)]
+pub(crate) struct Cli {
+    /// The configuration of the appliance; tells where the daemon listens.
+    #[arg(long, global = true, value_name = "FILE", default_value = callvault_config::DEFAULT_PATH)]
+    pub(crate) config: PathBuf,
+    /// Print the daemon's JSON instead of tables.
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+    #[command(subcommand)]
+    pub(crate) verb: Verb,
+}
+
+const EXIT_STATUS: &str =
+    "Exit status: 0 done, 1 failed or something is wrong, 2 wrong command line, 3 the daemon cannot be reached.";
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Verb {
+    /// How the appliance is doing: every component with what is wrong and what to do.
+    Status,
+    /// The calls that are being recorded now.
+    Calls,
+    /// Find, show, export, verify and delete recordings.
+    #[command(subcommand)]
+    Recordings(Recordings),
+    /// Work after the calls: what waits, runs or is parked.
+    #[command(subcommand)]
+    Jobs(Jobs),
+    /// The keys that recordings are sealed to.
+    #[command(subcommand)]
+    Keys(Keys),
+    /// Take no new calls and let those in progress end.
+    Drain,
+    /// Call the appliance as a SIPREC client would, and compare what was recorded with what was said.
+    Selftest(Selftest),
+    /// The configuration.
+    #[command(subcommand)]
+    Config(Configuration),
+    /// The users that recordings belong to.
+    #[command(subcommand)]
+    Users(Users),
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Recordings {
+    /// List recordings, the newest first.
+    List(List),
+    /// Everything known about one recording.
+    Show {
+        #[arg(value_parser = recording_id)]
+        id: String,
+    },
+    /// Write a recording's audio to a file.
+    Export(Export),
+    /// Check that recordings are whole: all of them, or one.
+    Verify {
+        #[arg(value_parser = recording_id)]
+        id: Option<String>,
+    },
+    /// Delete recordings for ever: the key first, then the audio.
+    Delete {
+        #[arg(value_parser = recording_id, required = true)]
+        ids: Vec<String>,
+        /// Do not ask.
+        #[arg(long)]
+        yes: bool,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct List {
+    /// Only those begun at or after this time: "2026-11-05", "2026-11-05T14:30", RFC 3339, or so long ago: "2h", "7d".
+    #[arg(long, value_name = "TIME")]
+    pub(crate) from: Option<String>,
+    /// Only those begun before this time.
+    #[arg(long, value_name = "TIME")]
+    pub(crate) to: Option<String>,
+    /// Only those with this verdict.
+    #[arg(long, value_parser = ["ok", "degraded", "failed", "no-media", "discarded"])]
+    pub(crate) verdict: Option<String>,
+    /// Only calls in this direction, seen from the recorded user.
+    #[arg(long, value_parser = ["incoming", "outgoing", "unknown"])]
+    pub(crate) direction: Option<String>,
+    /// Only calls with this number on either side.
+    #[arg(long)]
+    pub(crate) number: Option<String>,
+    /// Only recordings of this user.
+    #[arg(long)]
+    pub(crate) owner: Option<String>,
+    /// At most so many.
+    #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub(crate) limit: u32,
+    /// Go on where a list ended.
+    #[arg(long)]
+    pub(crate) cursor: Option<String>,
+    /// All of them, however many.
+    #[arg(long, conflicts_with_all = ["limit", "cursor"])]
+    pub(crate) all: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Export {
+    #[arg(value_parser = recording_id)]
+    pub(crate) id: String,
+    /// The format; by default that of the file's ending, else WAV.
+    #[arg(long)]
+    pub(crate) format: Option<Format>,
+    /// The file to write; "-" is standard output. By default ID.wav, ID.opus or ID.mp3 in this folder.
+    #[arg(long, short, value_name = "FILE")]
+    pub(crate) output: Option<PathBuf>,
+    /// Only from this many milliseconds into the recording.
+    #[arg(long, value_name = "MS")]
+    pub(crate) start_ms: Option<u64>,
+    /// Only up to this many milliseconds into the recording.
+    #[arg(long, value_name = "MS")]
+    pub(crate) end_ms: Option<u64>,
+    /// Replace the file if there is one.
+    #[arg(long, short)]
+    pub(crate) force: bool,
+}
+
+/// The formats of an export.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    /// Uncompressed, for other programs.
+    Wav,
+    /// Small and good.
+    Opus,
+    /// Plays everywhere.
+    Mp3,
+}
+
+impl Format {
+    /// The word for it, which is also the ending of files.
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Wav => "wav",
+            Self::Opus => "opus",
+            Self::Mp3 => "mp3",
+        }
+    }
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Jobs {
+    /// List the jobs: ready, running and parked.
+    List,
+    /// Try parked or waiting jobs again now.
+    Retry {
+        /// The jobs, as `jobs list` names them.
+        #[arg(required = true)]
+        ids: Vec<String>,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Keys {
+    /// Make the appliance's first key without starting the daemon.
+    Init,
+    /// The public keys that recordings are sealed to.
+    Show,
+    /// Make a new key for recordings from now on; the old one stays for those before.
+    Rotate {
+        /// Do not ask.
+        #[arg(long)]
+        yes: bool,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Selftest {
+    /// Calls at once.
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub(crate) calls: usize,
+    /// Length of each call in seconds.
+    #[arg(long, value_name = "S", default_value_t = 5)]
+    pub(crate) seconds: u32,
+    /// How to call; by default over UDP where the appliance listens there.
+    #[arg(long)]
+    pub(crate) transport: Option<Transport>,
+    /// Call this address instead of the configured one.
+    #[arg(long, value_name = "IP:PORT")]
+    pub(crate) sip: Option<SocketAddr>,
+    /// Seconds to wait for the archives after the last call.
+    #[arg(long, value_name = "S", default_value_t = 120)]
+    pub(crate) wait: u64,
+}
+
+/// The transports of a self-test.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Transport {
+    /// SIP over UDP.
+    Udp,
+    /// SIP over TCP.
+    Tcp,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Configuration {
+    /// Check the configuration and report every error with its line.
+    Check,
+    /// Every key with the value in force and where it is set.
+    Show,
+    /// The documented sample file with all defaults.
+    Sample,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Users {
+    /// Import users from a file (comes with the directory; not in this version).
+    Import {
+        /// The file, CSV or TOML.
+        file: PathBuf,
+    },
+}
+
+/// An id in the form that recordings have: a wrong one is told here, where the hint fits, not by the daemon.
+fn recording_id(text: &str) -> Result<String, String> {
+    let groups: Vec<usize> = text.split('-').map(str::len).collect();
+    if groups == [8, 4, 4, 4, 12] && text.bytes().all(|b| b.is_ascii_hexdigit() || b == b'-') {
+        Ok(text.to_ascii_lowercase())
+    } else {
+        Err("not the id of a recording; `callvaultctl recordings list` shows them in its last column".into())
+    }
+}

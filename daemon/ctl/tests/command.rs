@@ -1,0 +1,485 @@
+//! The command against a stand-in for the daemon: what it asks, what it prints, how it fails.
+#![allow(clippy::unwrap_used)]
+
+use std::ffi::OsString;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixListener;
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+
+use callvault_ctl::{Exit, Surroundings, run};
+use jiff::tz::TimeZone;
+use serde_json::{Value, json};
+
+const ID: &str = "0199c0de-0000-7000-8000-000000000001";
+const TOKEN: &str = "the-token";
+
+/// A daemon that knows a few answers: path (with query) to status, content type and body.
+struct Daemon {
+    folder: tempfile::TempDir,
+    asked: Arc<Mutex<Vec<String>>>,
+}
+
+type Answers = Vec<(&'static str, u16, Vec<u8>)>;
+
+impl Daemon {
+    fn tcp(answers: Answers) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let listen = listener.local_addr().unwrap().to_string();
+        let daemon = Self::configured(&listen);
+        let asked = Arc::clone(&daemon.asked);
+        std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                serve(stream.unwrap(), &answers, &asked);
+            }
+        });
+        daemon
+    }
+
+    fn unix(answers: Answers) -> Self {
+        let daemon = Self::configured("unix:control.sock");
+        let listener = UnixListener::bind(daemon.folder.path().join("control.sock")).unwrap();
+        let asked = Arc::clone(&daemon.asked);
+        std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                serve(stream.unwrap(), &answers, &asked);
+            }
+        });
+        daemon
+    }
+
+    /// Nobody listens; only the files are there.
+    fn configured(listen: &str) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(
+            folder.path().join("c.toml"),
+            format!("data_dir = \".\"\nruntime_dir = \"run\"\n[http]\nlisten = \"{listen}\"\n"),
+        )
+        .unwrap();
+        std::fs::write(folder.path().join("control.token"), format!("{TOKEN}\n")).unwrap();
+        Self { folder, asked: Arc::default() }
+    }
+
+    /// Runs the command; gives its exit, standard output and standard error.
+    fn run(&self, arguments: &[&str]) -> (Exit, String, String) {
+        command(&self.folder.path().join("c.toml"), arguments)
+    }
+
+    fn asked(&self) -> Vec<String> {
+        self.asked.lock().unwrap().clone()
+    }
+
+    fn path(&self, name: &str) -> String {
+        self.folder.path().join(name).display().to_string()
+    }
+}
+
+fn command(config: &Path, arguments: &[&str]) -> (Exit, String, String) {
+    let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
+    let mut surroundings = Surroundings {
+        stdout: &mut stdout,
+        stderr: &mut stderr,
+        shows_progress: false,
+        answers: false,
+        zone: TimeZone::UTC,
+        environment: Vec::new(),
+    };
+    let config = config.display().to_string();
+    let all =
+        ["callvaultctl", "--config", config.as_str()].into_iter().chain(arguments.iter().copied()).map(OsString::from);
+    let exit = run(all, &mut surroundings);
+    (exit, String::from_utf8(stdout).unwrap(), String::from_utf8(stderr).unwrap())
+}
+
+fn serve(mut stream: impl Read + Write, answers: &Answers, asked: &Mutex<Vec<String>>) {
+    let mut lines = Vec::new();
+    let mut reader = BufReader::new(&mut stream);
+    loop {
+        let mut line = String::new();
+        if reader.read_line(&mut line).unwrap_or(0) == 0 || line == "\r\n" {
+            break;
+        }
+        lines.push(line.trim_end().to_owned());
+    }
+    let Some(first) = lines.first().and_then(|line| line.strip_suffix(" HTTP/1.1")) else { return };
+    assert!(!lines.iter().any(|l| l.to_ascii_lowercase().starts_with("transfer-encoding")), "{lines:?}");
+    asked.lock().unwrap().push(first.to_owned());
+    let authorised = lines.iter().any(|l| l.eq_ignore_ascii_case(&format!("authorization: bearer {TOKEN}")));
+    let known = answers.iter().find(|(path, _, _)| *path == first);
+    let error = |code: &str, text: &str| json!({"error": {"code": code, "message": text}}).to_string().into_bytes();
+    let (status, body) = match known {
+        _ if !authorised && !first.contains("/health") => (401, error("unauthorised", "wrong token")),
+        Some((_, status, body)) => (*status, body.clone()),
+        None => (404, error("not-found", "there is no such recording")),
+    };
+    let head = format!("HTTP/1.1 {status} X\r\nContent-Length: {}\r\nConnection: close\r\n\r\n", body.len());
+    let _ = stream.write_all(head.as_bytes());
+    let _ = stream.write_all(&body);
+}
+
+fn body(value: Value) -> Vec<u8> {
+    value.to_string().into_bytes()
+}
+
+fn recording() -> Value {
+    json!({
+        "id": ID, "verdict": "degraded", "started_at": "2026-11-05T09:30:15.250Z", "ended_at": "2026-11-05T09:33:22.250Z",
+        "duration_ms": 187_000, "owner": null, "direction": "incoming", "local_number": "+442079460001",
+        "local_name": "Ann", "remote_number": "+441632960002", "remote_name": "Bob \u{1b}[31m", "traffic": "external",
+        "call_id": "abc", "tracks": [
+            {"label": "1", "participant": "Ann", "codec": "PCMU", "packets": 9350, "lost": 3, "duplicates": 0, "late": 1, "gaps_ms": 60},
+            {"label": "2", "participant": null, "codec": "opus", "packets": 9350, "lost": 0, "duplicates": 0, "late": 0, "gaps_ms": 0}],
+        "flaws": [{"code": "loss", "text": "3 packets were lost"}],
+        "archive": {"state": "archived", "bytes": 1_572_864, "store": "local"},
+    })
+}
+
+/// The command does this, and prints exactly that.
+fn prints(answers: Answers, arguments: &[&str], exit: Exit, expected: &str) {
+    let daemon = Daemon::tcp(answers);
+    let (got, stdout, stderr) = daemon.run(arguments);
+    assert_eq!((got, stdout.as_str()), (exit, expected), "{arguments:?}\n{stderr}");
+}
+
+#[test]
+fn tables_for_people() {
+    let list = json!({"recordings": [recording()], "next": null});
+    prints(
+        vec![("GET /v1/recordings?limit=50", 200, body(list))],
+        &["recordings", "list"],
+        Exit::Done,
+        "STARTED              LENGTH  DIRECTION  USER           OTHER          NAME       VERDICT   ARCHIVE   ID\n\
+         2026-11-05 09:30:15    3:07  incoming   +442079460001  +441632960002  Bob \u{fffd}[31m  degraded  archived  0199c0de-0000-7000-8000-000000000001\n",
+    );
+    prints(
+        vec![("GET /v1/recordings/0199c0de-0000-7000-8000-000000000001", 200, body(recording()))],
+        &["recordings", "show", ID],
+        Exit::Done,
+        "recording    0199c0de-0000-7000-8000-000000000001\n\
+         verdict      degraded\n\
+         began        2026-11-05 09:30:15\n\
+         ended        2026-11-05 09:33:22\n\
+         length       3:07\n\
+         direction    incoming\n\
+         user         +442079460001 (Ann)\n\
+         other party  +441632960002 (Bob \u{fffd}[31m)\n\
+         traffic      external\n\
+         owner        -\n\
+         call id      abc\n\
+         archive      archived, 1.50 MiB, store local\n\
+         \n\
+         TRACK  PARTICIPANT  CODEC  PACKETS  LOST  DUPLICATES  LATE   GAPS\n\
+         1      Ann          PCMU      9350     3           0     1  60 ms\n\
+         2      -            opus      9350     0           0     0   0 ms\n\
+         flaw: loss: 3 packets were lost\n",
+    );
+    let calls = json!({"calls": [{"id": "s1", "started_at": "2026-11-05T09:30:15Z", "duration_ms": 61_000, "local_number": "1",
+        "remote_number": "2", "remote_name": null, "direction": "outgoing", "tracks": 2, "packets": 6100, "state": "recording"}]});
+    prints(
+        vec![("GET /v1/calls", 200, body(calls))],
+        &["calls"],
+        Exit::Done,
+        "STARTED              LENGTH  DIRECTION  USER  OTHER  NAME  TRACKS  PACKETS  STATE      ID\n\
+         2026-11-05 09:30:15    1:01  outgoing   1     2      -          2     6100  recording  s1\n",
+    );
+    prints(
+        vec![("GET /v1/calls", 200, body(json!({"calls": []})))],
+        &["calls"],
+        Exit::Done,
+        "no call is being recorded\n",
+    );
+    let jobs = json!({"jobs": [{"id": "archive:x", "kind": "archive", "recording": "x", "state": "parked", "attempts": 4,
+        "next_at": null, "last_error": "the store is full"}]});
+    prints(
+        vec![("GET /v1/jobs", 200, body(jobs))],
+        &["jobs", "list"],
+        Exit::Done,
+        "JOB        STATE   TRIES  NEXT  LAST ERROR\narchive:x  parked      4  -     the store is full\n",
+    );
+}
+
+#[test]
+fn status_shows_what_is_wrong_and_tells_it_by_its_exit() {
+    let health = |status: &str| {
+        body(json!({"status": status, "components": {"journal": {"status": status, "reason": "disk almost full"}}}))
+    };
+    let status = || body(json!({"version": "0.1.0", "spool": {"free_bytes": 1_572_864}, "uptime_ms": 61_000}));
+    let expected = |word: &str| {
+        let width = " ".repeat(word.len().max(6) - word.len());
+        let head = " ".repeat(word.len().max(6) - 6);
+        format!(
+            "callvault is {word}\n\nCOMPONENT  STATUS{head}  REASON\njournal    {word}{width}  disk almost full\n\n\
+             spool.free bytes  1.50 MiB\nuptime ms         1:01\nversion           0.1.0\n"
+        )
+    };
+    prints(
+        vec![("GET /health", 200, health("degraded")), ("GET /v1/status", 200, status())],
+        &["status"],
+        Exit::Done,
+        &expected("degraded"),
+    );
+    prints(
+        vec![("GET /health", 503, health("failing")), ("GET /v1/status", 200, status())],
+        &["status"],
+        Exit::Failed,
+        &expected("failing"),
+    );
+}
+
+#[test]
+fn json_is_the_endpoints_own() {
+    let daemon = Daemon::tcp(vec![("GET /v1/jobs", 200, body(json!({"jobs": [], "new": {"field": 1}})))]);
+    let (exit, stdout, _) = daemon.run(&["--json", "jobs", "list"]);
+    assert_eq!(exit, Exit::Done);
+    assert_eq!(serde_json::from_str::<Value>(&stdout).unwrap(), json!({"jobs": [], "new": {"field": 1}}));
+}
+
+#[test]
+fn a_unix_socket_works_like_an_address() {
+    let daemon = Daemon::unix(vec![
+        ("GET /v1/calls", 200, body(json!({"calls": []}))),
+        ("POST /v1/drain", 200, body(json!({}))),
+    ]);
+    assert_eq!(daemon.run(&["calls"]), (Exit::Done, "no call is being recorded\n".into(), String::new()));
+    assert_eq!(daemon.run(&["drain"]).0, Exit::Done);
+    assert_eq!(daemon.asked(), ["GET /v1/calls", "POST /v1/drain"]);
+}
+
+#[test]
+fn a_list_can_be_narrowed_and_followed_to_its_end() {
+    let page = |id: &str, next: Value| body(json!({"recordings": [{"id": id}], "next": next}));
+    let daemon = Daemon::tcp(vec![
+        ("GET /v1/recordings?limit=200", 200, page("a", json!("c/1"))),
+        ("GET /v1/recordings?limit=200&cursor=c%2F1", 200, page("b", Value::Null)),
+        (
+            "GET /v1/recordings?from=2026-11-05T00%3A00%3A00Z&verdict=ok&number=%2B44&limit=3",
+            200,
+            page("c", json!("more")),
+        ),
+    ]);
+    let (exit, stdout, stderr) = daemon.run(&["recordings", "list", "--all", "--json"]);
+    assert_eq!(exit, Exit::Done, "{stderr}");
+    assert_eq!(
+        serde_json::from_str::<Value>(&stdout).unwrap(),
+        json!({"recordings": [{"id": "a"}, {"id": "b"}], "next": null})
+    );
+    let narrowed = ["recordings", "list", "--from", "2026-11-05", "--verdict", "ok", "--number", "+44", "--limit", "3"];
+    let (exit, _, stderr) = daemon.run(&narrowed);
+    assert_eq!((exit, stderr.as_str()), (Exit::Done, "there are more: add --all, or --cursor more\n"));
+}
+
+#[test]
+fn verify_fails_when_something_is_found() {
+    let path = "GET /v1/recordings/0199c0de-0000-7000-8000-000000000001/verify";
+    let finding =
+        json!({"recording": ID, "where": "archive chunk 7", "kind": "damaged", "text": "20 s of audio are lost"});
+    prints(
+        vec![("GET /v1/verify", 200, body(json!({"checked": 12, "findings": []})))],
+        &["recordings", "verify"],
+        Exit::Done,
+        "12 recordings checked: whole\n",
+    );
+    prints(
+        vec![(path, 200, body(json!({"checked": 1, "findings": [finding]})))],
+        &["recordings", "verify", ID],
+        Exit::Failed,
+        "RECORDING                             WHERE            WHAT     DETAILS\n\
+         0199c0de-0000-7000-8000-000000000001  archive chunk 7  damaged  20 s of audio are lost\n\
+         1 recording checked: 1 flaw found\n",
+    );
+}
+
+#[test]
+fn what_changes_something_is_asked_for_as_it_should_be() {
+    let daemon = Daemon::tcp(vec![
+        ("DELETE /v1/recordings/0199c0de-0000-7000-8000-000000000001", 204, Vec::new()),
+        ("POST /v1/jobs/archive%3Ax%2F..%2Fy/retry", 200, body(json!({}))),
+        ("POST /v1/keys/rotate", 200, body(json!({"current": {"id": "ab", "public": "callvault-public-1:x"}}))),
+    ]);
+    assert_eq!(daemon.run(&["recordings", "delete", ID]).1, format!("deleted {ID}\n"));
+    assert_eq!(daemon.run(&["jobs", "retry", "archive:x/../y"]).1, "archive:x/../y will be tried again\n");
+    let (exit, stdout, _) = daemon.run(&["keys", "rotate"]);
+    assert_eq!(exit, Exit::Done);
+    assert!(stdout.starts_with("current.id      ab\ncurrent.public  callvault-public-1:x\nBack up"), "{stdout}");
+    assert_eq!(daemon.asked().len(), 3);
+}
+
+#[test]
+fn an_export_is_whole_or_not_there() {
+    let wav = "GET /v1/recordings/0199c0de-0000-7000-8000-000000000001/audio?format=wav";
+    let mp3 = "GET /v1/recordings/0199c0de-0000-7000-8000-000000000001/audio?format=mp3&start_ms=100&end_ms=200";
+    let audio: Vec<u8> = (0..200_000_u32).map(|n| n as u8).collect();
+    let daemon = Daemon::tcp(vec![(wav, 200, audio.clone()), (mp3, 200, b"mp3".to_vec())]);
+    let output = daemon.path("call.wav");
+    let (exit, stdout, stderr) = daemon.run(&["recordings", "export", ID, "--output", &output]);
+    assert_eq!((exit, stdout), (Exit::Done, format!("wrote {output} (195 KiB)\n")), "{stderr}");
+    assert_eq!(std::fs::read(&output).unwrap(), audio);
+    assert_eq!(std::fs::metadata(&output).unwrap().permissions().mode() & 0o777, 0o600);
+
+    let (exit, _, stderr) = daemon.run(&["recordings", "export", ID, "--output", &output]);
+    assert_eq!(exit, Exit::Failed);
+    assert!(stderr.contains("replace it with --force"), "{stderr}");
+    assert_eq!(daemon.run(&["recordings", "export", ID, "--output", &output, "--force"]).0, Exit::Done);
+
+    let mp3 = daemon.path("call.mp3");
+    let (exit, _, stderr) =
+        daemon.run(&["recordings", "export", ID, "-o", &mp3, "--start-ms", "100", "--end-ms", "200"]);
+    assert_eq!(exit, Exit::Done, "the format follows the file's ending: {stderr}");
+    assert_eq!(
+        daemon
+            .run(&["recordings", "export", ID, "-o", "-", "--format", "mp3", "--start-ms", "100", "--end-ms", "200"])
+            .1,
+        "mp3"
+    );
+
+    let missing = daemon.path("missing/call.wav");
+    assert_eq!(daemon.run(&["recordings", "export", ID, "-o", &missing]).0, Exit::Failed);
+    let (exit, _, stderr) = daemon.run(&["recordings", "export", ID, "-o", &daemon.path("call.opus")]);
+    assert_eq!(exit, Exit::Failed, "not offered by this daemon");
+    assert!(stderr.contains("there is no such recording"), "{stderr}");
+    let mut left: Vec<String> = std::fs::read_dir(daemon.folder.path())
+        .unwrap()
+        .map(|e| e.unwrap().file_name().to_string_lossy().into_owned())
+        .collect();
+    left.sort();
+    assert_eq!(left, ["c.toml", "call.mp3", "call.wav", "control.token"], "nothing half-written stays");
+}
+
+#[test]
+fn an_export_that_breaks_off_leaves_nothing() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let daemon = Daemon::configured(&listener.local_addr().unwrap().to_string());
+    std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        let _ = stream.read(&mut [0; 4096]);
+        let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\nonly this");
+    });
+    let output = daemon.path("call.wav");
+    let (exit, _, stderr) = daemon.run(&["recordings", "export", ID, "-o", &output]);
+    assert_eq!(exit, Exit::Failed);
+    assert!(stderr.contains("the answer broke off"), "{stderr}");
+    assert_eq!(std::fs::read_dir(daemon.folder.path()).unwrap().count(), 2);
+}
+
+/// The command fails like this, with this in its words.
+fn fails(daemon: &Daemon, arguments: &[&str], exit: Exit, expected: &str) {
+    let (got, stdout, stderr) = daemon.run(arguments);
+    assert_eq!(got, exit, "{arguments:?}\n{stdout}{stderr}");
+    assert!(stderr.contains(expected), "{arguments:?}\n{stderr}\nlacks: {expected}");
+    assert!(!stderr.contains(TOKEN), "the token is in: {stderr}");
+}
+
+#[test]
+fn a_daemon_that_is_not_there_is_exit_3_and_says_what_to_do() {
+    let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    fails(
+        &Daemon::configured(&free),
+        &["calls"],
+        Exit::Unreachable,
+        "nothing listens there; start it with `systemctl start callvaultd`",
+    );
+    fails(&Daemon::configured("unix:none.sock"), &["status"], Exit::Unreachable, "there is no such socket; start it");
+    let never_started = Daemon::configured(&free);
+    std::fs::remove_file(never_started.path("control.token")).unwrap();
+    fails(&never_started, &["jobs", "list"], Exit::Unreachable, "control.token, which it makes when it starts");
+    fails(&never_started, &["selftest"], Exit::Unreachable, "which it makes when it starts");
+}
+
+#[test]
+fn refusals_are_exit_1_in_the_daemons_words() {
+    let daemon = Daemon::tcp(vec![
+        ("GET /v1/calls", 200, b"<html>".to_vec()),
+        ("GET /v1/jobs", 200, body(json!({"other": []}))),
+        ("POST /v1/jobs/x/retry", 409, body(json!({"error": {"code": "conflict", "message": "it is running"}}))),
+        ("POST /v1/drain", 500, Vec::new()),
+    ]);
+    fails(
+        &daemon,
+        &["recordings", "show", ID],
+        Exit::Failed,
+        "failed to show the recording 0199c0de-0000-7000-8000-000000000001: there is no such recording",
+    );
+    fails(&daemon, &["jobs", "retry", "x"], Exit::Failed, "failed to retry the job x: it is running");
+    fails(&daemon, &["calls"], Exit::Failed, "something unexpected (not JSON");
+    fails(&daemon, &["jobs", "list"], Exit::Failed, "it has no list `jobs`");
+    fails(&daemon, &["drain"], Exit::Failed, "answered 500");
+    std::fs::write(daemon.path("control.token"), "another").unwrap();
+    fails(
+        &daemon,
+        &["calls"],
+        Exit::Failed,
+        "control.token was refused; does callvaultd run with another configuration?",
+    );
+    std::fs::write(daemon.path("control.token"), "").unwrap();
+    fails(&daemon, &["calls"], Exit::Failed, "it does not hold a token");
+    std::fs::write(daemon.path("control.token"), [0xff, 0xfe]).unwrap();
+    fails(&daemon, &["calls"], Exit::Failed, "read the control token");
+}
+
+#[test]
+fn wrong_command_lines_are_exit_2() {
+    let daemon = Daemon::configured("127.0.0.1:1");
+    fails(&daemon, &[], Exit::Usage, "Usage:");
+    fails(&daemon, &["recordigns"], Exit::Usage, "recordings");
+    fails(&daemon, &["recordings", "show", "../health"], Exit::Usage, "not the id of a recording");
+    fails(&daemon, &["recordings", "export", ID, "--format", "flac"], Exit::Usage, "[possible values: wav, opus, mp3]");
+    fails(&daemon, &["recordings", "list", "--from", "yesterday"], Exit::Usage, "\"yesterday\" is not a time");
+    fails(&daemon, &["users", "import", "users.csv"], Exit::Usage, "no directory of users yet");
+    assert_eq!(daemon.run(&["--help"]).0, Exit::Done);
+}
+
+#[test]
+fn the_configuration_is_checked_and_shown_without_a_daemon() {
+    let daemon = Daemon::configured("127.0.0.1:1");
+    let (exit, stdout, _) = daemon.run(&["config", "check"]);
+    assert_eq!(exit, Exit::Done);
+    assert!(stdout.contains("good; 3 of"), "{stdout}");
+    let (_, stdout, _) = daemon.run(&["config", "show"]);
+    let listen: Vec<&str> = stdout.lines().filter(|line| line.starts_with("http.listen")).collect();
+    assert!(listen.len() == 1 && listen[0].contains("127.0.0.1:1") && listen[0].contains("c.toml:4"), "{stdout}");
+    assert!(daemon.run(&["config", "sample"]).1.contains("#data_dir ="));
+    std::fs::write(daemon.path("c.toml"), "datadir = 1\n[sip]\nudp = 2\n").unwrap();
+    let (exit, stdout, _) = daemon.run(&["config", "check"]);
+    assert_eq!(exit, Exit::Failed);
+    assert!(
+        stdout.contains("c.toml:1:1: datadir: unknown key; did you mean `data_dir`?") && stdout.contains("2 errors"),
+        "{stdout}"
+    );
+    fails(&daemon, &["calls"], Exit::Failed, "failed to read the configuration:\n");
+}
+
+#[test]
+fn the_first_key_is_made_once_and_for_the_owner_alone() {
+    let daemon = Daemon::configured("127.0.0.1:1");
+    let (exit, stdout, stderr) = daemon.run(&["keys", "init", "--json"]);
+    assert_eq!(exit, Exit::Done, "{stderr}");
+    let made: Value = serde_json::from_str(&stdout).unwrap();
+    let path = daemon.path("keys/appliance.key");
+    assert_eq!(made["path"], path.as_str());
+    let text = std::fs::read_to_string(&path).unwrap();
+    assert!(
+        text.starts_with("callvault-private-1:") && made["public"].as_str().unwrap().starts_with("callvault-public-1:")
+    );
+    assert!(!stdout.contains(&text) && !stdout.contains("private"), "the private key is printed nowhere");
+    let mode = |path: &str| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    assert_eq!((mode(&path), mode(&daemon.path("keys"))), (0o600, 0o700));
+    fails(&daemon, &["keys", "init"], Exit::Failed, "there is one already, and recordings may depend on it");
+    assert_eq!(std::fs::read_to_string(&path).unwrap(), text);
+}
+
+#[test]
+fn the_self_test_reports_calls_that_fail() {
+    // The control endpoint is there, the recorder is not.
+    let daemon = Daemon::tcp(vec![("GET /v1/recordings?limit=1", 200, body(json!({"recordings": [], "next": null})))]);
+    let free = std::net::UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    let (exit, stdout, stderr) = daemon.run(&["selftest", "--sip", &free, "--seconds", "2", "--wait", "0"]);
+    assert_eq!(exit, Exit::Failed, "{stderr}");
+    assert!(stdout.contains("call 1: FAILED") && stdout.contains("is callvaultd running?"), "{stdout}");
+    let (_, stdout, _) =
+        daemon.run(&["selftest", "--sip", &free, "--seconds", "2", "--wait", "0", "--calls", "3", "--json"]);
+    let report: Value = serde_json::from_str(&stdout).unwrap();
+    assert_eq!((&report["ok"], &report["failed"]), (&json!(false), &json!(3)));
+    fails(&daemon, &["selftest", "--calls", "0"], Exit::Failed, "0 calls are not between 1 and 1000");
+}

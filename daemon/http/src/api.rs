@@ -1,0 +1,248 @@
+//! What the daemon answers, and what it is asked.
+
+use std::{fmt, io::Read};
+
+use jiff::Timestamp;
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use crate::Snapshot;
+
+/// The answer to a call: JSON, sent as it is.
+pub type Answer = Result<Value, ApiError>;
+
+/// The daemon, as the endpoint sees it. Calls come from several threads at once, and may block.
+pub trait Api: Send + Sync + 'static {
+    /// How things stand: called about once a second, from a thread of its own. If it takes long, `/health` says so.
+    fn snapshot(&self) -> Snapshot;
+
+    /// `GET /v1/status`: a summary for the operator.
+    ///
+    /// # Errors
+    /// As all calls: the kind decides the status, the message is shown.
+    fn status(&self) -> Answer;
+
+    /// `GET /v1/calls`: `{"calls": […]}`, the sessions now live.
+    ///
+    /// # Errors
+    /// See [`Api::status`].
+    fn calls(&self) -> Answer;
+
+    /// `GET /v1/recordings`: `{"recordings": […], "next": cursor or null}`.
+    ///
+    /// # Errors
+    /// See [`Api::status`]; a cursor that is not one is [`ErrorKind::BadRequest`].
+    fn recordings(&self, query: &RecordingsQuery) -> Answer;
+
+    /// `GET /v1/recordings/ID`.
+    ///
+    /// # Errors
+    /// See [`Api::status`]; [`ErrorKind::NotFound`], [`ErrorKind::Gone`].
+    fn recording(&self, id: Uuid) -> Answer;
+
+    /// `GET /v1/recordings/ID/audio`. An error that shows before the first byte is to be returned; one that shows later ends the
+    /// reader with an error, and the client notices that the body is incomplete.
+    ///
+    /// # Errors
+    /// See [`Api::status`]; [`ErrorKind::Unprocessable`] where a codec cannot be decoded here.
+    fn audio(&self, id: Uuid, request: &AudioRequest) -> Result<Audio, ApiError>;
+
+    /// `DELETE /v1/recordings/ID`.
+    ///
+    /// # Errors
+    /// See [`Api::status`].
+    fn delete_recording(&self, id: Uuid) -> Answer;
+
+    /// `GET /v1/recordings/ID/verify`, and `GET /v1/verify` for everything: `{"checked": n, "findings": […]}`.
+    ///
+    /// # Errors
+    /// See [`Api::status`]. A finding is no error.
+    fn verify(&self, id: Option<Uuid>) -> Answer;
+
+    /// `GET /v1/jobs`: `{"jobs": […]}`.
+    ///
+    /// # Errors
+    /// See [`Api::status`].
+    fn jobs(&self) -> Answer;
+
+    /// `POST /v1/jobs/ID/retry`: drives a job again.
+    ///
+    /// # Errors
+    /// See [`Api::status`].
+    fn retry_job(&self, id: &str) -> Answer;
+
+    /// `POST /v1/drain`: takes no new calls, lets the live ones end.
+    ///
+    /// # Errors
+    /// See [`Api::status`].
+    fn drain(&self) -> Answer;
+
+    /// `GET /v1/keys`: the public keys in use.
+    ///
+    /// # Errors
+    /// See [`Api::status`].
+    fn keys(&self) -> Answer;
+
+    /// `POST /v1/keys/rotate`: a new key pair for what is recorded from now on.
+    ///
+    /// # Errors
+    /// See [`Api::status`].
+    fn rotate_keys(&self) -> Answer;
+}
+
+/// Which recordings are asked for. `Debug` shows no personal data.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct RecordingsQuery {
+    /// Started at or after.
+    pub from: Option<Timestamp>,
+    /// Started before.
+    pub to: Option<Timestamp>,
+    /// One of `ok`, `degraded`, `failed`, `no-media`, `discarded`.
+    pub verdict: Option<String>,
+    /// One of `incoming`, `outgoing`, `unknown`.
+    pub direction: Option<String>,
+    /// A number of either side.
+    pub number: Option<String>,
+    /// The owner.
+    pub owner: Option<String>,
+    /// At most so many, 1 to 1000.
+    pub limit: Option<usize>,
+    /// What an earlier answer gave as `next`.
+    pub cursor: Option<String>,
+}
+
+impl fmt::Debug for RecordingsQuery {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RecordingsQuery")
+            .field("from", &self.from)
+            .field("to", &self.to)
+            .field("verdict", &self.verdict)
+            .field("direction", &self.direction)
+            .field("limit", &self.limit)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The form in which audio is sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AudioFormat {
+    /// RIFF WAVE.
+    Wav,
+    /// Opus in Ogg.
+    Opus,
+    /// MP3.
+    Mp3,
+}
+
+impl AudioFormat {
+    /// Its media type.
+    pub fn content_type(self) -> &'static str {
+        match self {
+            Self::Wav => "audio/wav",
+            Self::Opus => "audio/ogg; codecs=opus",
+            Self::Mp3 => "audio/mpeg",
+        }
+    }
+}
+
+/// Which audio of a recording is asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AudioRequest {
+    /// In which form.
+    pub format: AudioFormat,
+    /// From here, milliseconds from the recording's start; 0 by default.
+    pub start_ms: u64,
+    /// To here, not included; the recording's end by default. Always after `start_ms`.
+    pub end_ms: Option<u64>,
+}
+
+/// Audio to be sent.
+pub struct Audio {
+    /// Bytes that `body` will give, if known before.
+    pub bytes: Option<u64>,
+    /// The bytes. Dropped as soon as the client is gone.
+    pub body: Box<dyn Read + Send>,
+}
+
+impl fmt::Debug for Audio {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Audio").field("bytes", &self.bytes).finish_non_exhaustive()
+    }
+}
+
+/// What kind of error it is: decides status and code.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum ErrorKind {
+    /// 400 `bad-request`: the request is wrong; the message says what is allowed.
+    BadRequest,
+    /// 401 `unauthorized`: no token, or another one.
+    Unauthorized,
+    /// 403 `forbidden`: known, but not allowed.
+    Forbidden,
+    /// 404 `not-found`.
+    NotFound,
+    /// 405 `method-not-allowed`.
+    MethodNotAllowed,
+    /// 409 `conflict`: not in the state that it is in.
+    Conflict,
+    /// 410 `gone`: it was deleted.
+    Gone,
+    /// 422 `unprocessable`: understood, but it cannot be done with this recording.
+    Unprocessable,
+    /// 500 `internal`: our fault.
+    Internal,
+    /// 501 `not-implemented`.
+    NotImplemented,
+    /// 503 `unavailable`: not now; try again.
+    Unavailable,
+}
+
+impl ErrorKind {
+    /// HTTP status and the code in the JSON.
+    pub fn status(self) -> (u16, &'static str) {
+        match self {
+            Self::BadRequest => (400, "bad-request"),
+            Self::Unauthorized => (401, "unauthorized"),
+            Self::Forbidden => (403, "forbidden"),
+            Self::NotFound => (404, "not-found"),
+            Self::MethodNotAllowed => (405, "method-not-allowed"),
+            Self::Conflict => (409, "conflict"),
+            Self::Gone => (410, "gone"),
+            Self::Unprocessable => (422, "unprocessable"),
+            Self::Internal => (500, "internal"),
+            Self::NotImplemented => (501, "not-implemented"),
+            Self::Unavailable => (503, "unavailable"),
+        }
+    }
+}
+
+/// Why a call has no answer.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct ApiError {
+    /// Decides the status.
+    pub kind: ErrorKind,
+    /// For people.
+    pub message: String,
+    /// For [`ErrorKind::MethodNotAllowed`]: the methods that are.
+    pub(crate) allow: &'static str,
+}
+
+impl ApiError {
+    /// An error of that kind.
+    pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
+        Self { kind, message: message.into(), allow: "" }
+    }
+
+    pub(crate) fn method(allow: &'static str) -> Self {
+        Self { allow, ..Self::new(ErrorKind::MethodNotAllowed, format!("only {allow} is allowed here")) }
+    }
+
+    pub(crate) fn json(&self) -> Value {
+        error_json(self.kind.status().1, &self.message)
+    }
+}
+
+pub(crate) fn error_json(code: &str, message: &str) -> Value {
+    json!({"error": {"code": code, "message": message}})
+}

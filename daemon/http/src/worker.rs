@@ -1,0 +1,134 @@
+//! The threads that take requests from tiny_http.
+
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
+    time::Duration,
+};
+
+use serde_json::{Value, json};
+use tiny_http::{Method, Request};
+use uuid::Uuid;
+
+use crate::{
+    Api, ApiError, AudioRequest, ErrorKind, Status,
+    respond::{self, Ready},
+    route::{Call, NOTHING_HERE, Open, route},
+    snapshot::Board,
+};
+
+/// How long a worker waits after tiny_http failed to give it a request, so that a lasting failure does not burn a core.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// Takes requests until `closing`; a panic while one is answered costs that one (tiny_http answers 500) and is reported.
+pub(crate) fn serve(server: &tiny_http::Server, closing: &AtomicBool, answer: impl Fn(Request)) {
+    while !closing.load(Ordering::Acquire) {
+        match server.recv() {
+            Ok(request) => {
+                if catch_unwind(AssertUnwindSafe(|| answer(request))).is_err() {
+                    tracing::error!("a request was not answered because of an internal error; please report it");
+                }
+            }
+            Err(_) if closing.load(Ordering::Acquire) => return,
+            Err(error) => {
+                tracing::warn!(%error, "failed to take a request");
+                thread::sleep(PAUSE);
+            }
+        }
+    }
+}
+
+/// Health, readiness, metrics: from the board alone.
+pub(crate) fn answer_open(board: &Board, request: Request) {
+    let path = request.url().split('?').next().unwrap_or_default();
+    let response = match (Open::of(path), request.method()) {
+        (Some(what), Method::Get | Method::Head) => open(board, what),
+        (Some(_), _) => respond::error(&ApiError::method("GET")),
+        (None, _) => respond::error(&ApiError::new(ErrorKind::NotFound, NOTHING_HERE)),
+    };
+    send(request, response);
+}
+
+fn open(board: &Board, what: Open) -> Ready {
+    let snapshot = board.read();
+    match what {
+        Open::Health => {
+            let status = if snapshot.health.status() == Status::Failing { 503 } else { 200 };
+            respond::json(status, &snapshot.health.json())
+        }
+        Open::Ready => match snapshot.not_ready {
+            None => respond::json(200, &json!({"ready": true})),
+            Some(reason) => respond::json(503, &json!({"ready": false, "reason": reason})),
+        },
+        // old figures would look like a quiet system: better none, which monitoring notices
+        Open::Metrics if board.is_stale() => {
+            respond::text(503, "text/plain", b"the figures are out of date\n".to_vec())
+        }
+        Open::Metrics => {
+            let content_type = if snapshot.metrics.trim_end().ends_with("# EOF") {
+                "application/openmetrics-text; version=1.0.0; charset=utf-8"
+            } else {
+                "text/plain; version=0.0.4; charset=utf-8"
+            };
+            respond::text(200, content_type, snapshot.metrics.into_bytes())
+        }
+    }
+}
+
+/// Everything under `/v1/`; the front has seen the token.
+pub(crate) fn answer_api(api: &Arc<dyn Api>, request: Request) {
+    let call = route(request.method().as_str(), request.url());
+    let answer = match call {
+        Ok(Call::Audio(id, audio)) => return answer_audio(&**api, request, id, &audio),
+        Ok(call) => json_call(&**api, call),
+        Err(error) => Err(error),
+    };
+    match answer {
+        Ok(value) => send(request, respond::json(200, &value)),
+        Err(error) => send(request, respond::error(&error)),
+    }
+}
+
+fn json_call(api: &dyn Api, call: Call) -> Result<Value, ApiError> {
+    match call {
+        Call::Status => api.status(),
+        Call::Calls => api.calls(),
+        Call::Recordings(query) => api.recordings(&query),
+        Call::Recording(id) => api.recording(id),
+        Call::Delete(id) => api.delete_recording(id),
+        Call::Verify(id) => api.verify(id),
+        Call::Jobs => api.jobs(),
+        Call::RetryJob(id) => api.retry_job(&id),
+        Call::Drain => api.drain(),
+        Call::Keys => api.keys(),
+        Call::RotateKeys => api.rotate_keys(),
+        Call::Audio(..) => Err(ApiError::new(ErrorKind::Internal, "audio is not JSON")),
+    }
+}
+
+fn answer_audio(api: &dyn Api, request: Request, id: Uuid, asked: &AudioRequest) {
+    if *request.http_version() < tiny_http::HTTPVersion(1, 1) {
+        // without chunks, a body that broke off would look complete
+        let error = ApiError::new(ErrorKind::BadRequest, "audio needs HTTP/1.1");
+        return send(request, respond::error(&error));
+    }
+    match api.audio(id, asked) {
+        Err(error) => send(request, respond::error(&error)),
+        Ok(audio) => {
+            let mut writer = request.into_writer();
+            if let Err(error) = respond::audio(&mut *writer, asked.format, audio) {
+                tracing::warn!(recording = %id, %error, "audio was not sent to its end");
+            }
+        }
+    }
+}
+
+fn send(request: Request, response: Ready) {
+    if let Err(error) = request.respond(response) {
+        tracing::debug!(%error, "an answer was not taken");
+    }
+}

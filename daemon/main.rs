@@ -1,0 +1,5 @@
+//! `callvaultd`: the daemon.
+
+fn main() -> std::process::ExitCode {
+    callvault_service::main()
+}

@@ -1,0 +1,43 @@
+//! What reading a journal showed beside the facts themselves.
+
+use callvault_journal::facts::TrackCounts;
+
+/// A moment on both clocks: a journal's header has one.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Anchor {
+    /// Wall clock, nanoseconds since the Unix epoch.
+    pub wall_ns: i64,
+    /// Journal time of the same moment.
+    pub at_ns: u64,
+}
+
+/// The payload type that most of a track's packets have.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct HeardCodec {
+    /// Track number.
+    pub track: u8,
+    /// RTP payload type.
+    pub payload_type: u8,
+}
+
+/// What the journal's reader found about one recording, beside its facts. The default is: nothing amiss, nothing measured.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Damage {
+    /// The journal ends in a torn frame. Harmless to a recording whose end is written.
+    pub torn_tail: bool,
+    /// Frames of the recording that could not be read.
+    pub lost_frames: u64,
+    /// The recorder that wrote the journal did not close it.
+    pub recorder_died: bool,
+    /// Journal time of the first packet or fact that could be read.
+    pub first_ns: Option<u64>,
+    /// Journal time of the last packet or fact that could be read: where a recording without an end is taken to end.
+    pub last_ns: Option<u64>,
+    /// The journal's own anchor, for a recording whose beginning cannot be read.
+    pub anchor: Option<Anchor>,
+    /// What the packets in the journal add up to, for each track. It stands in for the counters that the end of a session
+    /// brings, and shows what of them is missing. Empty: not counted.
+    pub counted: Vec<TrackCounts>,
+    /// The codecs that were really heard. A track that is not listed is shown with the first codec that was agreed.
+    pub heard: Vec<HeardCodec>,
+}

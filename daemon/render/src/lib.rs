@@ -1,0 +1,67 @@
+//! `callvault-render`: decodes the packets of a recording and encodes what people and programs ask for.
+//!
+//! A short-lived child of the daemon that reads jobs and packets from its input and writes results to its output, in the
+//! conversation that `callvault-render-protocol` describes. It is the only place of callvault where C code (libopus, LAME) meets
+//! callers' bytes; so it deliberately has no network, no files, no keys, no clock, no threads and no configuration, and
+//! holds about a second of audio at a time, however long the call is.
+//!
+//! The way of a packet, one module each:
+//!
+//! ```text
+//! serve ─▶ job ─▶ track: continuity, holes, overlaps ─▶ decode ─▶ resample (only where rates differ)
+//!                   ├─▶ mix: channels on one timeline ─▶ wav | ogg_opus | mp3
+//!                   └─▶ opus_tracks: each track encoded by itself, for the archive
+//! ```
+//!
+//! # What holds
+//!
+//! - A sample is placed by its packet's position and by nothing else: no output slides because of loss, holes or order.
+//! - With one audio rate in the job nothing is resampled: G.711 comes out of WAV as the exact values of ITU-T G.711.
+//! - Holes are silence. Where packets of one track overlap, the earlier wins.
+//! - A range is what the whole would have there: for G.711 exactly, for codecs with memory after the pre-roll.
+//! - A payload that a decoder refuses is counted and silent. It ends neither the job nor the process.
+
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+mod decode;
+mod error;
+mod g711;
+mod g722;
+mod job;
+mod mix;
+mod mp3;
+mod ogg_opus;
+mod opus_encode;
+mod opus_tracks;
+mod resample;
+mod serve;
+mod track;
+mod wav;
+
+use std::io::{self, BufReader, BufWriter, IsTerminal};
+use std::process::ExitCode;
+
+pub use serve::serve;
+
+/// Buffer for each direction in bytes: a pipe's usual capacity.
+const PIPE_BYTES: usize = 64 * 1024;
+
+/// The program: serves jobs on the standard streams until the input ends. Exit code 0 for an orderly end, 1 otherwise, 2 when
+/// somebody starts it by hand.
+pub fn main() -> ExitCode {
+    if io::stdin().is_terminal() {
+        eprintln!(
+            "callvault-render is started by callvaultd and speaks over pipes; there is nothing to do with it by hand"
+        );
+        return ExitCode::from(2);
+    }
+    let mut input = BufReader::with_capacity(PIPE_BYTES, io::stdin().lock());
+    let mut output = BufWriter::with_capacity(PIPE_BYTES, io::stdout().lock());
+    match serve(&mut input, &mut output) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("callvault-render failed to {error}");
+            ExitCode::FAILURE
+        }
+    }
+}

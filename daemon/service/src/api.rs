@@ -1,0 +1,382 @@
+//! What the control endpoint answers.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use callvault_archive::{key_context, verify as verify_archive};
+use callvault_catalogue::{CatalogueError, Cursor, Deletion, Filter, Recording};
+use callvault_http::{
+    Answer, Api, ApiError, Audio, AudioFormat, AudioRequest, ErrorKind, RecordingsQuery, Snapshot,
+};
+use callvault_journal::verify_lane;
+use callvault_queue::{Filter as JobFilter, Job, JobId, QueueError, State};
+use callvault_render_protocol::RenderError;
+use jiff::Timestamp;
+use serde_json::{Value, json};
+use tokio::sync::oneshot;
+use uuid::Uuid;
+
+use crate::appliance::Appliance;
+use crate::health;
+use crate::ingest::unix_ms;
+use crate::journals::GenerationFiles;
+use crate::keys;
+use crate::playback::{self, Format};
+use crate::recorder::Request;
+use crate::sound::{SoundError, open_lanes};
+
+/// How long the recorder may take to list its calls.
+const CALLS_WITHIN: Duration = Duration::from_secs(3);
+
+/// Recordings looked at at once when all are verified.
+const PAGE: usize = 500;
+
+/// Jobs listed at most.
+const JOBS_MAX: usize = 1_000;
+
+/// The endpoint's view of the appliance.
+pub(crate) struct Control(pub(crate) Arc<Appliance>);
+
+fn internal(error: impl std::fmt::Display) -> ApiError {
+    tracing::error!("failed to {error}");
+    ApiError::new(ErrorKind::Internal, format!("failed to {error}"))
+}
+
+fn not_found(id: Uuid) -> ApiError {
+    ApiError::new(ErrorKind::NotFound, format!("there is no recording {id}; `callvaultctl recordings list` shows what there is"))
+}
+
+impl Control {
+    fn row(&self, id: Uuid) -> Result<Recording, ApiError> {
+        match self.0.catalogue.get(id).map_err(internal)? {
+            Some(row) => Ok(row),
+            None => match self.0.catalogue.tombstone(id).map_err(internal)? {
+                Some(stone) => {
+                    let text = format!("recording {id} was deleted at {:.0} ({})", stone.deleted_at, stone.rule);
+                    Err(ApiError::new(ErrorKind::Gone, text))
+                }
+                None => Err(not_found(id)),
+            },
+        }
+    }
+
+    fn ask(&self, request: Request) -> Result<(), ApiError> {
+        self.0.requests.try_send(request).map_err(|_| {
+            ApiError::new(ErrorKind::Unavailable, "the recorder's supervisor is busy or stopping; try again")
+        })
+    }
+
+    fn verify_archived(&self, row: &Recording, path: &str, findings: &mut Vec<Value>) {
+        let mut note = |kind: &str, text: String| findings.push(finding(row.id, path, kind, &text));
+        let name = Path::new(path);
+        let file = match self.0.store.get(name) {
+            Ok(file) => file,
+            Err(error) => return note("unreadable", format!("failed to {error}")),
+        };
+        let key = callvault_archive::Reader::open(std::io::BufReader::new(file)).map_err(SoundError::from).and_then(
+            |reader| match reader.keys() {
+                callvault_archive::KeysFound::InFile(sealed) => {
+                    Ok(self.0.keyring.open(sealed, &key_context(&reader.header().recording))?)
+                }
+                _ => Err(SoundError::NoKey),
+            },
+        );
+        let key = match key {
+            Ok(key) => Some(key),
+            Err(error) => {
+                note("key", format!("failed to {error}"));
+                None
+            }
+        };
+        let report = self.0.store.get(name).map_err(|e| e.to_string()).and_then(|file| {
+            let input = std::io::BufReader::with_capacity(256 * 1024, file);
+            verify_archive(input, key.as_ref()).map_err(|e| e.to_string())
+        });
+        match report {
+            Err(error) => note("unreadable", format!("failed to {error}")),
+            Ok(report) => {
+                for found in &report.findings {
+                    note(found.kind.code(), found.to_string());
+                }
+                if report.findings.is_empty() && row.archive.sha256.is_some_and(|sha| sha != report.sha256) {
+                    note("another-file", "the archive is whole, but it is not the one that was written".into());
+                }
+                if report.header.recording != row.id {
+                    note("another-file", "the archive is that of another recording".into());
+                }
+            }
+        }
+    }
+
+    fn verify_journalled(&self, row: &Recording, findings: &mut Vec<Value>) {
+        let (views, folder) = {
+            let journals = self.0.journals();
+            (journals.lanes_of(row.id), journals.folder().to_owned())
+        };
+        if views.is_empty() {
+            findings.push(finding(row.id, "journal", "missing", "the recording is neither in the store nor in the journal"));
+        }
+        for view in views {
+            let name = view.name;
+            let place = format!("journal {} lane {}", name.generation, name.lane);
+            let lanes = match open_lanes(vec![view.clone()], &self.0.keyring) {
+                Ok(lanes) => lanes,
+                Err(error) => {
+                    findings.push(finding(row.id, &place, "key", &format!("failed to {error}")));
+                    continue;
+                }
+            };
+            let mut files = GenerationFiles::new(&folder, name.generation);
+            for lane in &lanes {
+                let report = verify_lane(name.generation, name.lane, &view.entry, lane.cipher(), &mut files);
+                match report {
+                    Ok(report) => findings.extend(
+                        report.findings.iter().map(|f| finding(row.id, &place, &f.kind.to_string(), &f.to_string())),
+                    ),
+                    Err(error) => findings.push(finding(row.id, &place, "unreadable", &format!("failed to {error}"))),
+                }
+            }
+        }
+    }
+
+    fn verify_row(&self, row: &Recording, findings: &mut Vec<Value>) {
+        match row.archive.place() {
+            Some(place) => self.verify_archived(row, &place.path, findings),
+            None if row.facts == Value::Null && row.tracks.is_empty() => {}
+            None => self.verify_journalled(row, findings),
+        }
+    }
+
+    fn verify_journal_files(&self, findings: &mut Vec<Value>) {
+        for (generation, over, report) in self.0.journals().reports() {
+            for found in &report.findings {
+                // What a crash leaves at the end of a journal is not damage; while the recorder writes it is not even that.
+                if found.kind == callvault_journal::FindingKind::TornTail {
+                    tracing::debug!(%generation, over, "{found}");
+                    continue;
+                }
+                let place = format!("journal {generation}");
+                findings.push(json!({
+                    "recording": null, "where": place, "kind": found.kind.to_string(), "text": found.to_string(),
+                }));
+            }
+        }
+    }
+}
+
+fn finding(recording: Uuid, place: &str, kind: &str, text: &str) -> Value {
+    json!({"recording": recording, "where": place, "kind": kind, "text": text})
+}
+
+impl Api for Control {
+    fn snapshot(&self) -> Snapshot {
+        health::snapshot(&self.0)
+    }
+
+    fn status(&self) -> Answer {
+        let snapshot = health::snapshot(&self.0);
+        let counts = self.0.catalogue.counts().map_err(internal)?;
+        let mut verdicts: std::collections::BTreeMap<&str, u64> = std::collections::BTreeMap::new();
+        let mut states: std::collections::BTreeMap<&str, u64> = std::collections::BTreeMap::new();
+        for ((verdict, state), count) in counts {
+            *verdicts.entry(verdict.as_str()).or_default() += count;
+            *states.entry(state.as_str()).or_default() += count;
+        }
+        let jobs: serde_json::Map<String, Value> =
+            self.0.queue.counts().iter().map(|((kind, state), n)| (format!("{kind}.{state}"), json!(n))).collect();
+        let recorder = self.0.recorder.borrow().clone();
+        Ok(json!({
+            "version": env!("CARGO_PKG_VERSION"),
+            "health": snapshot.health.json(),
+            "ready": snapshot.not_ready.is_none(),
+            "draining": self.0.draining.load(Ordering::Relaxed),
+            "calls": recorder.heartbeat.live,
+            "recorder": {
+                "up": recorder.up, "generation": recorder.generation, "restarts": recorder.deaths_total,
+                "port_pairs": recorder.port_pairs, "port_pairs_used": recorder.heartbeat.port_pairs_used,
+            },
+            "recordings": {"verdicts": verdicts, "archive": states},
+            "jobs": jobs,
+            "journal_bytes": self.0.journals().bytes(),
+            "store": self.0.store.path().display().to_string(),
+        }))
+    }
+
+    fn calls(&self) -> Answer {
+        let (answer, calls) = oneshot::channel();
+        self.ask(Request::Calls(answer))?;
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().map_err(internal)?;
+        let calls = runtime.block_on(async { tokio::time::timeout(CALLS_WITHIN, calls).await });
+        let Ok(Ok(calls)) = calls else {
+            return Err(ApiError::new(ErrorKind::Unavailable, "the recorder did not answer; it may be restarting"));
+        };
+        let calls: Vec<Value> = calls
+            .iter()
+            .map(|c| {
+                json!({
+                    "id": c.recording,
+                    "started_at": Timestamp::from_millisecond(c.started_unix_ms).map(|t| format!("{t:.3}")).ok(),
+                    "duration_ms": c.duration_ms, "local_number": c.local_number, "remote_number": c.remote_number,
+                    "remote_name": c.remote_name, "direction": c.direction, "tracks": c.tracks, "packets": c.packets,
+                    "state": c.state,
+                })
+            })
+            .collect();
+        Ok(json!({"calls": calls}))
+    }
+
+    fn recordings(&self, query: &RecordingsQuery) -> Answer {
+        let parse = |what: &str| ApiError::new(ErrorKind::BadRequest, format!("{what} is not one that this endpoint gave out"));
+        let cursor: Option<Cursor> =
+            query.cursor.as_deref().map(str::parse).transpose().map_err(|_: CatalogueError| parse("cursor"))?;
+        let filter = Filter {
+            from: query.from,
+            to: query.to,
+            verdict: query.verdict.as_deref().map(str::parse).transpose().map_err(|()| parse("verdict"))?,
+            direction: query.direction.as_deref().map(str::parse).transpose().map_err(|()| parse("direction"))?,
+            number: query.number.clone(),
+            owner: query.owner.clone(),
+            limit: query.limit,
+        };
+        let page = self.0.catalogue.list(&filter, cursor).map_err(internal)?;
+        Ok(json!({"recordings": page.recordings, "next": page.next.map(|c| c.to_string())}))
+    }
+
+    fn recording(&self, id: Uuid) -> Answer {
+        let row = self.row(id)?;
+        serde_json::to_value(row).map_err(internal)
+    }
+
+    fn audio(&self, id: Uuid, request: &AudioRequest) -> Result<Audio, ApiError> {
+        let row = self.row(id)?;
+        let format = match request.format {
+            AudioFormat::Wav => Format::Wav,
+            AudioFormat::Opus => Format::Opus,
+            AudioFormat::Mp3 => Format::Mp3,
+        };
+        match playback::render(&self.0, &row, format, Some(request.start_ms)..request.end_ms) {
+            Ok(rendered) => Ok(Audio { bytes: None, body: Box::new(rendered) }),
+            Err(SoundError::Render(error @ RenderError::Failed { .. })) if error.is_permanent() => {
+                Err(ApiError::new(ErrorKind::Unprocessable, format!("failed to {error}")))
+            }
+            Err(error @ SoundError::NoKey) => {
+                Err(ApiError::new(ErrorKind::Unprocessable, format!("failed to {error}")))
+            }
+            Err(error) => Err(internal(error)),
+        }
+    }
+
+    fn delete_recording(&self, id: Uuid) -> Answer {
+        match self.0.catalogue.delete(id, Timestamp::now(), "by hand").map_err(internal)? {
+            Deletion::Deleted { .. } => {
+                self.0.journals().release(id);
+                let _ = self.0.wake_ingest.try_send(());
+                tracing::info!(recording = %id, "recording {id} was deleted by hand");
+                Ok(json!({"id": id, "deleted": true}))
+            }
+            Deletion::AlreadyDeleted(stone) => Err(ApiError::new(
+                ErrorKind::Gone,
+                format!("recording {id} was deleted at {:.0} ({})", stone.deleted_at, stone.rule),
+            )),
+            Deletion::Unknown => Err(not_found(id)),
+        }
+    }
+
+    fn verify(&self, id: Option<Uuid>) -> Answer {
+        let mut findings = Vec::new();
+        let mut checked = 0_u64;
+        if let Some(id) = id {
+            let row = self.row(id)?;
+            self.verify_row(&row, &mut findings);
+            return Ok(json!({"checked": 1, "findings": findings}));
+        }
+        let mut cursor = None;
+        loop {
+            let filter = Filter { limit: Some(PAGE), ..Filter::default() };
+            let page = self.0.catalogue.list(&filter, cursor).map_err(internal)?;
+            for row in &page.recordings {
+                checked += 1;
+                self.verify_row(row, &mut findings);
+            }
+            match page.next {
+                Some(next) => cursor = Some(next),
+                None => break,
+            }
+        }
+        self.verify_journal_files(&mut findings);
+        for problem in self.0.catalogue.check().map_err(internal)? {
+            findings.push(json!({"recording": null, "where": "catalogue", "kind": "damaged", "text": problem}));
+        }
+        Ok(json!({"checked": checked, "findings": findings}))
+    }
+
+    fn jobs(&self) -> Answer {
+        let jobs = self.0.queue.list(&JobFilter { limit: Some(JOBS_MAX), ..JobFilter::default() });
+        Ok(json!({"jobs": jobs.iter().map(job_json).collect::<Vec<_>>()}))
+    }
+
+    fn retry_job(&self, id: &str) -> Answer {
+        let id: JobId = id.parse().map_err(|_| {
+            ApiError::new(ErrorKind::BadRequest, "a job's id looks like archive:<recording id>; `callvaultctl jobs list` shows them")
+        })?;
+        match self.0.queue.retry(&id, unix_ms()) {
+            Ok(()) => {
+                self.0.work.ring();
+                Ok(json!({"id": id.as_str(), "state": "ready"}))
+            }
+            Err(error @ QueueError::Unknown { .. }) => Err(ApiError::new(ErrorKind::NotFound, format!("failed to {error}"))),
+            Err(error @ QueueError::WrongState { .. }) => Err(ApiError::new(ErrorKind::Conflict, format!("failed to {error}"))),
+            Err(error) => Err(internal(error)),
+        }
+    }
+
+    fn drain(&self) -> Answer {
+        self.ask(Request::Drain)?;
+        self.0.draining.store(true, Ordering::Relaxed);
+        let live = self.0.recorder.borrow().heartbeat.live;
+        tracing::info!(live, "draining: no new sessions are taken");
+        Ok(json!({"draining": true, "calls": live}))
+    }
+
+    fn keys(&self) -> Answer {
+        let current = self.0.keyring.public();
+        let older: Vec<String> =
+            self.0.keyring.ids().filter(|id| *id != current.id()).map(|id| id.to_string()).collect();
+        let escrow: Vec<String> = self.0.recipients.iter().skip(1).map(|k| k.id().to_string()).collect();
+        Ok(json!({
+            "current": {"id": current.id().to_string(), "public": current.to_text()},
+            "older": older, "escrow": escrow, "file": self.0.current_key.display().to_string(),
+        }))
+    }
+
+    fn rotate_keys(&self) -> Answer {
+        let folder = self.0.config.keys_path();
+        match keys::rotate(&folder, &self.0.current_key, &mut rand::rng()) {
+            Ok(id) => {
+                tracing::warn!(key = %id, "a new private key was made; it is used from the next start on. Back up {} now", folder.display());
+                Ok(json!({
+                    "id": id.to_string(), "file": self.0.current_key.display().to_string(), "restart_needed": true,
+                }))
+            }
+            Err(error) => Err(ApiError::new(ErrorKind::Conflict, format!("failed to {error}"))),
+        }
+    }
+}
+
+fn job_json(job: &Job) -> Value {
+    let (state, next) = match &job.state {
+        State::Ready { at_unix_ms } => ("ready", Some(*at_unix_ms)),
+        State::Running { .. } => ("running", None),
+        State::Parked { .. } => ("parked", None),
+        State::Done { .. } => ("done", None),
+    };
+    let time = |ms: u64| {
+        i64::try_from(ms).ok().and_then(|ms| Timestamp::from_millisecond(ms).ok()).map(|t| format!("{t:.3}"))
+    };
+    json!({
+        "id": job.id.as_str(), "kind": job.kind.as_str(), "recording": job.recording, "state": state,
+        "attempts": job.attempts, "next_at": next.and_then(time), "last_error": job.last_error,
+    })
+}

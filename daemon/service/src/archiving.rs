@@ -1,0 +1,333 @@
+//! The archive job: from the journal to one sealed file in the store.
+//!
+//! 1. the catalogue notes that an archive is being made (or says that there is one already, or that the recording is gone);
+//! 2. the journal is read, the tracks are aligned, what is not Opus is encoded by a render process;
+//! 3. the file is written under a temporary name, synced, renamed, its folder synced ([`crate::store::Store::put`]);
+//! 4. it is read back and verified with its key, chunk by chunk, against what was written;
+//! 5. one catalogue transaction: archived, where, how large;
+//! 6. the journal lets the recording go.
+//!
+//! Each step can be done again after a crash: the file has the recording's name and replaces itself, the catalogue knows whether
+//! it was told. Until 5 is durable the journal keeps everything.
+
+use std::collections::VecDeque;
+use std::fs::File;
+use std::io::BufWriter;
+use std::path::Path;
+use std::sync::atomic::Ordering;
+use std::sync::{Mutex, PoisonError};
+
+use callvault_archive::{
+    ArchiveCodec, ArchiveFacts, ArchiveTrack, Header, Keys, Summary, Writer, key_context, relative_path, verify,
+};
+use callvault_catalogue::{ArchivePlace, Archived, Archiving, CatalogueError, Recording};
+use callvault_config::{ArchiveCodec as Wanted, BitRate};
+use callvault_queue::Failure;
+use callvault_render_protocol::{Codec, FromRender, Job, Limits, Output, Packet, RenderError, Renderer, TrackSpec};
+use callvault_seal::{DataKey, SealedKey, seal_key};
+use jiff::Timestamp;
+use uuid::Uuid;
+
+use crate::appliance::Appliance;
+use crate::sound::{OpenLane, Reading, SoundError, codec_spec, open_lanes};
+use crate::store::StoreError;
+
+/// Name of the one store, as recordings show it.
+pub(crate) const STORE_NAME: &str = "default";
+
+/// How much later than its position the audio of our own Opus packets is, in ticks: what libopus says for speech at every rate
+/// (6.5 ms). What the render process reports must agree, or the archive is not finished.
+const OPUS_PRE_SKIP_TICKS: u16 = 312;
+
+/// Why an archive could not be made, and whether trying again can help.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ArchivingError {
+    #[error("{0}")]
+    Sound(#[from] SoundError),
+    #[error("{0}")]
+    Store(#[from] StoreError),
+    #[error("{0}")]
+    Archive(#[from] callvault_archive::ArchiveError),
+    #[error("{0}")]
+    Catalogue(#[from] CatalogueError),
+    #[error("find the recording in the journal: it is not there")]
+    NotInJournal,
+    #[error("verify the archive just written: {0}")]
+    Unsound(String),
+    #[error("encode the archive: the render process reported an encoder that was not expected")]
+    Encoder,
+}
+
+impl From<RenderError> for ArchivingError {
+    fn from(error: RenderError) -> Self {
+        Self::Sound(SoundError::Render(error))
+    }
+}
+
+impl ArchivingError {
+    /// What the queue should make of it.
+    pub(crate) fn failure(&self) -> Failure {
+        match self {
+            Self::Store(StoreError::NotThere { .. } | StoreError::Another { .. }) => Failure::NotYet { wait_ms: 10_000 },
+            Self::Sound(SoundError::Render(e)) if e.is_permanent() => Failure::Permanent,
+            Self::Sound(SoundError::NoKey | SoundError::Key(_)) | Self::NotInJournal => Failure::Permanent,
+            _ => Failure::Transient,
+        }
+    }
+}
+
+/// Does the job. `renderer` is the worker's own, kept warm between jobs.
+pub(crate) fn archive(
+    appliance: &Appliance,
+    renderer: &mut Option<Renderer>,
+    id: Uuid,
+) -> Result<(), ArchivingError> {
+    let row = appliance.catalogue.get(id)?;
+    match (appliance.catalogue.set_archiving(id)?, row) {
+        (Archiving::Started, Some(row)) => {
+            let result = make(appliance, renderer, id, &row);
+            if let Err(error) = &result {
+                appliance.catalogue.archive_failed(id, &error.to_string())?;
+            }
+            result
+        }
+        (Archiving::AlreadyArchived, _) => {
+            appliance.journals().release(id);
+            Ok(())
+        }
+        _ => {
+            appliance.journals().release(id);
+            Ok(())
+        }
+    }
+}
+
+fn make(
+    appliance: &Appliance,
+    renderer: &mut Option<Renderer>,
+    id: Uuid,
+    row: &Recording,
+) -> Result<(), ArchivingError> {
+    let (views, folder) = {
+        let journals = appliance.journals();
+        (journals.lanes_of(id), journals.folder().to_owned())
+    };
+    if views.is_empty() {
+        return Err(ArchivingError::NotInJournal);
+    }
+    let lanes = open_lanes(views, &appliance.keyring)?;
+    let reading = Reading::of_journal(&folder, &lanes)?;
+    let started_ns = i64::try_from(row.started_at.as_nanosecond()).unwrap_or(0);
+    let name = relative_path(&id, started_ns);
+    let plan = Plan::new(appliance, &reading);
+    let key = DataKey::generate(&mut rand::rng());
+    let sealed = seal(appliance, &key, id);
+    let facts = ArchiveFacts {
+        recording_id: id,
+        started_at_ns: started_ns,
+        duration_ms: row.duration_ms,
+        total_ticks: reading.total_ticks,
+        recording: serde_json::to_value(row).unwrap_or_default().into(),
+        tracks: plan.tracks.clone(),
+        events: reading.events.iter().map(|e| serde_json::to_value(e).unwrap_or_default()).collect::<Vec<_>>().into(),
+        ..ArchiveFacts::default()
+    };
+    let header = Header { recording: id, created_at_ns: i64::try_from(Timestamp::now().as_nanosecond()).unwrap_or(0) };
+    let summary = appliance.store.put(Path::new(&name), |out| {
+        let mut writer = Writer::create(out, &header, Keys::InFile(&sealed), &key, &facts)?;
+        plan.write(appliance, renderer, &reading, &folder, &lanes, &mut writer)?;
+        writer.finish().map_err(ArchivingError::from)
+    })?;
+    check(appliance, &name, &key, &summary)?;
+    let place =
+        ArchivePlace { bytes: summary.bytes, store: STORE_NAME.to_owned(), path: name.clone(), sha256: summary.sha256 };
+    match appliance.catalogue.archived(id, &place, &[], Timestamp::now()) {
+        Ok(Archived::Gone) => appliance.store.remove(Path::new(&name))?,
+        Ok(Archived::Recorded | Archived::AlreadyRecorded) => {
+            appliance.metrics.archived.fetch_add(1, Ordering::Relaxed);
+            appliance.metrics.archived_bytes.fetch_add(summary.bytes, Ordering::Relaxed);
+            tracing::info!(recording = %id, bytes = summary.bytes, "recording {id} archived and verified");
+        }
+        Err(error) => return Err(error.into()),
+    }
+    appliance.journals().release(id);
+    Ok(())
+}
+
+fn seal(appliance: &Appliance, key: &DataKey, id: Uuid) -> Vec<SealedKey> {
+    let context = key_context(&id);
+    appliance.recipients.iter().map(|to| seal_key(&mut rand::rng(), to, key, &context)).collect()
+}
+
+/// Reads the archive back, every byte of it.
+fn check(appliance: &Appliance, name: &str, key: &DataKey, summary: &Summary) -> Result<(), ArchivingError> {
+    let file = appliance.store.get(Path::new(name))?;
+    let report = verify(std::io::BufReader::with_capacity(256 * 1024, file), Some(key))?;
+    if let Some(finding) = report.findings.first() {
+        return Err(ArchivingError::Unsound(finding.to_string()));
+    }
+    if report.packets != Some(summary.packets) || report.sha256 != summary.sha256 || report.bytes != summary.bytes {
+        return Err(ArchivingError::Unsound("it is not what was written".into()));
+    }
+    Ok(())
+}
+
+/// What becomes of each track.
+struct Plan {
+    /// As the archive will list them.
+    tracks: Vec<ArchiveTrack>,
+    /// The job for what must be encoded.
+    job: Job,
+    /// Place in the job of each track that is encoded.
+    encoded: Vec<Option<u8>>,
+    /// For each track, the places of its codecs that are kept as they are.
+    kept: Vec<Vec<Option<u8>>>,
+}
+
+impl Plan {
+    fn new(appliance: &Appliance, reading: &Reading) -> Self {
+        let wanted = &appliance.config.archive;
+        let (mut tracks, mut specs, mut encoded, mut kept) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        for track in &reading.tracks {
+            let codecs: Vec<_> = track.codecs.iter().map(codec_spec).collect();
+            let is_voice = |codec: &Codec| matches!(codec, Codec::Pcmu | Codec::Pcma | Codec::G722);
+            let encode = wanted.codec == Wanted::Opus && codecs.iter().any(|c| is_voice(&c.codec));
+            let mut listed = track.clone();
+            listed.codecs.clear();
+            let mut places = Vec::new();
+            if encode {
+                // The render process encodes at the highest rate of the codecs that it decodes.
+                let rate = codecs.iter().filter_map(callvault_render_protocol::CodecSpec::audio_rate).max();
+                listed.codecs.push(ArchiveCodec {
+                    encoding: "opus".to_owned(),
+                    clock_rate: rate.unwrap_or(8_000),
+                    channels: 1,
+                    fmtp: None,
+                    pre_skip: OPUS_PRE_SKIP_TICKS,
+                });
+            }
+            for (codec, spec) in track.codecs.iter().zip(&codecs) {
+                // What is encoded is not kept twice; what cannot be decoded (events, rare codecs) is kept as it came.
+                if encode && spec.audio_rate().is_some() {
+                    places.push(None);
+                } else {
+                    places.push(u8::try_from(listed.codecs.len()).ok());
+                    listed.codecs.push(codec.clone());
+                }
+            }
+            encoded.push(if encode { u8::try_from(specs.len()).ok() } else { None });
+            if encode {
+                specs.push(TrackSpec { codecs, channel: 0 });
+            }
+            tracks.push(listed);
+            kept.push(places);
+        }
+        let bit_rate = match wanted.bit_rate {
+            BitRate::Auto => 0,
+            BitRate::BitsPerSecond(bits) => bits,
+        };
+        let complexity = u8::try_from(wanted.complexity).unwrap_or(5);
+        let job = Job {
+            output: Output::OpusTracks { bit_rate, complexity },
+            tracks: specs,
+            channels: 1,
+            start_ticks: 0,
+            end_ticks: reading.total_ticks,
+        };
+        Self { tracks, job, encoded, kept }
+    }
+
+    fn write(
+        &self,
+        appliance: &Appliance,
+        renderer: &mut Option<Renderer>,
+        reading: &Reading,
+        folder: &Path,
+        lanes: &[OpenLane],
+        writer: &mut Writer<BufWriter<File>>,
+    ) -> Result<(), ArchivingError> {
+        let packets = reading.packets(folder, lanes, 0..u64::MAX);
+        if self.job.tracks.is_empty() {
+            for packet in packets {
+                self.keep(&packet?, writer)?;
+            }
+            return Ok(());
+        }
+        // Two streams become one in the order of positions: what is kept waits here until what is encoded has come as far.
+        let aside: Mutex<VecDeque<Packet>> = Mutex::new(VecDeque::new());
+        let lock = || aside.lock().unwrap_or_else(PoisonError::into_inner);
+        let to_encode = packets.filter_map(|packet| match packet {
+            Err(error) => Some(Err(ArchivingError::from(error))),
+            Ok(packet) => match self.encoded_place(&packet) {
+                Some(track) => Some(Ok(Packet { track, ..packet })),
+                None => {
+                    lock().push_back(packet);
+                    None
+                }
+            },
+        });
+        let back: Vec<u8> =
+            (0..=u8::MAX).zip(&self.encoded).filter(|(_, place)| place.is_some()).map(|(track, _)| track).collect();
+        let stats = with_renderer(appliance, renderer, |renderer| {
+            renderer.run(&self.job, to_encode, |output| {
+                if let FromRender::OpusPacket { track, position, payload } = output {
+                    while let Some(before) = { lock().pop_front_if(|p| p.position <= position) } {
+                        self.keep(&before, writer)?;
+                    }
+                    let track = back.get(usize::from(track)).copied().ok_or(ArchivingError::Encoder)?;
+                    writer.packet(track, 0, position, &payload)?;
+                }
+                Ok::<(), ArchivingError>(())
+            })
+        })?;
+        let rest: Vec<Packet> = lock().drain(..).collect();
+        for packet in rest {
+            self.keep(&packet, writer)?;
+        }
+        for (track, stats) in back.iter().zip(&stats.tracks) {
+            let listed = self.tracks[usize::from(*track)].codecs.first();
+            let agrees = stats.output.as_ref().is_none_or(|o| {
+                listed.is_some_and(|l| l.pre_skip == o.pre_skip && l.clock_rate == o.clock_rate)
+            });
+            if !agrees {
+                return Err(ArchivingError::Encoder);
+            }
+        }
+        Ok(())
+    }
+
+    /// Place of the packet's track in the render job, if the packet is to be encoded.
+    fn encoded_place(&self, packet: &Packet) -> Option<u8> {
+        let is_kept = self.kept.get(usize::from(packet.track))?.get(usize::from(packet.codec))?.is_some();
+        if is_kept { None } else { *self.encoded.get(usize::from(packet.track))? }
+    }
+
+    fn keep(&self, packet: &Packet, writer: &mut Writer<BufWriter<File>>) -> Result<(), ArchivingError> {
+        let place = self.kept.get(usize::from(packet.track)).and_then(|p| p.get(usize::from(packet.codec)));
+        if let Some(Some(codec)) = place {
+            writer.packet(packet.track, *codec, packet.position, &packet.payload)?;
+        }
+        Ok(())
+    }
+}
+
+/// Runs something with a render process: the warm one, or a new one.
+pub(crate) fn with_renderer<T, E: From<RenderError>>(
+    appliance: &Appliance,
+    renderer: &mut Option<Renderer>,
+    run: impl FnOnce(&mut Renderer) -> Result<T, E>,
+) -> Result<T, E> {
+    let mut ready = match renderer.take().filter(Renderer::is_ready) {
+        Some(ready) => ready,
+        None => Renderer::spawn(&appliance.render_program, limits(appliance))?,
+    };
+    let result = run(&mut ready);
+    if ready.is_ready() {
+        *renderer = Some(ready);
+    }
+    result
+}
+
+fn limits(appliance: &Appliance) -> Limits {
+    Limits { job_max: appliance.config.render.timeout, ..Limits::default() }
+}

@@ -1,0 +1,66 @@
+//! The daemon `callvaultd`: the drivers around the parts that decide, and the threads that they run on.
+//!
+//! ```text
+//! main thread   tokio: recorder's supervisor (recorder.rs), signals, configuration watch
+//! ingest        follows the journal, fills the catalogue, owes and queues jobs (ingest.rs)
+//! worker …      archives and deletes, `render.parallel` of them (workers.rs, archiving.rs)
+//! playback …    one per export that is being listened to (playback.rs)
+//! http …        health, metrics, control (callvault-http; api.rs, health.rs answer)
+//! ```
+//!
+//! Nothing here parses what a peer sent: what comes from the network comes as facts from the journal, which the recorder wrote, or
+//! through the control endpoint, whose parsing is callvault-http's. The private key is in this process and in no other.
+
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+mod api;
+mod appliance;
+mod archiving;
+mod files;
+mod health;
+mod ingest;
+mod journals;
+mod keys;
+mod lock;
+mod playback;
+mod recorder;
+mod sockets;
+mod sound;
+mod start;
+mod store;
+mod workers;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Parser;
+
+/// What callvaultd can be told on its command line.
+#[derive(Debug, Parser)]
+#[command(name = "callvaultd", version, about = "Records calls: supervises the recorder, archives, serves health and control")]
+struct Arguments {
+    /// The configuration file; `conf.d/*.toml` beside it is read after it.
+    #[arg(long, value_name = "FILE", default_value = callvault_config::DEFAULT_PATH)]
+    config: PathBuf,
+    /// Check the configuration, print every error with its line, and exit: 0 when it is good, 1 when it is not.
+    #[arg(long)]
+    check: bool,
+}
+
+/// The program `callvaultd`.
+#[must_use]
+pub fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    if arguments.check {
+        let checked = callvault_config::check(&arguments.config, callvault_config::environment());
+        print!("{}", checked.text);
+        return if checked.ok { ExitCode::SUCCESS } else { ExitCode::FAILURE };
+    }
+    match start::run(&arguments.config) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("callvaultd failed to {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,352 @@
+//! The driver of the recorder process: does what the supervision machine says, hands over the sockets, passes messages.
+//!
+//! This is one task with one loop; it owns the child, its end of the control connection, and the machine. Nothing here
+//! decides: whether to start, kill or wait is the machine's, what is kept is the policy's.
+
+use std::io;
+use std::path::PathBuf;
+use std::process::Stdio;
+use std::sync::Arc;
+use std::sync::mpsc::SyncSender;
+use std::time::{Duration, Instant};
+
+use callvault_control::{
+    Channel, ControlError, Decision, Heartbeat, LiveCall, SOCKETS_PER_MESSAGE_MAX, Start, ToDaemon, ToRecorder,
+};
+use callvault_journal::facts::CallFacts;
+use callvault_supervise::{Action, Event, Limits, State, Supervisor};
+use tokio::io::unix::AsyncFd;
+use tokio::process::{Child, Command};
+use tokio::sync::{mpsc, oneshot, watch};
+use uuid::Uuid;
+
+use crate::sockets::Sockets;
+
+/// How long the recorder may take to answer a question before it is dropped.
+const ANSWER_WITHIN: Duration = Duration::from_secs(2);
+
+/// How long handing over the sockets and the settings may take.
+const HANDOVER_WITHIN: Duration = Duration::from_secs(5);
+
+/// Questions to the recorder that wait at the same time; more are refused.
+const QUESTIONS_MAX: usize = 32;
+
+/// What others may ask of the recorder.
+pub(crate) enum Request {
+    /// The live calls.
+    Calls(oneshot::Sender<Vec<LiveCall>>),
+    /// Take no new sessions.
+    Drain,
+    /// Stop; the driver ends when the recorder has.
+    Stop,
+}
+
+/// How the recorder is, for health and metrics.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct RecorderState {
+    /// Whether it answers calls.
+    pub(crate) up: bool,
+    /// The generation that runs.
+    pub(crate) generation: Option<Uuid>,
+    /// Last heartbeat.
+    pub(crate) heartbeat: Heartbeat,
+    /// When it came.
+    pub(crate) beat_at: Option<Instant>,
+    /// Pairs of media ports in the pool.
+    pub(crate) port_pairs: u32,
+    /// Deaths since the daemon's start.
+    pub(crate) deaths_total: u64,
+    /// Deaths since the last steady time.
+    pub(crate) deaths: u32,
+    /// Last alarm it raised, code and text.
+    pub(crate) alarm: Option<(String, String)>,
+    /// Counters of generations before this one, so that totals never fall.
+    pub(crate) before: Heartbeat,
+}
+
+/// Everything the driver needs.
+pub(crate) struct Driver {
+    /// The recorder's program.
+    pub(crate) program: PathBuf,
+    /// What every generation is told; the generation is filled in.
+    pub(crate) start: Start,
+    /// The sockets.
+    pub(crate) sockets: Arc<Sockets>,
+    /// What becomes of a recording.
+    pub(crate) decide: Arc<dyn Fn(&CallFacts) -> Decision + Send + Sync>,
+    /// Wakes the ingest: there is something to see in the journal. A wake-up that is lost, because one waits already, costs
+    /// nothing.
+    pub(crate) wake: SyncSender<()>,
+    /// To health and metrics.
+    pub(crate) state: watch::Sender<RecorderState>,
+}
+
+struct Running {
+    child: Child,
+    channel: AsyncFd<Channel>,
+    generation: Uuid,
+}
+
+struct Question {
+    number: u32,
+    asked: Instant,
+    answer: oneshot::Sender<Vec<LiveCall>>,
+    calls: Vec<LiveCall>,
+}
+
+enum Happened {
+    Message(Result<ToDaemon, ControlError>),
+    Exited(io::Result<std::process::ExitStatus>),
+    Asked(Option<Request>),
+    Time,
+}
+
+impl Driver {
+    /// Runs the recorder until asked to stop.
+    pub(crate) async fn run(self, mut requests: mpsc::Receiver<Request>) {
+        let epoch = Instant::now();
+        let mut machine = Supervisor::new(Limits::default(), Duration::ZERO);
+        let mut running: Option<Running> = None;
+        let mut questions: Vec<Question> = Vec::new();
+        let mut number = 0_u32;
+        let mut requests_open = true;
+        let mut pending = vec![Event::Tick];
+        loop {
+            while let Some(event) = pending.pop() {
+                for action in machine.handle(epoch.elapsed(), event) {
+                    match action {
+                        Action::Start => pending.push(self.start(&mut running).await),
+                        Action::AskToStop => self.tell(running.as_ref(), &ToRecorder::Stop),
+                        Action::Kill { why } => {
+                            tracing::error!(reason = %why, "killing the recorder: {why}");
+                            if let Some(running) = &mut running {
+                                let _ = running.child.start_kill();
+                            }
+                        }
+                        Action::Alarm { deaths } => tracing::error!(
+                            deaths,
+                            "the recorder has died {deaths} times in a row; it is started again and again, look at the lines above for why"
+                        ),
+                        Action::AllClear => tracing::info!("the recorder is steady again"),
+                        Action::Stopped => return,
+                    }
+                }
+                self.state.send_modify(|s| {
+                    s.up = machine.is_up();
+                    s.deaths = machine.deaths();
+                    s.deaths_total = machine.deaths_total();
+                });
+            }
+            let wait = machine
+                .deadline()
+                .map_or(Duration::from_secs(1), |d| d.saturating_sub(epoch.elapsed()))
+                .min(Duration::from_secs(1));
+            let happened = tokio::select! {
+                happened = next_of(running.as_mut()) => happened,
+                request = requests.recv(), if requests_open => Happened::Asked(request),
+                () = tokio::time::sleep(wait) => Happened::Time,
+            };
+            questions.retain(|q| q.asked.elapsed() < ANSWER_WITHIN);
+            match happened {
+                Happened::Time => pending.push(Event::Tick),
+                Happened::Exited(status) => {
+                    let wanted = matches!(machine.state(), State::Stopping { .. });
+                    self.over(running.take(), &status, wanted);
+                    questions.clear();
+                    pending.push(Event::Exited);
+                }
+                Happened::Asked(None) => requests_open = false,
+                Happened::Asked(Some(Request::Stop)) => pending.push(Event::StopWanted),
+                Happened::Asked(Some(Request::Drain)) => self.tell(running.as_ref(), &ToRecorder::Drain),
+                Happened::Asked(Some(Request::Calls(answer))) => {
+                    if questions.len() < QUESTIONS_MAX {
+                        number = number.wrapping_add(1);
+                        questions.push(Question { number, asked: Instant::now(), answer, calls: Vec::new() });
+                        self.tell(running.as_ref(), &ToRecorder::Calls { request: number });
+                    }
+                }
+                Happened::Message(Ok(message)) => {
+                    if let Some(event) = self.heard(running.as_ref(), message, &mut questions) {
+                        pending.push(event);
+                    }
+                }
+                Happened::Message(Err(error)) => {
+                    tracing::error!(%error, "failed to {error}");
+                    if let Some(running) = &mut running {
+                        let _ = running.child.start_kill();
+                    }
+                }
+            }
+        }
+    }
+
+    async fn start(&self, running: &mut Option<Running>) -> Event {
+        match self.try_start().await {
+            Ok(started) => {
+                tracing::info!(generation = %started.generation, process = started.child.id(), "recorder started");
+                *running = Some(started);
+                Event::Started
+            }
+            Err(error) => {
+                tracing::error!(%error, program = %self.program.display(), "failed to start the recorder: {error}");
+                Event::StartFailed
+            }
+        }
+    }
+
+    async fn try_start(&self) -> io::Result<Running> {
+        let (ours, theirs) = Channel::pair().map_err(io::Error::other)?;
+        let child = Command::new(&self.program)
+            .env_clear()
+            .stdin(Stdio::from(theirs.into_fd()))
+            .stdout(Stdio::null())
+            .kill_on_drop(true)
+            .spawn()?;
+        let channel = register(ours)?;
+        let generation = Uuid::now_v7();
+        let running = Running { child, channel, generation };
+        // Before the recorder can write anything, so that the ingest never takes a living generation for a dead one.
+        self.state.send_modify(|s| {
+            s.generation = Some(generation);
+            s.before = sum(s.before, s.heartbeat);
+            s.heartbeat = Heartbeat::default();
+            s.beat_at = None;
+        });
+        tokio::time::timeout(HANDOVER_WITHIN, self.hand_over(&running))
+            .await
+            .map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?
+            .map_err(io::Error::other)?;
+        Ok(running)
+    }
+
+    async fn hand_over(&self, running: &Running) -> Result<(), ControlError> {
+        for some in self.sockets.listed().chunks(SOCKETS_PER_MESSAGE_MAX) {
+            let (kinds, fds): (Vec<_>, Vec<_>) = some.iter().copied().unzip();
+            send(&running.channel, &ToRecorder::Sockets(kinds), &fds).await?;
+        }
+        let start = Start { generation: running.generation, ..self.start.clone() };
+        send(&running.channel, &ToRecorder::Start(Box::new(start)), &[]).await
+    }
+
+    /// Sends without waiting. The recorder reads all the time; when its queue is full it is stuck, and that is noticed by
+    /// its heartbeat.
+    fn tell(&self, running: Option<&Running>, message: &ToRecorder) {
+        if let Some(running) = running
+            && let Err(error) = running.channel.get_ref().send(message, &[])
+        {
+            tracing::warn!(%error, "failed to {error}");
+        }
+    }
+
+    fn heard(&self, running: Option<&Running>, message: ToDaemon, questions: &mut Vec<Question>) -> Option<Event> {
+        match message {
+            ToDaemon::Ready { generation, port_pairs } => {
+                tracing::info!(%generation, port_pairs, "recorder ready");
+                self.state.send_modify(|s| s.port_pairs = port_pairs);
+                return Some(Event::Ready);
+            }
+            ToDaemon::Heartbeat(beat) => {
+                self.state.send_modify(|s| {
+                    s.heartbeat = beat;
+                    s.beat_at = Some(Instant::now());
+                });
+                return Some(Event::Beat([beat.signalling_rounds, beat.sweeps, beat.append_rounds]));
+            }
+            ToDaemon::Decide { recording, facts } => {
+                let decision = (self.decide)(&facts);
+                self.tell(running, &ToRecorder::Verdict { recording, decision });
+            }
+            ToDaemon::Ended { .. } | ToDaemon::Rotated { .. } => self.wake_ingest(),
+            ToDaemon::Alarm { code, text } => {
+                tracing::error!(code, "{text}");
+                self.state.send_modify(|s| s.alarm = Some((code, text)));
+            }
+            ToDaemon::Calls { request, last, calls } => {
+                if let Some(at) = questions.iter().position(|q| q.number == request) {
+                    questions[at].calls.extend(calls);
+                    if last {
+                        let question = questions.swap_remove(at);
+                        let _ = question.answer.send(question.calls);
+                    }
+                }
+            }
+        }
+        None
+    }
+
+    fn wake_ingest(&self) {
+        let _ = self.wake.try_send(());
+    }
+
+    fn over(&self, running: Option<Running>, status: &io::Result<std::process::ExitStatus>, wanted: bool) {
+        let how = status.as_ref().map_or_else(ToString::to_string, ToString::to_string);
+        if wanted {
+            tracing::info!(how, "recorder stopped ({how})");
+        } else {
+            tracing::error!(how, "the recorder died ({how}); it is started again");
+        }
+        drop(running);
+        self.state.send_modify(|s| s.generation = None);
+        self.wake_ingest();
+    }
+}
+
+fn sum(a: Heartbeat, b: Heartbeat) -> Heartbeat {
+    Heartbeat {
+        appended_bytes: a.appended_bytes + b.appended_bytes,
+        commits: a.commits + b.commits,
+        accepted: a.accepted + b.accepted,
+        overloaded: a.overloaded + b.overloaded,
+        refused: a.refused + b.refused,
+        packets: a.packets + b.packets,
+        dropped: a.dropped + b.dropped,
+        invalid_messages: a.invalid_messages + b.invalid_messages,
+        ..Heartbeat::default()
+    }
+}
+
+/// Registers the control connection with the runtime.
+#[allow(unsafe_code)]
+fn register(channel: Channel) -> io::Result<AsyncFd<Channel>> {
+    channel.set_nonblocking().map_err(io::Error::other)?;
+    // SAFETY: a Channel owns its descriptor, gives out the same one as long as it lives, and is neither changed nor taken out
+    // of the AsyncFd while registered.
+    unsafe { AsyncFd::register(channel) }.map_err(|e| e.into_parts().1)
+}
+
+async fn send(
+    channel: &AsyncFd<Channel>,
+    message: &ToRecorder,
+    fds: &[std::os::fd::BorrowedFd<'_>],
+) -> Result<(), ControlError> {
+    loop {
+        let mut ready = channel.writable().await?;
+        match channel.get_ref().send(message, fds) {
+            Err(ControlError::WouldBlock) => ready.clear_ready(),
+            other => return other,
+        }
+    }
+}
+
+/// The next message of the child, or its end. A child that is gone and has said more than was heard is heard out first.
+async fn next_of(running: Option<&mut Running>) -> Happened {
+    let Some(Running { child, channel, .. }) = running else { return std::future::pending().await };
+    tokio::select! {
+        biased;
+        message = receive(channel) => match message {
+            Err(ControlError::Closed) => Happened::Exited(child.wait().await),
+            message => Happened::Message(message),
+        },
+        status = child.wait() => Happened::Exited(status),
+    }
+}
+
+async fn receive(channel: &AsyncFd<Channel>) -> Result<ToDaemon, ControlError> {
+    loop {
+        let mut ready = channel.readable().await?;
+        match channel.get_ref().receive() {
+            Err(ControlError::WouldBlock) => ready.clear_ready(),
+            other => return other.map(|(message, _)| message),
+        }
+    }
+}

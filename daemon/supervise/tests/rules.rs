@@ -1,0 +1,175 @@
+//! Each rule of supervision, as a story of events.
+#![allow(clippy::unwrap_used)]
+
+use std::time::Duration;
+
+use callvault_supervise::{Action, Event, Limits, State, Supervisor};
+use proptest::prelude::*;
+
+fn at(ms: u64) -> Duration {
+    Duration::from_millis(ms)
+}
+
+fn running(limits: Limits) -> Supervisor {
+    let mut machine = Supervisor::new(limits, at(0));
+    assert_eq!(machine.handle(at(0), Event::Tick), [Action::Start]);
+    assert!(machine.handle(at(1), Event::Started).is_empty());
+    assert!(machine.handle(at(2), Event::Ready).is_empty());
+    assert!(machine.is_up());
+    machine
+}
+
+#[test]
+fn the_first_death_is_mended_at_once() {
+    let mut machine = running(Limits::default());
+    assert_eq!(machine.handle(at(500), Event::Exited), [Action::Start]);
+}
+
+#[test]
+fn pauses_double_up_to_the_longest_and_it_never_gives_up() {
+    let mut machine = running(Limits::default());
+    let mut pauses = Vec::new();
+    let mut now = 1_000;
+    for _ in 0..40 {
+        let _ = machine.handle(at(now), Event::Exited);
+        if let State::Waiting { until } = machine.state() {
+            pauses.push(until.as_millis() as u64 - now);
+            now = until.as_millis() as u64;
+            assert_eq!(machine.handle(at(now), Event::Tick), [Action::Start]);
+        } else {
+            pauses.push(0);
+        }
+        let _ = machine.handle(at(now), Event::Started);
+        now += 1;
+    }
+    assert_eq!(
+        pauses[..9],
+        [0, 100, 200, 400, 800, 1_600, 3_200, 5_000, 5_000]
+    );
+    assert!(pauses[9..].iter().all(|&pause| pause == 5_000));
+}
+
+#[test]
+fn dying_often_is_an_alarm_once_and_steadiness_clears_it() {
+    let mut machine = running(Limits::default());
+    let mut alarms = 0;
+    let mut now = 1_000;
+    for _ in 0..6 {
+        let mut actions = machine.handle(at(now), Event::Exited);
+        now += 6_000;
+        actions.extend(machine.handle(at(now), Event::Tick));
+        alarms += actions
+            .iter()
+            .filter(|a| matches!(a, Action::Alarm { .. }))
+            .count();
+        let _ = machine.handle(at(now), Event::Started);
+        let _ = machine.handle(at(now), Event::Ready);
+    }
+    assert_eq!(alarms, 1);
+    let mut cleared = 0;
+    for beat in 1..=70 {
+        now += 1_000;
+        let actions = machine.handle(at(now), Event::Beat([beat; 3]));
+        cleared += actions.iter().filter(|a| **a == Action::AllClear).count();
+    }
+    assert_eq!(cleared, 1);
+    assert_eq!(
+        machine.handle(at(now), Event::Exited),
+        [Action::Start],
+        "its past is forgiven"
+    );
+}
+
+#[test]
+fn what_stands_still_is_named_and_killed() {
+    fn check(frozen: usize, name: &str) {
+        let mut machine = running(Limits::default());
+        for beat in 1..20_u64 {
+            let mut progress = [beat; 3];
+            progress[frozen] = 1;
+            let actions = machine.handle(at(beat * 1_000), Event::Beat(progress));
+            if let [Action::Kill { why }] = actions.as_slice() {
+                assert!(why.contains(name), "{why}");
+                assert_eq!(beat, 6, "moved last at 1 s, allowed 5 s");
+                assert_eq!(machine.handle(at(6_100), Event::Exited), [Action::Start]);
+                return;
+            }
+        }
+        panic!("{name} stood still and nothing was done");
+    }
+    check(0, "signalling");
+    check(1, "media sweep");
+    check(2, "journal");
+}
+
+#[test]
+fn silence_and_a_slow_start_are_killed_too() {
+    let mut machine = running(Limits::default());
+    let due = machine.deadline().unwrap();
+    assert!(matches!(
+        machine.handle(due, Event::Tick).as_slice(),
+        [Action::Kill { .. }]
+    ));
+
+    let mut machine = Supervisor::new(Limits::default(), at(0));
+    let _ = machine.handle(at(0), Event::Tick);
+    let _ = machine.handle(at(0), Event::Started);
+    assert!(machine.handle(at(9_999), Event::Tick).is_empty());
+    assert!(matches!(
+        machine.handle(at(10_000), Event::Tick).as_slice(),
+        [Action::Kill { .. }]
+    ));
+}
+
+#[test]
+fn stopping_is_asked_for_and_then_enforced() {
+    let mut machine = running(Limits::default());
+    assert_eq!(
+        machine.handle(at(100), Event::StopWanted),
+        [Action::AskToStop]
+    );
+    assert!(matches!(
+        machine.handle(at(10_100), Event::Tick).as_slice(),
+        [Action::Kill { .. }]
+    ));
+    assert_eq!(machine.handle(at(10_200), Event::Exited), [Action::Stopped]);
+    assert_eq!(machine.deadline(), None);
+}
+
+#[test]
+fn stopping_while_a_start_is_under_way_stops_what_was_started() {
+    let mut machine = Supervisor::new(Limits::default(), at(0));
+    assert_eq!(machine.handle(at(0), Event::Tick), [Action::Start]);
+    assert!(machine.handle(at(1), Event::StopWanted).is_empty());
+    assert_eq!(machine.handle(at(2), Event::Started), [Action::AskToStop]);
+    assert_eq!(machine.handle(at(3), Event::Exited), [Action::Stopped]);
+}
+
+proptest! {
+    /// Whatever happens, the child is never started twice without an exit in between, and unless a stop is wanted the
+    /// machine always has either a deadline or something under way.
+    #[test]
+    fn never_two_children_and_never_idle(events in proptest::collection::vec(0..6_u8, 1..200)) {
+        let mut machine = Supervisor::new(Limits::default(), at(0));
+        let mut alive = false;
+        let mut starting = false;
+        for (step, kind) in events.into_iter().enumerate() {
+            let now = at(step as u64 * 700);
+            let event = match kind {
+                0 if starting => { starting = false; alive = true; Event::Started }
+                1 if starting => { starting = false; Event::StartFailed }
+                2 if alive => Event::Ready,
+                3 if alive => Event::Beat([step as u64; 3]),
+                4 if alive => { alive = false; Event::Exited }
+                _ => Event::Tick,
+            };
+            for action in machine.handle(now, event) {
+                if action == Action::Start {
+                    prop_assert!(!alive && !starting);
+                    starting = true;
+                }
+            }
+            prop_assert!(machine.deadline().is_some() || starting || machine.state() == State::Dying);
+        }
+    }
+}

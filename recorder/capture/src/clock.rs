@@ -1,0 +1,76 @@
+//! The two clocks, read here and nowhere else in the recorder.
+//!
+//! Journal time is `CLOCK_BOOTTIME`: it never jumps, runs on while the machine sleeps, and is the same for every process
+//! until the machine boots again. The wall clock is for people only; nothing is ordered or measured by it.
+
+use nix::time::{ClockId, clock_gettime};
+
+/// Journal time now, in nanoseconds.
+#[must_use]
+pub(crate) fn journal_ns() -> u64 {
+    u64::try_from(read(ClockId::CLOCK_BOOTTIME)).unwrap_or(0)
+}
+
+/// Wall clock now, in nanoseconds since the Unix epoch.
+#[must_use]
+pub(crate) fn wall_ns() -> i64 {
+    read(ClockId::CLOCK_REALTIME)
+}
+
+fn read(clock: ClockId) -> i64 {
+    // Linux has had both clocks since 2.6.39; a failure is impossible with valid arguments, and 0 is harmless.
+    clock_gettime(clock).map_or(0, |t| t.tv_sec().saturating_mul(1_000_000_000).saturating_add(t.tv_nsec()))
+}
+
+/// Turns the kernel's receive timestamps (wall clock) into journal time, so that a step of the wall clock moves nothing.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct ArrivalClock {
+    now_ns: u64,
+    wall_to_journal_ns: i64,
+}
+
+impl ArrivalClock {
+    /// Reads both clocks.
+    pub(crate) fn read() -> Self {
+        Self::at(journal_ns(), wall_ns())
+    }
+
+    fn at(now_ns: u64, wall_ns: i64) -> Self {
+        let now = i64::try_from(now_ns).unwrap_or(i64::MAX);
+        Self { now_ns, wall_to_journal_ns: now.saturating_sub(wall_ns) }
+    }
+
+    /// Journal time of this reading.
+    pub(crate) fn now_ns(&self) -> u64 {
+        self.now_ns
+    }
+
+    /// Journal time of a datagram that the kernel stamped `stamp_ns` (wall clock). It lies between `not_before_ns`, when the
+    /// socket was last found empty, and now, whatever the stamp says: so an error from a clock that stepped in between is
+    /// at most one sweep.
+    pub(crate) fn arrival_ns(&self, stamp_ns: Option<i64>, not_before_ns: u64) -> u64 {
+        let stamped = stamp_ns
+            .and_then(|stamp| u64::try_from(stamp.saturating_add(self.wall_to_journal_ns)).ok())
+            .unwrap_or(self.now_ns);
+        stamped.max(not_before_ns).min(self.now_ns)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::ArrivalClock;
+
+    #[test]
+    fn arrivals_stay_inside_the_sweep_whatever_the_wall_clock_does() {
+        fn check(stamp_ns: Option<i64>, expected: u64) {
+            let clock = ArrivalClock::at(1_000_000, 5_000_000);
+            assert_eq!(clock.arrival_ns(stamp_ns, 900_000), expected);
+        }
+        check(Some(4_950_000), 950_000);
+        check(None, 1_000_000);
+        check(Some(9_000_000_000), 1_000_000);
+        check(Some(1), 900_000);
+        check(Some(i64::MIN), 1_000_000);
+        check(Some(i64::MAX), 1_000_000);
+    }
+}

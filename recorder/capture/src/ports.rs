@@ -1,0 +1,151 @@
+//! The pool of media port pairs: which are free, which are in use, which rest.
+//!
+//! A port that was in use rests before it is given again, and is drained first: what still arrives belongs to a call that
+//! has ended, or that a recorder before this one took, and must not get into another recording. A port at which something
+//! keeps arriving goes on resting.
+
+use std::collections::VecDeque;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+
+use crate::receive::Receiver;
+
+/// How long a port rests: longer than a client needs to hear that its call has ended and to stop sending.
+const REST_NS: u64 = 2_000_000_000;
+
+/// Datagrams drained from one socket at a time: more than a receive buffer of the usual size holds.
+const DRAIN_MAX: usize = 8_192;
+
+/// A pair of sockets: RTP on the even port, RTCP on the next.
+#[derive(Debug)]
+pub(crate) struct PortPair {
+    /// The even port.
+    pub(crate) port: u16,
+    /// RTP.
+    pub(crate) rtp: OwnedFd,
+    /// RTCP.
+    pub(crate) rtcp: OwnedFd,
+}
+
+/// The pool.
+pub(crate) struct PortPool {
+    free: VecDeque<Arc<PortPair>>,
+    resting: VecDeque<(u64, Arc<PortPair>)>,
+    total: usize,
+    receiver: Receiver,
+}
+
+impl PortPool {
+    pub(crate) fn new(pairs: Vec<PortPair>) -> Self {
+        Self {
+            total: pairs.len(),
+            free: pairs.into_iter().map(Arc::new).collect(),
+            resting: VecDeque::new(),
+            receiver: Receiver::new(),
+        }
+    }
+
+    /// Pairs in the pool, whatever their state.
+    pub(crate) fn total(&self) -> usize {
+        self.total
+    }
+
+    /// Pairs that could not be given now.
+    pub(crate) fn used(&self) -> usize {
+        self.total - self.free.len()
+    }
+
+    /// Takes `count` pairs, or none when there are not so many.
+    pub(crate) fn take(&mut self, now_ns: u64, count: usize) -> Option<Vec<Arc<PortPair>>> {
+        self.wake(now_ns);
+        let mut taken = Vec::with_capacity(count);
+        while taken.len() < count {
+            let Some(pair) = self.free.pop_front() else {
+                // Nothing was sent to these yet: they need no rest.
+                self.free.extend(taken);
+                return None;
+            };
+            if self.drain(&pair) {
+                self.resting.push_back((now_ns + REST_NS, pair));
+            } else {
+                taken.push(pair);
+            }
+        }
+        Some(taken)
+    }
+
+    /// Gives pairs back after use.
+    pub(crate) fn give_back(&mut self, now_ns: u64, pairs: impl IntoIterator<Item = Arc<PortPair>>) {
+        for pair in pairs {
+            self.resting.push_back((now_ns + REST_NS, pair));
+        }
+    }
+
+    fn wake(&mut self, now_ns: u64) {
+        while self.resting.front().is_some_and(|(until, _)| *until <= now_ns) {
+            if let Some((_, pair)) = self.resting.pop_front() {
+                // What came while it rested is thrown away here; what comes after this is what `take` looks at.
+                let _ = self.drain(&pair);
+                self.free.push_back(pair);
+            }
+        }
+    }
+
+    /// Empties both sockets; says whether anything was there.
+    fn drain(&mut self, pair: &PortPair) -> bool {
+        let rtp = self.receiver.receive(pair.rtp.as_fd(), DRAIN_MAX, |_| {});
+        let rtcp = self.receiver.receive(pair.rtcp.as_fd(), DRAIN_MAX, |_| {});
+        // An error here (an ICMP answer to a receiver report, say) is not a datagram.
+        rtp.unwrap_or(0) > 0 || rtcp.unwrap_or(0) > 0
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::net::UdpSocket;
+
+    use super::{PortPair, PortPool, REST_NS};
+
+    fn pool(count: usize) -> PortPool {
+        let pairs = (0..count).map(|_| {
+            let rtp = UdpSocket::bind("127.0.0.1:0").unwrap();
+            let port = rtp.local_addr().unwrap().port();
+            PortPair { port, rtp: rtp.into(), rtcp: UdpSocket::bind("127.0.0.1:0").unwrap().into() }
+        });
+        PortPool::new(pairs.collect())
+    }
+
+    #[test]
+    fn all_or_none() {
+        let mut pool = pool(3);
+        assert!(pool.take(0, 4).is_none());
+        assert_eq!(pool.take(0, 2).unwrap().len(), 2);
+        assert!(pool.take(0, 2).is_none());
+        assert_eq!(pool.take(0, 1).unwrap().len(), 1);
+        assert_eq!(pool.used(), 3);
+    }
+
+    #[test]
+    fn a_port_rests_before_it_is_given_again() {
+        let mut pool = pool(1);
+        let pair = pool.take(0, 1).unwrap();
+        pool.give_back(10, pair);
+        assert!(pool.take(10, 1).is_none());
+        assert!(pool.take(10 + REST_NS - 1, 1).is_none());
+        assert!(pool.take(10 + REST_NS, 1).is_some());
+    }
+
+    #[test]
+    fn a_port_at_which_something_arrives_is_not_given() {
+        let mut pool = pool(2);
+        let sender = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let busy = pool.free[0].port;
+        sender.send_to(b"left over", ("127.0.0.1", busy)).unwrap();
+        let given = pool.take(0, 1).unwrap();
+        assert_ne!(given[0].port, busy);
+        // It keeps arriving until after the rest: the port rests again, then it falls silent and is given.
+        assert!(pool.take(REST_NS - 1, 1).is_none());
+        assert_eq!(pool.take(REST_NS, 1).unwrap()[0].port, busy);
+    }
+}

@@ -1,0 +1,720 @@
+//! The sessions: what each SIP event means for the recordings, decided without waiting for anybody.
+//!
+//! This machine is told what the SIP endpoint saw and what time it is, and answers with things to do: answer the INVITE, write
+//! to the journal, follow or leave media sockets, ask the daemon. All of it is in memory, which is what keeps an answer fast.
+//! It has no socket of its own but the pool of port pairs, and no clock.
+//!
+//! The rule is *accept and flag*: a session is refused only for a source outside the allow-list, for a limit, or for an offer
+//! without audio. Everything else is recorded, and what was odd about it is written beside it.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use callvault_control::{CallState, Decision, LiveCall, Start, ToDaemon};
+use callvault_journal::facts::{self, CallFacts, Ended, Pause, RawBody, SessionEvent, Started};
+use callvault_sip::{
+    Accept, DialogId, Event, Flow, Multipart, NameAddr, Request, TransactionId, TransportKind, multipart,
+};
+use callvault_siprec::{AnswerParams, DEFAULT_PREFERENCE, Merge, Metadata, NegotiatedTrack, Offer, SiprecError, answer};
+use rand::Rng;
+use uuid::{Builder, Uuid};
+
+use crate::appender::Entry;
+use crate::convert;
+use crate::ports::{PortPair, PortPool};
+use crate::sweep::{Command, Counters, NewTrack};
+
+/// Raw bodies kept per session: a client that re-sends metadata all day must not fill the journal.
+const RAW_BODIES_MAX: u32 = 200;
+
+/// Flaws kept per session, for the same reason.
+const FLAWS_MAX: usize = 64;
+
+
+/// Both clocks at one moment.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Moment {
+    /// Journal time in nanoseconds.
+    pub(crate) journal_ns: u64,
+    /// Wall clock, nanoseconds since the Unix epoch.
+    pub(crate) wall_ns: i64,
+}
+
+/// Something to do, in this order.
+pub(crate) enum Todo {
+    /// Answer a request with 200.
+    Accept(TransactionId, Accept),
+    /// Refuse a request.
+    Reject(TransactionId, u16, &'static str, Vec<(String, String)>),
+    /// End a dialog; the text goes into the Reason header (RFC 3326).
+    Bye(DialogId, &'static str),
+    /// For the sweep.
+    Media(Command),
+    /// For the journal.
+    Journal(Entry),
+    /// For the daemon.
+    Tell(ToDaemon),
+}
+
+/// Sums over all sessions.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Totals {
+    /// Sessions accepted.
+    pub(crate) accepted: u64,
+    /// INVITEs refused for a limit.
+    pub(crate) overloaded: u64,
+    /// INVITEs refused for what they are.
+    pub(crate) refused: u64,
+}
+
+struct Session {
+    recording: Uuid,
+    started: Moment,
+    parties: Parties,
+    offer: Offer,
+    metadata: Result<Option<Metadata>, SiprecError>,
+    call: CallFacts,
+    tracks: Vec<SessionTrack>,
+    sdp: AnswerState,
+    paused: bool,
+    raw_bodies: u32,
+    flaws: Vec<&'static str>,
+    counters: Arc<Counters>,
+}
+
+struct SessionTrack {
+    media_line: usize,
+    number: u8,
+    pair: Arc<PortPair>,
+    facts: facts::TrackFacts,
+    /// Whether its facts are in the journal.
+    told: bool,
+    paused: bool,
+}
+
+struct AnswerState {
+    session_id: u64,
+    version: u64,
+    address: IpAddr,
+    last: String,
+}
+
+/// What the header fields of the first INVITE say about the parties.
+#[derive(Clone)]
+pub(crate) struct Parties {
+    pub(crate) from: NameAddr,
+    pub(crate) correlation: Option<String>,
+}
+
+/// The machine.
+pub(crate) struct Sessions {
+    settings: Arc<Start>,
+    ports: PortPool,
+    by_dialog: BTreeMap<DialogId, Session>,
+    by_recording: HashMap<Uuid, DialogId>,
+    todo: VecDeque<Todo>,
+    totals: Totals,
+    draining: bool,
+    spool_full: bool,
+    behind: bool,
+}
+
+impl Sessions {
+    pub(crate) fn new(settings: Arc<Start>, ports: PortPool) -> Self {
+        Self {
+            settings,
+            ports,
+            by_dialog: BTreeMap::new(),
+            by_recording: HashMap::new(),
+            todo: VecDeque::new(),
+            totals: Totals::default(),
+            draining: false,
+            spool_full: false,
+            behind: false,
+        }
+    }
+
+    /// The next thing to do.
+    pub(crate) fn poll(&mut self) -> Option<Todo> {
+        self.todo.pop_front()
+    }
+
+    pub(crate) fn totals(&self) -> Totals {
+        self.totals
+    }
+
+    pub(crate) fn live(&self) -> usize {
+        self.by_dialog.len()
+    }
+
+    pub(crate) fn port_pairs(&self) -> (usize, usize) {
+        (self.ports.used(), self.ports.total())
+    }
+
+    pub(crate) fn is_draining(&self) -> bool {
+        self.draining
+    }
+
+    /// From now on no new session is taken.
+    pub(crate) fn drain(&mut self) {
+        self.draining = true;
+    }
+
+    /// Whether the journal's disk is below its floor, and whether the journal is behind.
+    pub(crate) fn set_storage(&mut self, spool_full: bool, behind: bool) {
+        self.spool_full = spool_full;
+        self.behind = behind;
+    }
+
+    /// Ends every session, since the recorder stops.
+    pub(crate) fn end_all(&mut self, now: Moment, reason: &'static str) {
+        let dialogs: Vec<DialogId> = self.by_dialog.keys().copied().collect();
+        for dialog in dialogs {
+            self.todo.push_back(Todo::Bye(dialog, "SIP ;text=\"the recorder stops\""));
+            self.end(now, dialog, reason);
+        }
+    }
+
+    /// The daemon's verdict on a recording.
+    pub(crate) fn verdict(&mut self, recording: Uuid, decision: Decision) {
+        self.todo.push_back(Todo::Journal(Entry::Decide { recording, decision }));
+    }
+
+    /// The sweep has left the sockets of a session.
+    pub(crate) fn ports_left(&mut self, now: Moment, pairs: Vec<Arc<PortPair>>) {
+        self.ports.give_back(now.journal_ns, pairs);
+    }
+
+    /// Nothing has been heard on any track of a recording for the longest time allowed.
+    pub(crate) fn fell_silent(&mut self, now: Moment, recording: Uuid) {
+        if let Some(dialog) = self.by_recording.get(&recording).copied() {
+            self.todo.push_back(Todo::Bye(dialog, "SIP ;text=\"no media\""));
+            self.end(now, dialog, "media-timeout");
+        }
+    }
+
+    /// The calls that live now.
+    pub(crate) fn calls(&self, now: Moment) -> Vec<LiveCall> {
+        let mut calls: Vec<LiveCall> = self
+            .by_dialog
+            .values()
+            .map(|s| {
+                let remote = s.call.remotes.first();
+                LiveCall {
+                    recording: s.recording,
+                    started_unix_ms: s.started.wall_ns / 1_000_000,
+                    duration_ms: now.journal_ns.saturating_sub(s.started.journal_ns) / 1_000_000,
+                    local_number: s.call.local.number.clone(),
+                    remote_number: remote.and_then(|p| p.number.clone()),
+                    remote_name: remote.and_then(|p| p.name.clone()),
+                    direction: convert::direction_name(s.call.direction).to_owned(),
+                    tracks: u8::try_from(s.tracks.len()).unwrap_or(u8::MAX),
+                    packets: s.counters.packets.load(Ordering::Relaxed),
+                    state: if s.paused { CallState::Paused } else { CallState::Recording },
+                }
+            })
+            .collect();
+        calls.sort_by_key(|c| c.recording);
+        calls
+    }
+
+    /// What the SIP endpoint saw.
+    pub(crate) fn handle(&mut self, now: Moment, event: Event, rng: &mut dyn Rng) {
+        match event {
+            Event::Invite { tx, dialog, request, flow, hints } => {
+                self.invite(now, tx, dialog, &request, &flow, rng);
+                if !hints.is_recording() {
+                    self.flaw(
+                        dialog,
+                        "not-marked-as-recording",
+                        "nothing in the INVITE marks it as a recording session; it was recorded all the same".into(),
+                    );
+                }
+                if !hints.unknown_required.is_empty() {
+                    self.flaw(dialog, "extension-unknown", "the INVITE requires a SIP extension that is not known here".into());
+                }
+            }
+            Event::Reinvite { tx, dialog, request } | Event::Update { tx, dialog, request } => {
+                self.changed(now, tx, dialog, &request);
+            }
+            Event::Info { tx, dialog, request } => {
+                if let Ok(bodies) = multipart::bodies(&request) {
+                    self.keep_raw(dialog, &request, &bodies);
+                }
+                self.todo.push_back(Todo::Accept(tx, Accept::default()));
+            }
+            Event::Options { tx, .. } => match self.overload() {
+                None => self.todo.push_back(Todo::Accept(tx, Accept::default())),
+                Some(_) => self.unavailable(tx),
+            },
+            Event::Bye { dialog, request } => {
+                if let Ok(bodies) = multipart::bodies(&request) {
+                    self.keep_raw(dialog, &request, &bodies);
+                    self.take_metadata(dialog, &bodies);
+                }
+                self.end(now, dialog, "bye");
+            }
+            Event::Cancelled { dialog, .. } => self.end(now, dialog, "cancel"),
+            Event::AckTimeout { dialog } => self.flaw(
+                dialog,
+                "ack-missing",
+                "the client never acknowledged the answer; the recording went on with the media that came".into(),
+            ),
+            Event::Ended { dialog, .. } => self.end(now, dialog, "dialog-ended"),
+            Event::Acked { .. } | Event::RequestAnswered { .. } => {}
+        }
+    }
+
+    fn invite(
+        &mut self,
+        now: Moment,
+        tx: TransactionId,
+        dialog: DialogId,
+        request: &Request,
+        flow: &Flow,
+        rng: &mut dyn Rng,
+    ) {
+        if !self.settings.allowed_peers.iter().any(|n| n.contains(flow.peer.ip())) {
+            return self.refuse(tx, 403, "Forbidden", "this source is not in sip.allowed_peers");
+        }
+        if let Some(why) = self.overload() {
+            tracing::warn!(why, "a session was refused with 503: {why}");
+            return self.unavailable(tx);
+        }
+        let bodies = match multipart::bodies(request) {
+            Ok(bodies) => bodies,
+            Err(_) => {
+                return self.refuse(tx, 400, "Bad Request", "the parts of the body cannot be told apart");
+            }
+        };
+        let Some(sdp) = bodies.sdp() else {
+            return self.refuse(tx, 488, "Not Acceptable Here", "there is no session description to answer");
+        };
+        let offer = match Offer::parse(&sdp.body) {
+            Ok(offer) => offer,
+            Err(error) => {
+                tracing::warn!(%error, "failed to {error}");
+                return self.refuse(tx, 488, "Not Acceptable Here", "the session description offers no audio");
+            }
+        };
+        let lines = self.lines_to_take(&offer);
+        if lines.is_empty() {
+            return self.refuse(tx, 488, "Not Acceptable Here", "the session description offers no audio");
+        }
+        let Some(pairs) = self.ports.take(now.journal_ns, lines.len()) else {
+            tracing::error!(
+                used = self.ports.used(),
+                "a session was refused with 503: no media port is free; widen media.ports or lower limits.sessions_max"
+            );
+            return self.unavailable(tx);
+        };
+        let given: HashMap<usize, Arc<PortPair>> = lines.into_iter().zip(pairs).collect();
+        self.open(now, tx, dialog, request, flow, &bodies, &offer, &given, rng);
+    }
+
+    #[allow(clippy::too_many_arguments)] // one caller, and every one of them is part of the INVITE
+    fn open(
+        &mut self,
+        now: Moment,
+        tx: TransactionId,
+        dialog: DialogId,
+        request: &Request,
+        flow: &Flow,
+        bodies: &Multipart,
+        offer: &Offer,
+        given: &HashMap<usize, Arc<PortPair>>,
+        rng: &mut dyn Rng,
+    ) {
+        let recording = new_id(now, rng);
+        let address = self.settings.media_address.unwrap_or_else(|| flow.local.ip());
+        let mut state = AnswerState { session_id: rng.next_u64() >> 1, version: 1, address, last: String::new() };
+        let negotiated = state.answer(offer, given);
+        self.todo.push_back(Todo::Accept(tx, with_sdp(&state.last)));
+        self.totals.accepted += 1;
+
+        let counters = Arc::new(Counters::default());
+        self.journal(Entry::Open { recording });
+        self.event(recording, SessionEvent::Started(started(now, request, flow)));
+        let mut session = Session {
+            recording,
+            started: now,
+            parties: parties(request),
+            offer: offer.clone(),
+            metadata: Ok(None),
+            call: CallFacts::default(),
+            tracks: Vec::new(),
+            sdp: state,
+            paused: false,
+            raw_bodies: 0,
+            flaws: Vec::new(),
+            counters: Arc::clone(&counters),
+        };
+        for track in &negotiated {
+            if let Some(pair) = given.get(&track.media_line) {
+                session.add_track(track, Arc::clone(pair));
+            }
+        }
+        let new = session.tracks.iter().map(SessionTrack::to_new).collect();
+        self.todo.push_back(Todo::Media(Command::Open { recording, tracks: new, counters, opened_ns: now.journal_ns }));
+        self.by_recording.insert(recording, dialog);
+        self.by_dialog.insert(dialog, session);
+
+        for flaw in &request.flaws {
+            self.flaw(dialog, "message-malformed", format!("the INVITE was not as RFC 3261 has it: {}", flaw.name()));
+        }
+        for flaw in &bodies.flaws {
+            self.flaw(dialog, "body-malformed", format!("the body was not as RFC 2046 has it: {}", flaw.name()));
+        }
+        if given.len() < offer.recordable().count() {
+            self.flaw(dialog, "tracks-refused", "the offer has more media lines than limits.tracks_per_session_max".into());
+        }
+        self.keep_raw(dialog, request, bodies);
+        if let (Some(part), Some(session)) = (bodies.recording_metadata(), self.by_dialog.get_mut(&dialog)) {
+            session.metadata = Metadata::parse(&part.body).map(Some);
+        }
+        self.tell_call(dialog);
+        let paused = self.by_dialog.get(&dialog).is_some_and(|s| s.tracks.iter().all(|t| t.paused));
+        if paused {
+            self.pause_session(now, dialog, true);
+        }
+        if let Some(session) = self.by_dialog.get(&dialog) {
+            let facts = Box::new(session.call.clone());
+            self.todo.push_back(Todo::Tell(ToDaemon::Decide { recording, facts }));
+        }
+    }
+
+    /// A re-INVITE or an UPDATE: media, metadata, both or neither.
+    fn changed(&mut self, now: Moment, tx: TransactionId, dialog: DialogId, request: &Request) {
+        let Some(session) = self.by_dialog.get(&dialog) else {
+            return self.refuse(tx, 481, "Call/Transaction Does Not Exist", "this session has ended");
+        };
+        let is_invite = request.method == callvault_sip::Method::Invite;
+        let last = session.sdp.last.clone();
+        let bodies = match multipart::bodies(request) {
+            Ok(bodies) => bodies,
+            Err(_) => {
+                self.flaw(dialog, "body-malformed", "the parts of a later message could not be told apart".into());
+                return self.refuse(tx, 400, "Bad Request", "the parts of the body cannot be told apart");
+            }
+        };
+        self.keep_raw(dialog, request, &bodies);
+        match bodies.sdp().map(|part| Offer::parse(&part.body)) {
+            // Without an offer a re-INVITE wants ours, which is what we said last (RFC 3261 section 14.2).
+            None if is_invite => self.todo.push_back(Todo::Accept(tx, with_sdp(&last))),
+            None => self.todo.push_back(Todo::Accept(tx, Accept::default())),
+            Some(Err(error)) => {
+                tracing::warn!(%error, "failed to {error}");
+                self.flaw(dialog, "offer-malformed", "a later offer could not be read; the media went on as before".into());
+                return self.refuse(tx, 488, "Not Acceptable Here", "the session description offers no audio");
+            }
+            Some(Ok(offer)) => self.renegotiate(now, tx, dialog, &offer),
+        }
+        self.take_metadata(dialog, &bodies);
+    }
+
+    fn renegotiate(&mut self, now: Moment, tx: TransactionId, dialog: DialogId, offer: &Offer) {
+        let wanted = self.lines_to_take(offer);
+        let Some(session) = self.by_dialog.get_mut(&dialog) else { return };
+        let recording = session.recording;
+        let mut given: HashMap<usize, Arc<PortPair>> =
+            session.tracks.iter().map(|t| (t.media_line, Arc::clone(&t.pair))).collect();
+        let missing: Vec<usize> = wanted.into_iter().filter(|line| !given.contains_key(line)).collect();
+        let fresh = if missing.is_empty() { Some(Vec::new()) } else { self.ports.take(now.journal_ns, missing.len()) };
+        if fresh.is_none() {
+            self.flaw(dialog, "ports-exhausted", "no media port was free for a media line that was added".into());
+        }
+        let Some(session) = self.by_dialog.get_mut(&dialog) else { return };
+        given.extend(missing.iter().copied().zip(fresh.unwrap_or_default()));
+        let negotiated = session.sdp.answer(offer, &given);
+        session.offer = offer.clone();
+        self.todo.push_back(Todo::Accept(tx, with_sdp(&session.sdp.last)));
+
+        let mut todo = Vec::new();
+        for track in &negotiated {
+            match session.tracks.iter_mut().find(|t| t.media_line == track.media_line) {
+                Some(known) => todo.push(known.change(recording, track)),
+                None => {
+                    if let Some(pair) = given.get(&track.media_line) {
+                        let added = session.add_track(track, Arc::clone(pair));
+                        todo.push(Todo::Media(Command::AddTrack { recording, track: added.to_new() }));
+                    }
+                }
+            }
+        }
+        // A line that is gone from the answer (port 0) is silent on purpose until it comes back.
+        let mut pauses = Vec::new();
+        for track in &mut session.tracks {
+            let negotiated = negotiated.iter().find(|n| n.media_line == track.media_line);
+            let paused = negotiated.is_none_or(|n| n.paused);
+            if paused != track.paused {
+                track.paused = paused;
+                pauses.push((track.number, paused));
+            }
+        }
+        let all_paused = session.tracks.iter().all(|t| t.paused);
+        let was_paused = session.paused;
+        self.todo.extend(todo);
+        for (track, paused) in pauses {
+            self.todo.push_back(Todo::Media(Command::Pause { recording, track, paused }));
+            if all_paused == was_paused {
+                self.event(recording, pause_event(now, Some(track), paused));
+            }
+        }
+        if all_paused != was_paused {
+            self.pause_session(now, dialog, all_paused);
+        }
+        self.tell_call(dialog);
+    }
+
+    fn pause_session(&mut self, now: Moment, dialog: DialogId, paused: bool) {
+        let Some(session) = self.by_dialog.get_mut(&dialog) else { return };
+        session.paused = paused;
+        let recording = session.recording;
+        self.event(recording, pause_event(now, None, paused));
+    }
+
+    /// Which media lines are recorded: the first recordable ones, up to the limit.
+    fn lines_to_take(&self, offer: &Offer) -> Vec<usize> {
+        offer
+            .recordable()
+            .filter(|(_, line)| line.port != 0 && !line.is_secure())
+            .map(|(index, _)| index)
+            .take(usize::from(self.settings.tracks_per_session_max))
+            .collect()
+    }
+
+    /// Metadata that came with a later message.
+    fn take_metadata(&mut self, dialog: DialogId, bodies: &Multipart) {
+        let Some(session) = self.by_dialog.get_mut(&dialog) else { return };
+        let Some(part) = bodies.recording_metadata() else { return };
+        match (Metadata::parse(&part.body), &mut session.metadata) {
+            (Ok(later), Ok(Some(known))) => {
+                if known.merge(later) == Merge::Unchanged {
+                    return;
+                }
+            }
+            (Ok(later), unknown) => *unknown = Ok(Some(later)),
+            // What was understood before still holds.
+            (Err(error), Ok(Some(_))) => {
+                let text = format!("later metadata was not understood: failed to {error}");
+                return self.flaw(dialog, "metadata-malformed", text);
+            }
+            (Err(error), unknown) => *unknown = Err(error),
+        }
+        self.tell_call(dialog);
+    }
+
+    /// Works out the facts of the call again and writes down what changed.
+    fn tell_call(&mut self, dialog: DialogId) {
+        let Some(session) = self.by_dialog.get_mut(&dialog) else { return };
+        let recording = session.recording;
+        let understood = convert::understand(&session.parties, &session.offer, session.metadata.as_ref());
+        let mut events = Vec::new();
+        if understood.call != session.call {
+            session.call = understood.call;
+            events.push(SessionEvent::Call(Box::new(session.call.clone())));
+        }
+        for track in &mut session.tracks {
+            let mut facts = track.facts.clone();
+            if let Some(role) = understood.roles.iter().find(|r| r.media_line == track.media_line) {
+                (facts.local, facts.mixed) = (role.local, role.mixed);
+            }
+            if !track.told || facts != track.facts {
+                track.told = true;
+                track.facts = facts;
+                events.push(SessionEvent::Track(track.facts.clone()));
+            }
+        }
+        for event in events {
+            self.event(recording, event);
+        }
+        for flaw in understood.flaws {
+            self.flaw(dialog, flaw.code, flaw.text);
+        }
+    }
+
+    fn keep_raw(&mut self, dialog: DialogId, request: &Request, bodies: &Multipart) {
+        let Some(session) = self.by_dialog.get_mut(&dialog) else { return };
+        let recording = session.recording;
+        let mut kept = Vec::new();
+        for part in &bodies.parts {
+            if session.raw_bodies >= RAW_BODIES_MAX {
+                break;
+            }
+            session.raw_bodies += 1;
+            let text = String::from_utf8_lossy(&part.body);
+            kept.push(RawBody {
+                method: request.method.as_str().to_owned(),
+                content_type: part.content_type().unwrap_or_default(),
+                text: if part.is_sdp() { callvault_siprec::without_keys(&text) } else { text.into_owned() },
+            });
+        }
+        for body in kept {
+            self.event(recording, SessionEvent::Raw(body));
+        }
+    }
+
+    fn end(&mut self, now: Moment, dialog: DialogId, reason: &str) {
+        let Some(session) = self.by_dialog.remove(&dialog) else { return };
+        self.by_recording.remove(&session.recording);
+        let ended = Ended {
+            wall_ns: now.wall_ns,
+            at_ns: now.journal_ns,
+            reason: reason.to_owned(),
+            tracks: Vec::new(),
+        };
+        self.todo.push_back(Todo::Media(Command::Close { recording: session.recording, ended }));
+    }
+
+    fn flaw(&mut self, dialog: DialogId, code: &'static str, text: String) {
+        let Some(session) = self.by_dialog.get_mut(&dialog) else { return };
+        if session.flaws.len() >= FLAWS_MAX || session.flaws.contains(&code) {
+            return;
+        }
+        session.flaws.push(code);
+        let recording = session.recording;
+        self.event(recording, SessionEvent::Flaw(facts::Flaw { code: code.to_owned(), text }));
+    }
+
+    /// Why no session can be taken now, if so.
+    fn overload(&self) -> Option<&'static str> {
+        if self.draining {
+            Some("the recorder drains")
+        } else if self.by_dialog.len() >= self.settings.sessions_max as usize {
+            Some("limits.sessions_max is reached")
+        } else if self.spool_full {
+            Some("the journal's disk is below journal.spool_free_min")
+        } else if self.behind {
+            Some("the journal's disk does not keep up")
+        } else {
+            None
+        }
+    }
+
+    fn unavailable(&mut self, tx: TransactionId) {
+        self.totals.overloaded += 1;
+        let headers = vec![("Retry-After".to_owned(), self.settings.retry_after_s.to_string())];
+        self.todo.push_back(Todo::Reject(tx, 503, "Service Unavailable", headers));
+    }
+
+    fn refuse(&mut self, tx: TransactionId, status: u16, reason: &'static str, why: &'static str) {
+        tracing::warn!(status, why, "a request was refused with {status}: {why}");
+        self.totals.refused += 1;
+        // RFC 3261 section 20.43: 399 is a warning for people.
+        let headers = vec![("Warning".to_owned(), format!("399 callvault \"{why}\""))];
+        self.todo.push_back(Todo::Reject(tx, status, reason, headers));
+    }
+
+    fn journal(&mut self, entry: Entry) {
+        self.todo.push_back(Todo::Journal(entry));
+    }
+
+    fn event(&mut self, recording: Uuid, event: SessionEvent) {
+        self.journal(Entry::Facts { recording, event });
+    }
+}
+
+impl Session {
+    fn add_track(&mut self, negotiated: &NegotiatedTrack, pair: Arc<PortPair>) -> &SessionTrack {
+        let number = u8::try_from(self.tracks.len()).unwrap_or(u8::MAX);
+        self.tracks.push(SessionTrack {
+            media_line: negotiated.media_line,
+            number,
+            pair,
+            facts: convert::track_facts(number, negotiated),
+            told: false,
+            paused: negotiated.paused,
+        });
+        &self.tracks[self.tracks.len() - 1]
+    }
+}
+
+impl SessionTrack {
+    fn to_new(&self) -> NewTrack {
+        NewTrack {
+            number: self.number,
+            pair: Arc::clone(&self.pair),
+            payload_types: convert::payload_types(&self.facts),
+            paused: self.paused,
+        }
+    }
+
+    /// A later offer describes the track: new payload types, perhaps a new source.
+    fn change(&mut self, recording: Uuid, negotiated: &NegotiatedTrack) -> Todo {
+        let mut later = convert::track_facts(self.number, negotiated);
+        (later.local, later.mixed) = (self.facts.local, self.facts.mixed);
+        if later != self.facts {
+            self.facts = later;
+            self.told = false;
+        }
+        Todo::Media(Command::Describe {
+            recording,
+            track: self.number,
+            payload_types: convert::payload_types(&self.facts),
+        })
+    }
+}
+
+impl AnswerState {
+    fn answer(&mut self, offer: &Offer, given: &HashMap<usize, Arc<PortPair>>) -> Vec<NegotiatedTrack> {
+        let ports: Vec<Option<(u16, u16)>> = (0..offer.media.len())
+            .map(|line| given.get(&line).map(|pair| (pair.port, pair.port.saturating_add(1))))
+            .collect();
+        let (text, tracks) = answer(
+            offer,
+            &AnswerParams {
+                address: self.address,
+                session_id: self.session_id,
+                version: self.version,
+                ports: &ports,
+                prefer: DEFAULT_PREFERENCE,
+            },
+        );
+        self.version += 1;
+        self.last = text;
+        tracks
+    }
+}
+
+fn with_sdp(sdp: &str) -> Accept {
+    Accept { body: Some(("application/sdp".to_owned(), sdp.as_bytes().to_vec())), ..Accept::default() }
+}
+
+fn pause_event(now: Moment, track: Option<u8>, paused: bool) -> SessionEvent {
+    let pause = Pause { track, at_ns: now.journal_ns, by: "client".to_owned() };
+    if paused { SessionEvent::Paused(pause) } else { SessionEvent::Resumed(pause) }
+}
+
+fn parties(request: &Request) -> Parties {
+    Parties {
+        from: NameAddr::parse(request.headers.get("From").unwrap_or_default()),
+        correlation: request.headers.get("X-BroadWorks-Correlation-Info").map(str::to_owned),
+    }
+}
+
+fn started(now: Moment, request: &Request, flow: &Flow) -> Started {
+    let peer: SocketAddr = flow.peer;
+    Started {
+        wall_ns: now.wall_ns,
+        at_ns: now.journal_ns,
+        sip_call_id: request.headers.get("Call-ID").unwrap_or_default().to_owned(),
+        peer: peer.to_string(),
+        transport: match flow.kind {
+            TransportKind::Udp => "udp",
+            TransportKind::Tcp => "tcp",
+            TransportKind::Tls => "tls",
+        }
+        .to_owned(),
+        user_agent: request.headers.get("User-Agent").map(str::to_owned),
+    }
+}
+
+/// A UUIDv7: unique everywhere, ordered by time.
+fn new_id(now: Moment, rng: &mut dyn Rng) -> Uuid {
+    let mut random = [0; 10];
+    rng.fill_bytes(&mut random);
+    let ms = u64::try_from(now.wall_ns / 1_000_000).unwrap_or(0);
+    Builder::from_unix_timestamp_millis(ms, &random).into_uuid()
+}

@@ -1,0 +1,531 @@
+//! The signalling thread: one loop over everything that can happen, around the SIP endpoint and the sessions.
+
+use std::collections::{HashMap, VecDeque};
+use std::future::pending;
+use std::io;
+use std::net::{IpAddr, SocketAddr, UdpSocket as StdUdpSocket};
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::{Sender, SyncSender, TrySendError, channel, sync_channel};
+use std::thread;
+use std::time::Duration;
+
+use callvault_control::{
+    CALLS_PER_MESSAGE_MAX, Channel, ControlError, Heartbeat, Start, ToDaemon, ToRecorder,
+};
+use callvault_sip::{Endpoint, EndpointConfig, Flow, FlowId, Limits, Now, Output, TransportKind, parse_datagram};
+use rand::SeedableRng;
+use rand::rngs::StdRng;
+use tokio::io::unix::AsyncFd;
+use tokio::net::{TcpListener, UdpSocket};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
+
+use crate::Feedback;
+use crate::appender::{AppendError, Appender, AppenderState, Entry, spare_batches};
+use crate::clock::{journal_ns, wall_ns};
+use crate::connections::{ConnectionLimits, Connections, FIRST_CONNECTION, Inbound};
+use crate::handover::{self, Handover, HandoverError};
+use crate::ports::PortPool;
+use crate::sessions::{Moment, Sessions, Todo};
+use crate::sweep::{Command, Sweep, SweepState};
+
+/// Messages that may wait between the listeners and the loop; beyond it they wait in the kernel.
+const INBOUND_MAX: usize = 1_024;
+
+/// Entries that may wait for the appender. At 1,000 calls it is some seconds of a disk that stands still; what waits longer
+/// waits in the sessions.
+const ENTRIES_MAX: usize = 32_768;
+
+/// Entries of the signalling that may wait beyond that; then new sessions are refused.
+const ENTRIES_WAITING_MAX: usize = 4_096;
+
+/// Between two heartbeats.
+const BEAT: Duration = Duration::from_millis(500);
+
+/// How long BYEs are waited for when the recorder stops.
+const GOODBYE: Duration = Duration::from_millis(300);
+
+/// Largest datagram.
+const DATAGRAM_BYTES_MAX: usize = 65_535;
+
+/// Local addresses remembered per peer.
+const ROUTES_MAX: usize = 4_096;
+
+/// Why the recorder cannot run.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// The daemon did not hand over what is needed.
+    #[error("{0}")]
+    Handover(String),
+    /// The journal cannot be begun.
+    #[error("{0}")]
+    Journal(String),
+    /// A system call failed.
+    #[error("run the recorder: {0}")]
+    Io(#[from] io::Error),
+}
+
+impl From<HandoverError> for RunError {
+    fn from(error: HandoverError) -> Self {
+        Self::Handover(error.to_string())
+    }
+}
+
+impl From<AppendError> for RunError {
+    fn from(error: AppendError) -> Self {
+        Self::Journal(error.to_string())
+    }
+}
+
+/// Something for another thread.
+enum Step {
+    Journal(Entry),
+    Media(Command),
+}
+
+struct Signalling {
+    settings: Arc<Start>,
+    endpoint: Endpoint,
+    sessions: Sessions,
+    rng: StdRng,
+    udp: Vec<Arc<UdpSocket>>,
+    connections: Connections,
+    control: AsyncFd<Channel>,
+    media: Sender<Command>,
+    journal: SyncSender<Entry>,
+    /// What is for the journal and the sweep, in order: a lane is opened in the journal before the sweep has audio for it.
+    waiting: VecDeque<Step>,
+    /// Messages to the daemon that its queue had no room for, in order.
+    untold: VecDeque<ToDaemon>,
+    sweep: Arc<SweepState>,
+    appender: Arc<AppenderState>,
+    rounds: u64,
+    invalid: u64,
+    stopping: bool,
+}
+
+/// Runs the recorder until the daemon stops it or is gone.
+///
+/// # Errors
+/// When the daemon's handover or the journal's first file fails. Later failures are alarms, not ends.
+pub async fn run() -> Result<(), RunError> {
+    let channel = handover::control()?;
+    let Handover { start, udp, tcp, media } = handover::receive(&channel)?;
+    let settings = Arc::new(*start);
+    let mut terminate = signal(SignalKind::terminate())?;
+
+    let (feedback_tx, mut feedback) = mpsc::unbounded_channel();
+    let (journal_tx, journal_rx) = sync_channel(ENTRIES_MAX);
+    let (spare_tx, spare_rx) = spare_batches();
+    let appender_state = Arc::new(AppenderState::default());
+    let sweep_state = Arc::new(SweepState::default());
+    let appender = Appender::begin(
+        Arc::clone(&settings),
+        Arc::clone(&appender_state),
+        feedback_tx.clone(),
+        spare_tx,
+    )?;
+    let stopped = feedback_tx.clone();
+    let appender_thread = thread::Builder::new().name("journal".into()).spawn(move || {
+        appender.run(&journal_rx);
+        let _ = stopped.send(Feedback::Stopped);
+    })?;
+    let (media_tx, media_rx) = channel_of_commands();
+    let sweep =
+        Sweep::new(Arc::clone(&settings), journal_tx.clone(), spare_rx, feedback_tx, Arc::clone(&sweep_state));
+    let sweep_thread = thread::Builder::new().name("media".into()).spawn(move || sweep.run(&media_rx))?;
+
+    let (inbound_tx, mut inbound) = mpsc::channel(INBOUND_MAX);
+    let messages = Limits { body_bytes_max: settings.body_bytes_max as usize, ..Limits::default() };
+    let udp = listen_udp(udp, &settings, messages, &inbound_tx)?;
+    listen_tcp(tcp, &inbound_tx)?;
+    let mut config = EndpointConfig::new(&settings.server_name);
+    config.limits = messages;
+    let mut seed = [0; 32];
+    rand::Rng::fill_bytes(&mut rand::rng(), &mut seed);
+    let pool = PortPool::new(media);
+    let port_pairs = u32::try_from(pool.total()).unwrap_or(u32::MAX);
+    let mut signalling = Signalling {
+        endpoint: Endpoint::new(config, seed),
+        sessions: Sessions::new(Arc::clone(&settings), pool),
+        rng: StdRng::from_rng(&mut rand::rng()),
+        udp,
+        connections: Connections::new(
+            ConnectionLimits {
+                all_max: settings.connections_max as usize,
+                per_peer_max: settings.connections_per_peer_max,
+                idle: Duration::from_secs(settings.connection_idle_s.into()),
+            },
+            messages,
+            inbound_tx,
+        ),
+        control: register(channel)?,
+        media: media_tx,
+        journal: journal_tx,
+        waiting: VecDeque::new(),
+        untold: VecDeque::new(),
+        sweep: sweep_state,
+        appender: appender_state,
+        rounds: 0,
+        invalid: 0,
+        settings,
+        stopping: false,
+    };
+    signalling.tell(ToDaemon::Ready { generation: signalling.settings.generation, port_pairs });
+    signalling.run(&mut inbound, &mut feedback, &mut terminate).await;
+
+    for step in signalling.waiting.drain(..) {
+        match step {
+            Step::Media(command) => drop(signalling.media.send(command)),
+            Step::Journal(entry) => drop(signalling.journal.send(entry)),
+        }
+    }
+    let _ = signalling.media.send(Command::Stop);
+    let _ = tokio::task::spawn_blocking(move || sweep_thread.join()).await;
+    let _ = signalling.journal.send(Entry::Stop);
+    let _ = tokio::task::spawn_blocking(move || appender_thread.join()).await;
+    // The last ends are durable now; whoever is still there is told.
+    while let Ok(told) = feedback.try_recv() {
+        signalling.hear(told);
+    }
+    Ok(())
+}
+
+impl Signalling {
+    async fn run(
+        &mut self,
+        inbound: &mut mpsc::Receiver<Inbound>,
+        feedback: &mut mpsc::UnboundedReceiver<Feedback>,
+        terminate: &mut tokio::signal::unix::Signal,
+    ) {
+        let mut beat = tokio::time::interval(BEAT);
+        let mut goodbye: Option<tokio::time::Instant> = None;
+        loop {
+            self.rounds += 1;
+            self.work();
+            if self.stopping && goodbye.is_none() {
+                self.sessions.end_all(moment(), "recorder-stopped");
+                self.work();
+                goodbye = Some(tokio::time::Instant::now() + GOODBYE);
+            }
+            let wait = self.endpoint.deadline().map(|Now(at)| Duration::from_nanos(at.saturating_sub(journal_ns())));
+            tokio::select! {
+                Some(message) = inbound.recv() => self.receive(message),
+                Some(told) = feedback.recv() => self.hear(told),
+                message = control_message(&self.control) => self.obey(message),
+                _ = beat.tick() => self.beat(),
+                _ = terminate.recv() => self.stopping = true,
+                () = sleep_for(wait) => self.endpoint.handle_timeout(now()),
+                () = sleep_until(goodbye) => return,
+            }
+        }
+    }
+
+    /// Does everything that the machines want done.
+    fn work(&mut self) {
+        let behind = self.appender.behind.load(Ordering::Relaxed) || self.waiting.len() > ENTRIES_WAITING_MAX;
+        self.sessions.set_storage(self.appender.spool_full.load(Ordering::Relaxed), behind);
+        loop {
+            if let Some(output) = self.endpoint.poll() {
+                self.output(output);
+            } else if let Some(todo) = self.sessions.poll() {
+                self.todo(todo);
+            } else {
+                break;
+            }
+        }
+        self.retry();
+    }
+
+    fn output(&mut self, output: Output) {
+        match output {
+            Output::Send { flow: FlowId(id), peer, bytes } if id < FIRST_CONNECTION => {
+                let socket = usize::try_from(id).ok().and_then(|i| self.udp.get(i));
+                if let Some(socket) = socket
+                    && let Err(error) = socket.try_send_to(&bytes, unmapped(socket, peer))
+                {
+                    // A datagram that is lost here is sent again by the endpoint's timers.
+                    tracing::debug!(%error, "a datagram could not be sent: {error}");
+                }
+            }
+            Output::Send { flow, bytes, .. } => {
+                if !self.connections.send(flow, bytes) {
+                    self.connections.close(flow);
+                }
+            }
+            Output::CloseFlow { flow } => self.connections.close(flow),
+            Output::Event(event) => self.sessions.handle(moment(), event, &mut self.rng),
+        }
+    }
+
+    fn todo(&mut self, todo: Todo) {
+        match todo {
+            // False: the transaction or dialog is over already, and its own event has said so or will.
+            Todo::Accept(tx, accept) => drop(self.endpoint.accept(now(), tx, accept)),
+            Todo::Reject(tx, status, reason, headers) => drop(self.endpoint.reject(now(), tx, status, reason, headers)),
+            Todo::Bye(dialog, reason) => drop(self.endpoint.bye(now(), dialog, Some(reason))),
+            Todo::Media(command) => self.waiting.push_back(Step::Media(command)),
+            Todo::Journal(entry) => self.waiting.push_back(Step::Journal(entry)),
+            Todo::Tell(message) => self.tell(message),
+        }
+        self.retry();
+    }
+
+    /// Gives the appender and the daemon what they had no room for.
+    fn retry(&mut self) {
+        while let Some(step) = self.waiting.pop_front() {
+            match step {
+                Step::Media(command) => {
+                    let _ = self.media.send(command);
+                }
+                Step::Journal(entry) => {
+                    if let Err(TrySendError::Full(entry) | TrySendError::Disconnected(entry)) =
+                        self.journal.try_send(entry)
+                    {
+                        self.waiting.push_front(Step::Journal(entry));
+                        break;
+                    }
+                }
+            }
+        }
+        while let Some(message) = self.untold.front() {
+            match self.control.get_ref().send(message, &[]) {
+                Err(ControlError::WouldBlock) => break,
+                Err(ControlError::Closed) => {
+                    self.untold.clear();
+                    break;
+                }
+                Ok(()) => {}
+                Err(error) => tracing::error!(%error, "failed to {error}"),
+            }
+            self.untold.pop_front();
+        }
+    }
+
+    fn tell(&mut self, message: ToDaemon) {
+        self.untold.push_back(message);
+        self.retry();
+    }
+
+    fn receive(&mut self, message: Inbound) {
+        match message {
+            Inbound::Message(flow, message) => self.endpoint.receive(now(), &flow, *message),
+            Inbound::Invalid(flow, raw, error) => {
+                self.invalid += 1;
+                tracing::debug!(%error, "failed to {error}");
+                self.endpoint.receive_invalid(now(), &flow, &raw, &error);
+            }
+            Inbound::Accepted(stream, peer) => self.connections.accept(stream, peer),
+            Inbound::Closed(flow, peer) => {
+                self.connections.closed(flow, peer);
+                self.endpoint.flow_closed(now(), flow);
+            }
+        }
+    }
+
+    fn hear(&mut self, told: Feedback) {
+        match told {
+            Feedback::Left(pairs) => self.sessions.ports_left(moment(), pairs),
+            Feedback::Silent(recording) => self.sessions.fell_silent(moment(), recording),
+            Feedback::Durable(recording) => self.tell(ToDaemon::Ended { recording }),
+            Feedback::Rotated(closed_file) => self.tell(ToDaemon::Rotated { closed_file }),
+            Feedback::Alarm(code, text) => {
+                tracing::error!(code, "{text}");
+                self.tell(ToDaemon::Alarm { code: code.to_owned(), text });
+            }
+            Feedback::Stopped => self.stopping = true,
+        }
+    }
+
+    fn obey(&mut self, message: Result<ToRecorder, ControlError>) {
+        match message {
+            Ok(ToRecorder::Verdict { recording, decision }) => self.sessions.verdict(recording, decision),
+            Ok(ToRecorder::Calls { request }) => self.list_calls(request),
+            Ok(ToRecorder::Drain) => self.sessions.drain(),
+            Ok(ToRecorder::Stop) | Err(ControlError::Closed) => self.stopping = true,
+            Ok(ToRecorder::Sockets(_) | ToRecorder::Start(_)) => {
+                tracing::error!("the daemon sent its settings twice; the second ones are ignored");
+            }
+            Err(error) => {
+                tracing::error!(%error, "failed to {error}; the recorder stops");
+                self.stopping = true;
+            }
+        }
+    }
+
+    fn list_calls(&mut self, request: u32) {
+        let calls = self.sessions.calls(moment());
+        let mut parts: Vec<Vec<_>> = calls.chunks(CALLS_PER_MESSAGE_MAX).map(<[_]>::to_vec).collect();
+        let last = parts.pop().unwrap_or_default();
+        for calls in parts {
+            self.tell(ToDaemon::Calls { request, last: false, calls });
+        }
+        self.tell(ToDaemon::Calls { request, last: true, calls: last });
+    }
+
+    fn beat(&mut self) {
+        let totals = self.sessions.totals();
+        let (used, _) = self.sessions.port_pairs();
+        let beat = Heartbeat {
+            signalling_rounds: self.rounds,
+            sweeps: self.sweep.sweeps.load(Ordering::Relaxed),
+            append_rounds: self.appender.rounds.load(Ordering::Relaxed),
+            appended_bytes: self.appender.appended_bytes.load(Ordering::Relaxed),
+            commits: self.appender.commits.load(Ordering::Relaxed),
+            accepted: totals.accepted,
+            overloaded: totals.overloaded,
+            refused: totals.refused,
+            live: u32::try_from(self.sessions.live()).unwrap_or(u32::MAX),
+            packets: self.sweep.packets.load(Ordering::Relaxed),
+            dropped: self.sweep.dropped.load(Ordering::Relaxed),
+            invalid_messages: self.invalid,
+            port_pairs_used: u32::try_from(used).unwrap_or(u32::MAX),
+            spool_free_bytes: self.appender.spool_free_bytes.load(Ordering::Relaxed),
+            draining: self.sessions.is_draining(),
+        };
+        // A daemon that does not listen does not need old heartbeats.
+        if self.untold.is_empty() {
+            self.tell(ToDaemon::Heartbeat(beat));
+        }
+    }
+}
+
+fn now() -> Now {
+    Now(journal_ns())
+}
+
+fn moment() -> Moment {
+    Moment { journal_ns: journal_ns(), wall_ns: wall_ns() }
+}
+
+fn channel_of_commands() -> (Sender<Command>, std::sync::mpsc::Receiver<Command>) {
+    // Unbounded, but what goes through is bounded by sessions and their tracks, and the sweep empties it every round.
+    channel()
+}
+
+async fn sleep_for(wait: Option<Duration>) {
+    match wait {
+        Some(wait) => tokio::time::sleep(wait).await,
+        None => pending().await,
+    }
+}
+
+async fn sleep_until(at: Option<tokio::time::Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => pending().await,
+    }
+}
+
+async fn control_message(control: &AsyncFd<Channel>) -> Result<ToRecorder, ControlError> {
+    loop {
+        let mut ready = control.readable().await?;
+        match control.get_ref().receive() {
+            Err(ControlError::WouldBlock) => ready.clear_ready(),
+            other => return other.map(|(message, _)| message),
+        }
+    }
+}
+
+/// Registers the control connection with the runtime.
+#[allow(unsafe_code)]
+fn register(channel: Channel) -> io::Result<AsyncFd<Channel>> {
+    channel.set_nonblocking().map_err(io::Error::other)?;
+    // SAFETY: a Channel owns its descriptor, gives out the same one as long as it lives, and is neither changed nor taken out
+    // of the AsyncFd while registered.
+    unsafe { AsyncFd::register(channel) }.map_err(|e| e.into_parts().1)
+}
+
+fn listen_udp(
+    sockets: Vec<OwnedFd>,
+    settings: &Arc<Start>,
+    limits: Limits,
+    inbound: &mpsc::Sender<Inbound>,
+) -> io::Result<Vec<Arc<UdpSocket>>> {
+    let mut listeners = Vec::new();
+    for (index, fd) in sockets.into_iter().enumerate() {
+        let socket = Arc::new(UdpSocket::from_std(StdUdpSocket::from(fd))?);
+        listeners.push(Arc::clone(&socket));
+        let bound = settings.sip_listeners.get(index).copied().unwrap_or(socket.local_addr()?);
+        let inbound = inbound.clone();
+        tokio::spawn(async move {
+            let mut buffer = vec![0; DATAGRAM_BYTES_MAX];
+            let mut routes = Routes { bound, known: HashMap::new() };
+            loop {
+                // An ICMP error for an earlier answer comes out here; it says nothing about the next datagram.
+                let Ok((length, peer)) = socket.recv_from(&mut buffer).await else { continue };
+                let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
+                let flow =
+                    Flow { id: FlowId(index as u64), kind: TransportKind::Udp, local: routes.local(peer), peer };
+                let bytes = &buffer[..length];
+                let message = match parse_datagram(bytes, &limits) {
+                    Ok(Some(message)) => Inbound::Message(flow, Box::new(message)),
+                    Ok(None) => continue,
+                    Err(error) => Inbound::Invalid(flow, bytes.to_vec(), error),
+                };
+                if inbound.send(message).await.is_err() {
+                    return;
+                }
+            }
+        });
+    }
+    Ok(listeners)
+}
+
+fn listen_tcp(sockets: Vec<OwnedFd>, inbound: &mpsc::Sender<Inbound>) -> io::Result<()> {
+    for fd in sockets {
+        let listener = TcpListener::from_std(std::net::TcpListener::from(fd))?;
+        let inbound = inbound.clone();
+        tokio::spawn(async move {
+            loop {
+                match listener.accept().await {
+                    Ok((stream, peer)) => {
+                        if inbound.send(Inbound::Accepted(stream, peer)).await.is_err() {
+                            return;
+                        }
+                    }
+                    // Out of descriptors, mostly: the connection waits in the kernel, a loop without a pause would burn the CPU.
+                    Err(error) => {
+                        tracing::error!(%error, "failed to accept a connection: {error}");
+                        tokio::time::sleep(Duration::from_millis(100)).await;
+                    }
+                }
+            }
+        });
+    }
+    Ok(())
+}
+
+/// Which of our addresses a peer reaches us at, when the listener is bound to all of them.
+struct Routes {
+    bound: SocketAddr,
+    known: HashMap<IpAddr, IpAddr>,
+}
+
+impl Routes {
+    fn local(&mut self, peer: SocketAddr) -> SocketAddr {
+        if !self.bound.ip().is_unspecified() {
+            return self.bound;
+        }
+        if self.known.len() >= ROUTES_MAX {
+            self.known.clear();
+        }
+        let local = self.known.entry(peer.ip()).or_insert_with(|| {
+            // Connecting a datagram socket sends nothing; it makes the kernel choose the route.
+            StdUdpSocket::bind(SocketAddr::new(self.bound.ip(), 0))
+                .and_then(|s| s.connect(peer).and_then(|()| s.local_addr()))
+                .map_or(self.bound.ip(), |a| a.ip().to_canonical())
+        });
+        SocketAddr::new(*local, self.bound.port())
+    }
+}
+
+/// A peer's address in the family of the socket: an IPv6 socket that takes IPv4 as well wants mapped addresses.
+fn unmapped(socket: &UdpSocket, peer: SocketAddr) -> SocketAddr {
+    match (socket.local_addr(), peer.ip()) {
+        (Ok(SocketAddr::V6(_)), IpAddr::V4(v4)) => SocketAddr::new(IpAddr::V6(v4.to_ipv6_mapped()), peer.port()),
+        _ => peer,
+    }
+}

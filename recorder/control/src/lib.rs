@@ -1,0 +1,32 @@
+//! The contract between the daemon and its recorder: which messages go over the socket between them, and how open sockets
+//! travel with them. There is nothing here that decides, waits or keeps state.
+//!
+//! The two processes share one `SOCK_SEQPACKET` Unix socket pair, made by the daemon; the recorder finds its end as
+//! descriptor 0, in place of the standard input that it has no use for. Each datagram is one message: a version byte
+//! ([`VERSION`]) and the message in postcard. Both processes come from the same package, so a version that differs is refused, not translated. Sockets are
+//! sent as `SCM_RIGHTS` beside a [`ToRecorder::Sockets`] message that says what each is, at most [`SOCKETS_PER_MESSAGE_MAX`]
+//! at a time (the kernel's limit is 253).
+//!
+//! Messages say where to look, facts live in the journal: losing any message but `Start` and `Sockets` costs latency, never
+//! a recording.
+
+mod channel;
+mod message;
+
+pub use channel::{Channel, ControlError};
+pub use message::{
+    CallState, Decision, Heartbeat, LiveCall, Network, SocketKind, Start, ToDaemon, ToRecorder,
+};
+
+/// First byte of every message. Raised whenever a message changes its meaning or its fields.
+pub const VERSION: u8 = 1;
+
+/// Longest message, version byte included. Above every real one (the longest lists live calls, [`CALLS_PER_MESSAGE_MAX`] at
+/// a time) and below the default send buffer of a Unix socket, so that a message is never refused for its size.
+pub const MESSAGE_BYTES_MAX: usize = 128 * 1024;
+
+/// Sockets in one message: what the kernel passes at once is 253 (`SCM_MAX_FD`).
+pub const SOCKETS_PER_MESSAGE_MAX: usize = 250;
+
+/// Live calls in one [`ToDaemon::Calls`] message: at most 500 bytes each, so it stays under [`MESSAGE_BYTES_MAX`].
+pub const CALLS_PER_MESSAGE_MAX: usize = 200;

@@ -1,0 +1,255 @@
+//! The messages, in both directions.
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+
+use callvault_journal::facts::CallFacts;
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+/// From the daemon to the recorder.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub enum ToRecorder {
+    /// What the sockets beside this message are, in their order.
+    Sockets(Vec<SocketKind>),
+    /// Everything the recorder needs to know; sent once, after the sockets.
+    Start(Box<Start>),
+    /// What becomes of a recording.
+    Verdict {
+        /// Which recording.
+        recording: Uuid,
+        /// What becomes of it.
+        decision: Decision,
+    },
+    /// Asks for the live calls; answered by [`ToDaemon::Calls`] with the same number.
+    Calls {
+        /// Repeated in the answer.
+        request: u32,
+    },
+    /// Take no new sessions; those that live go on.
+    Drain,
+    /// End every session in order, flush, and exit.
+    Stop,
+}
+
+/// From the recorder to the daemon.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub enum ToDaemon {
+    /// The recorder answers calls from now on.
+    Ready {
+        /// The generation that `Start` named.
+        generation: Uuid,
+        /// Pairs of media ports it can give.
+        port_pairs: u32,
+    },
+    /// Sent twice a second: what is moving.
+    Heartbeat(Heartbeat),
+    /// A session began: what becomes of it? Capture goes on meanwhile.
+    Decide {
+        /// Which recording.
+        recording: Uuid,
+        /// What is known of the call.
+        facts: Box<CallFacts>,
+    },
+    /// A recording ended and its end is durable in the journal.
+    Ended {
+        /// Which recording.
+        recording: Uuid,
+    },
+    /// A journal file was closed and is durable; a new one is written.
+    Rotated {
+        /// Sequence number of the file that was closed.
+        closed_file: u32,
+    },
+    /// Live calls, in answer to [`ToRecorder::Calls`].
+    Calls {
+        /// Number from the question.
+        request: u32,
+        /// Whether this is the last message of the answer.
+        last: bool,
+        /// At most [`crate::CALLS_PER_MESSAGE_MAX`] of them.
+        calls: Vec<LiveCall>,
+    },
+    /// Something that the operator must hear about.
+    Alarm {
+        /// Stable short name.
+        code: String,
+        /// One sentence, without personal data.
+        text: String,
+    },
+}
+
+/// What becomes of a recording.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Decision {
+    /// It is kept: its sealed key may be written.
+    Keep,
+    /// It is discarded by the named rule: its key is forgotten, nobody can ever read it.
+    Discard {
+        /// Name of the rule, for the counters.
+        rule: String,
+    },
+}
+
+/// What a socket sent beside [`ToRecorder::Sockets`] is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum SocketKind {
+    /// SIP over UDP, bound.
+    SipUdp,
+    /// SIP over TCP, listening.
+    SipTcp,
+    /// One of a pair of media ports: RTP on the even, RTCP on the odd one.
+    Media {
+        /// The UDP port it is bound to.
+        port: u16,
+    },
+}
+
+/// An address range: `address/prefix`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Network {
+    /// Any address in it.
+    pub address: IpAddr,
+    /// Leading bits that count, 0 to 32 or 128.
+    pub prefix: u8,
+}
+
+impl Network {
+    /// Whether `address` is in this range. An IPv4 address that came through an IPv6 socket counts as IPv4.
+    #[must_use]
+    pub fn contains(&self, address: IpAddr) -> bool {
+        fn same(a: &[u8], b: &[u8], bits: u8) -> bool {
+            let (whole, rest) = (usize::from(bits / 8), bits % 8);
+            if a.get(..whole) != b.get(..whole) || a.len() < whole {
+                return false;
+            }
+            rest == 0
+                || match (a.get(whole), b.get(whole)) {
+                    (Some(x), Some(y)) => x >> (8 - rest) == y >> (8 - rest),
+                    _ => false,
+                }
+        }
+        match (self.address.to_canonical(), address.to_canonical()) {
+            (IpAddr::V4(a), IpAddr::V4(b)) => same(&a.octets(), &b.octets(), self.prefix),
+            (IpAddr::V6(a), IpAddr::V6(b)) => same(&a.octets(), &b.octets(), self.prefix),
+            _ => false,
+        }
+    }
+}
+
+/// Everything that a recorder needs to know. It reads no file of its own.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Start {
+    /// Names this run of the recorder and its journal files.
+    pub generation: Uuid,
+    /// Folder of the journal.
+    pub journal_dir: PathBuf,
+    /// Public keys, as text, that every recording's key is sealed to; the first is the appliance's.
+    pub recipients: Vec<String>,
+    /// Address written into answers; none: the address that the INVITE came to.
+    pub media_address: Option<IpAddr>,
+    /// Address that media sockets are bound to.
+    pub media_bound: IpAddr,
+    /// Where the SIP listeners are, as bound, in the order of their sockets.
+    pub sip_listeners: Vec<SocketAddr>,
+    /// Sources that may open sessions.
+    pub allowed_peers: Vec<Network>,
+    /// Value of the `Server` header.
+    pub server_name: String,
+    /// Sessions at the same time; above it 503.
+    pub sessions_max: u32,
+    /// Seconds that a client is asked to wait after a 503.
+    pub retry_after_s: u32,
+    /// Tracks of one session; further media lines are refused (port 0) and noted.
+    pub tracks_per_session_max: u8,
+    /// TCP connections at the same time.
+    pub connections_max: u32,
+    /// TCP connections of one source address at the same time.
+    pub connections_per_peer_max: u32,
+    /// Seconds after which a TCP connection without a dialog and without traffic is closed.
+    pub connection_idle_s: u32,
+    /// Largest SIP body in bytes; above it 413.
+    pub body_bytes_max: u32,
+    /// Seconds without any media after which a session ends as `media-timeout`; 0: never.
+    pub media_timeout_s: u32,
+    /// Milliseconds between two commits (`fdatasync`) of the journal.
+    pub commit_interval_ms: u32,
+    /// Milliseconds that audio may wait in memory before it is appended.
+    pub batch_interval_ms: u32,
+    /// Size at which a journal file is closed and a new one begun.
+    pub file_bytes_max: u64,
+    /// Age in seconds at which a journal file is closed and a new one begun.
+    pub file_age_max_s: u32,
+    /// Free bytes on the journal's disk below which new sessions get 503.
+    pub spool_free_min_bytes: u64,
+}
+
+/// What is moving in the recorder. Counters only grow while it lives.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Heartbeat {
+    /// Rounds of the signalling loop.
+    pub signalling_rounds: u64,
+    /// Sweeps over the media sockets.
+    pub sweeps: u64,
+    /// Rounds of the appender.
+    pub append_rounds: u64,
+    /// Bytes appended to the journal.
+    pub appended_bytes: u64,
+    /// Commits (`fdatasync` done).
+    pub commits: u64,
+    /// Sessions accepted.
+    pub accepted: u64,
+    /// INVITEs answered with 503 for a limit.
+    pub overloaded: u64,
+    /// INVITEs refused for what they are (no audio, not allowed, malformed).
+    pub refused: u64,
+    /// Sessions that live now.
+    pub live: u32,
+    /// Media packets kept.
+    pub packets: u64,
+    /// Media packets that could not be stored because the journal did not follow.
+    pub dropped: u64,
+    /// SIP messages that could not be read.
+    pub invalid_messages: u64,
+    /// Pairs of media ports in use or resting.
+    pub port_pairs_used: u32,
+    /// Free bytes on the journal's disk when last looked at.
+    pub spool_free_bytes: u64,
+    /// Whether new sessions are refused because of a drain.
+    pub draining: bool,
+}
+
+/// State of a live call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum CallState {
+    /// Being recorded.
+    Recording,
+    /// Paused or held.
+    Paused,
+}
+
+/// A call that is being recorded now.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct LiveCall {
+    /// The recording's id.
+    pub recording: Uuid,
+    /// Wall clock of its start, milliseconds since the Unix epoch.
+    pub started_unix_ms: i64,
+    /// How long it has lasted, by the monotonic clock.
+    pub duration_ms: u64,
+    /// Number of the recorded user.
+    pub local_number: Option<String>,
+    /// Number of the main remote party.
+    pub remote_number: Option<String>,
+    /// Name of the main remote party.
+    pub remote_name: Option<String>,
+    /// "incoming", "outgoing" or "unknown".
+    pub direction: String,
+    /// Number of tracks.
+    pub tracks: u8,
+    /// Packets kept so far.
+    pub packets: u64,
+    /// Its state.
+    pub state: CallState,
+}

@@ -1,0 +1,223 @@
+//! What the recorder knows about a session, as it is written into sealed `Facts` frames.
+//!
+//! Facts are JSON because they are few, they live for years in nobody's memory, and a reader of another version must get
+//! on with them: unknown fields are ignored, missing ones have defaults, and an event of an unknown kind becomes
+//! [`SessionEvent::Unknown`]. Times named `_ns` are journal time; wall-clock times say so.
+
+use serde::{Deserialize, Serialize};
+
+/// One thing that happened in a session, in the order in which it happened.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "kebab-case")]
+pub enum SessionEvent {
+    /// The session began: always the first event of a lane.
+    Started(Started),
+    /// Parties and call identifiers as last understood; a later one replaces an earlier one field by field where it says more.
+    Call(Box<CallFacts>),
+    /// The signalling bodies as they came, so that nothing a parser missed is lost.
+    Raw(RawBody),
+    /// A track was opened, or its description changed (same `track`).
+    Track(TrackFacts),
+    /// A track follows a new source (SSRC) from here on.
+    Source(SourceFacts),
+    /// A track, or with `track: None` the session, is paused or held: what comes meanwhile is a hole on purpose.
+    Paused(Pause),
+    /// The pause ended.
+    Resumed(Pause),
+    /// Something was not as it should be; the recording goes on.
+    Flaw(Flaw),
+    /// The session ended: always the last event of a session that ended in order.
+    Ended(Ended),
+    /// An event written by a newer version: skipped.
+    #[serde(other)]
+    Unknown,
+}
+
+/// The beginning of a session.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Started {
+    /// Wall clock, nanoseconds since the Unix epoch, when the INVITE was answered.
+    pub wall_ns: i64,
+    /// Journal time of the same moment.
+    pub at_ns: u64,
+    /// SIP Call-ID of the recording session's dialog.
+    pub sip_call_id: String,
+    /// Address that the INVITE came from, `ip:port`.
+    pub peer: String,
+    /// "udp", "tcp" or "tls".
+    pub transport: String,
+    /// `User-Agent` of the client, when it gave one.
+    pub user_agent: Option<String>,
+}
+
+/// Which way the call went, seen from the recorded user.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Direction {
+    /// The recorded user was called.
+    Incoming,
+    /// The recorded user called.
+    Outgoing,
+    /// Nothing in the signalling says.
+    #[default]
+    Unknown,
+}
+
+/// Who talks to whom, as far as the signalling says.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct CallFacts {
+    /// Shape of the metadata that was recognised, for example "broadworks", "rfc7865"; empty when there was none.
+    pub shape: String,
+    /// Seen from the recorded user.
+    pub direction: Direction,
+    /// The recorded user.
+    pub local: Party,
+    /// The others; the first is the main remote party.
+    pub remotes: Vec<Party>,
+    /// Vendor's or metadata's identifier of the call (BroadWorks `callID`).
+    pub call_id: Option<String>,
+    /// BroadWorks `extTrackingID`: the same for both halves of an internal call.
+    pub tracking_id: Option<String>,
+    /// BroadWorks `serviceProviderID` (the Webex organisation).
+    pub service_provider_id: Option<String>,
+    /// BroadWorks `groupID` (the Webex location).
+    pub group_id: Option<String>,
+    /// BroadWorks `recordingType`, as it came.
+    pub recording_type: Option<String>,
+    /// Number the call was first meant for, when it was redirected.
+    pub redirected_from: Option<String>,
+}
+
+/// One party of a call.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Party {
+    /// Number as signalled (E.164, extension), without scheme and domain.
+    pub number: Option<String>,
+    /// Display name.
+    pub name: Option<String>,
+    /// Address of record as it came.
+    pub aor: Option<String>,
+    /// The peer's own id of the user (BroadWorks `userID`).
+    pub user_id: Option<String>,
+    /// Labels of the media streams (`a=label`) that this party sends.
+    pub labels: Vec<String>,
+}
+
+/// A body of a SIP message, unchanged.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct RawBody {
+    /// SIP method of the message that carried it.
+    pub method: String,
+    /// Its `Content-Type`.
+    pub content_type: String,
+    /// The text; bytes that are not UTF-8 are replaced.
+    pub text: String,
+}
+
+/// One track: one media line of the session description.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct TrackFacts {
+    /// Number of the track in this recording, from 0.
+    pub track: u8,
+    /// `a=label`, or the number of the media line where there is none.
+    pub label: String,
+    /// Whether this is the recorded user's own voice.
+    pub local: bool,
+    /// Whether all parties are mixed into this one track.
+    pub mixed: bool,
+    /// Payload types and what they mean on this track.
+    pub codecs: Vec<CodecFacts>,
+}
+
+/// What a payload type means (RFC 4566 `rtpmap`, `fmtp`).
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct CodecFacts {
+    /// RTP payload type, 0 to 127.
+    pub payload_type: u8,
+    /// Encoding name as registered, for example "PCMU", "opus", "telephone-event".
+    pub encoding: String,
+    /// RTP clock rate in Hz.
+    pub clock_rate: u32,
+    /// Channels, 1 unless signalled.
+    pub channels: u8,
+    /// `fmtp` parameters as they came.
+    pub fmtp: Option<String>,
+}
+
+/// A source that a track began to follow.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct SourceFacts {
+    /// Track number.
+    pub track: u8,
+    /// Number of the source in the track, from 0; packets carry it.
+    pub source: u8,
+    /// Its SSRC (RFC 3550).
+    pub ssrc: u32,
+    /// Journal time of its first packet.
+    pub at_ns: u64,
+}
+
+/// Beginning or end of a pause.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Pause {
+    /// The track, or none for all of them.
+    pub track: Option<u8>,
+    /// Journal time.
+    pub at_ns: u64,
+    /// Who asked: "client" (signalling) or "control".
+    pub by: String,
+}
+
+/// Something noted about a session that does not stop it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Flaw {
+    /// Stable short name, for example "metadata-missing".
+    pub code: String,
+    /// One sentence for people, without personal data.
+    pub text: String,
+}
+
+/// The end of a session.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Ended {
+    /// Wall clock, nanoseconds since the Unix epoch.
+    pub wall_ns: i64,
+    /// Journal time of the same moment.
+    pub at_ns: u64,
+    /// "bye", "cancel", "media-timeout", "drain", "lost" and the like.
+    pub reason: String,
+    /// Counters of each track.
+    pub tracks: Vec<TrackCounts>,
+}
+
+/// What a track's reception counted (definitions in `callvault-media`).
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct TrackCounts {
+    /// Track number.
+    pub track: u8,
+    /// Packets kept.
+    pub packets: u64,
+    /// Packets that never came, by sequence number.
+    pub lost: u64,
+    /// Copies of packets that had come already, not kept.
+    pub duplicates: u64,
+    /// Packets kept that came after one with a higher sequence number.
+    pub late: u64,
+    /// Packets of another source while the followed one was talking, not kept.
+    pub foreign: u64,
+    /// Datagrams that were not RTP, not kept.
+    pub invalid: u64,
+    /// Milliseconds of audio missing inside the track because of loss.
+    pub gaps_ms: u64,
+}

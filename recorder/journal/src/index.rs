@@ -1,0 +1,116 @@
+//! Which frames belong to which lane.
+
+use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
+
+use callvault_seal::SealedKey;
+use uuid::Uuid;
+
+use crate::format::{Content, Kind, LaneEnd, NO_LANE, key_context};
+use crate::scanner::{Frame, FrameRef};
+
+/// What is known of one lane.
+#[derive(Debug, Clone, Default)]
+pub struct LaneEntry {
+    /// The recording; none while every frame that says so is damaged.
+    pub recording: Option<Uuid>,
+    /// Which part of the recording.
+    pub segment: u16,
+    /// The sealed keys, each once; empty while the recording is not (or not yet) kept.
+    pub keys: Vec<SealedKey>,
+    /// How it ended; none while it has not.
+    pub end: Option<LaneEnd>,
+    /// Its sealed frames, by sequence as long as the journal is in order.
+    pub frames: Vec<FrameRef>,
+    /// Bytes of their bodies.
+    pub bytes: u64,
+    files: Option<(u32, u32)>,
+}
+
+impl LaneEntry {
+    /// The files in which it has frames, first to last: those must stay while the recording is needed.
+    pub fn files(&self) -> Option<RangeInclusive<u32>> {
+        self.files.map(|(first, last)| first..=last)
+    }
+
+    /// The context that its key was sealed with; none while the recording is not known.
+    pub fn key_context(&self, generation: Uuid, lane: u32) -> Option<[u8; 43]> {
+        Some(key_context(generation, self.recording?, lane))
+    }
+
+    fn add(&mut self, frame: &Frame<'_>) {
+        let file_seq = frame.at.file_seq;
+        let (first, last) = self.files.unwrap_or((file_seq, file_seq));
+        self.files = Some((first.min(file_seq), last.max(file_seq)));
+        match &frame.content {
+            Some(Content::LaneOpen { recording, segment }) => self.identify(*recording, *segment),
+            Some(Content::Key { recording, segment, keys }) => {
+                self.identify(*recording, *segment);
+                for key in keys {
+                    if !self.keys.contains(key) && self.keys.len() < LANE_KEYS_MAX {
+                        self.keys.push(key.clone());
+                    }
+                }
+            }
+            Some(Content::LaneEnd { recording, segment, end }) => {
+                self.identify(*recording, *segment);
+                self.end = Some(*end);
+            }
+            _ => {}
+        }
+        if matches!(frame.at.kind, Kind::Audio | Kind::Facts) {
+            self.bytes += u64::from(frame.at.body_len);
+            self.frames.push(frame.at);
+        }
+    }
+
+    fn identify(&mut self, recording: Uuid, segment: u16) {
+        if self.recording.is_none() {
+            self.recording = Some(recording);
+            self.segment = segment;
+        }
+    }
+}
+
+/// Different sealed keys of one lane: its own are written a few times at most, to up to
+/// [`crate::SEALED_KEYS_MAX`] recipients, and sealed anew each time at worst.
+const LANE_KEYS_MAX: usize = 8 * crate::format::SEALED_KEYS_MAX;
+
+/// Lanes of a generation and where their frames are: some 40 bytes of memory a frame. It grows with the journal; whoever holds it
+/// takes out the lanes that are done ([`LaneIndex::remove`]).
+#[derive(Debug, Clone, Default)]
+pub struct LaneIndex {
+    lanes: BTreeMap<u32, LaneEntry>,
+}
+
+impl LaneIndex {
+    /// An empty index.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds a frame that the scanner passed on; returns its lane, if it has one.
+    pub fn add(&mut self, frame: &Frame<'_>) -> Option<u32> {
+        let lane = frame.at.lane;
+        if lane == NO_LANE {
+            return None;
+        }
+        self.lanes.entry(lane).or_default().add(frame);
+        Some(lane)
+    }
+
+    /// What is known of a lane.
+    pub fn get(&self, lane: u32) -> Option<&LaneEntry> {
+        self.lanes.get(&lane)
+    }
+
+    /// Takes a lane out.
+    pub fn remove(&mut self, lane: u32) -> Option<LaneEntry> {
+        self.lanes.remove(&lane)
+    }
+
+    /// All lanes by number.
+    pub fn iter(&self) -> impl Iterator<Item = (u32, &LaneEntry)> {
+        self.lanes.iter().map(|(lane, entry)| (*lane, entry))
+    }
+}

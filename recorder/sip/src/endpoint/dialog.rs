@@ -1,0 +1,159 @@
+//! Dialogs (RFC 3261 section 12): what is remembered of one, and the requests that it makes. All of it is plain data, so that a
+//! checkpoint can carry it to the next recorder.
+
+use std::net::SocketAddr;
+
+use super::server::Core;
+use super::{EndpointConfig, Flow, TransactionId, respond};
+use crate::message::{Field, Method, NameAddr, Request, Uri};
+
+/// One dialog, of which we are the called side.
+pub(super) struct Dialog {
+    pub(super) call_id: Field,
+    pub(super) local_tag: String,
+    pub(super) remote_tag: String,
+    /// The INVITE's To with our tag: the From of our requests.
+    local: Field,
+    /// The INVITE's From: the To of our requests.
+    remote: Field,
+    /// The peer's Contact: the Request-URI of our requests.
+    remote_target: Uri,
+    /// The Record-Route elements in their order (section 12.1.1).
+    route_set: Vec<String>,
+    /// Our host as the peer was told it.
+    local_host: String,
+    /// Our Contact as the peer was told it; empty until the dialog is accepted.
+    pub(super) contact: String,
+    local_cseq: u32,
+    /// The highest CSeq number of the peer's requests.
+    pub(super) remote_cseq: u32,
+    /// Where the peer was last heard.
+    pub(super) flow: Flow,
+    pub(super) flow_open: bool,
+    /// Accepted, and not only asked for.
+    pub(super) confirmed: bool,
+    /// The INVITE or UPDATE that awaits its answer.
+    pub(super) pending: Option<TransactionId>,
+    /// The INVITE whose 2xx awaits its ACK.
+    pub(super) unacked: Option<TransactionId>,
+    /// Our 2xx had an offer that the ACK is to answer.
+    pub(super) offer_outstanding: bool,
+    pub(super) ending: Ending,
+}
+
+/// How far our own BYE is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Ending {
+    /// Nobody asked for one.
+    No,
+    /// Waits for the ACK (section 15: not before the ACK, or before waiting for it is over); holds the Reason.
+    AwaitsAck(Option<String>),
+    /// It is sent.
+    Sent,
+}
+
+impl Dialog {
+    /// The dialog that an initial INVITE asks for. A missing Contact is replaced by From: better a BYE that may get lost than a
+    /// call that is not recorded.
+    pub(super) fn from_invite(config: &EndpointConfig, request: &Request, flow: &Flow, core: &Core, tag: &str) -> Self {
+        let field = |name: &str| request.headers.field(name).map_or_else(|| Field::new(name, ""), |f| f.renamed(name));
+        let (from, to) = (field("From"), field("To"));
+        let route_set = request.headers.list("Record-Route").into_iter().map(str::to_owned).collect();
+        Self {
+            call_id: field("Call-ID"),
+            remote_tag: core.from_tag.clone(),
+            local: to.renamed("From").with_suffix(&format!(";tag={tag}")),
+            remote: from.renamed("To"),
+            remote_target: target(request).unwrap_or_else(|| NameAddr::parse(from.value()).uri().clone()),
+            route_set,
+            local_host: respond::host(config, flow, request),
+            contact: String::new(),
+            local_cseq: 0,
+            remote_cseq: core.cseq,
+            flow: *flow,
+            flow_open: true,
+            confirmed: false,
+            pending: None,
+            unacked: None,
+            offer_outstanding: false,
+            ending: Ending::No,
+            local_tag: tag.to_owned(),
+        }
+    }
+
+    /// Takes over the Contact of a request that was accepted (section 12.2.2).
+    pub(super) fn refresh_target(&mut self, request: &Request) {
+        if let Some(uri) = target(request) {
+            self.remote_target = uri;
+        }
+    }
+
+    /// The peer was heard on this flow: requests of ours go there.
+    pub(super) fn heard_on(&mut self, flow: &Flow) {
+        self.flow = *flow;
+        self.flow_open = true;
+    }
+
+    /// A request within the dialog (section 12.2.1.1).
+    pub(super) fn request(&mut self, config: &EndpointConfig, method: Method, branch: &str) -> Request {
+        self.local_cseq = self.local_cseq.saturating_add(1);
+        let (uri, routes) = self.routing();
+        let flow = &self.flow;
+        let mut request = Request::new(method, &uri);
+        let headers = &mut request.headers;
+        let (transport, host, port) = (flow.kind.via_name(), &self.local_host, flow.local.port());
+        headers.push("Via", &format!("SIP/2.0/{transport} {host}:{port};branch={branch};rport"));
+        headers.push("Max-Forwards", "70");
+        for route in routes {
+            headers.push("Route", &route);
+        }
+        headers.push_field(self.local.clone());
+        headers.push_field(self.remote.clone());
+        headers.push_field(self.call_id.clone());
+        headers.push("CSeq", &format!("{} {}", self.local_cseq, request.method));
+        if request.method != Method::Bye {
+            headers.push("Contact", &self.contact);
+        }
+        if !config.server_name.is_empty() {
+            headers.push("User-Agent", &config.server_name);
+        }
+        request
+    }
+
+    /// Request-URI and Route values; a first route without `lr` is a strict router (section 12.2.1.1).
+    fn routing(&self) -> (String, Vec<String>) {
+        let target = self.remote_target.to_string();
+        let Some(first) = self.route_set.first() else { return (target, Vec::new()) };
+        let first = NameAddr::parse(first);
+        if first.has_param("lr") {
+            return (target, self.route_set.clone());
+        }
+        let mut routes = self.route_set[1..].to_vec();
+        routes.push(format!("<{target}>"));
+        (first.uri().to_string(), routes)
+    }
+
+    /// Where our requests go, the likeliest first.
+    ///
+    /// On a connection that is its other end. A datagram goes where RFC 3261 section 8.1.2 says when that is an address, and every
+    /// other repetition to where the peer was last heard: of the two, one is right behind every NAT and proxy that has been seen.
+    pub(super) fn next_hops(&self) -> Vec<SocketAddr> {
+        if self.flow.kind.is_reliable() {
+            return vec![self.flow.peer];
+        }
+        let stated = match self.route_set.first() {
+            Some(route) => NameAddr::parse(route).uri().socket_addr(),
+            None => self.remote_target.socket_addr(),
+        };
+        let usable = stated.filter(|hop| {
+            !hop.ip().is_unspecified() && hop.is_ipv4() == self.flow.local.is_ipv4() && *hop != self.flow.peer
+        });
+        usable.into_iter().chain([self.flow.peer]).collect()
+    }
+}
+
+fn target(request: &Request) -> Option<Uri> {
+    let contacts = request.headers.list("Contact");
+    let uri = NameAddr::parse(contacts.first()?).uri().clone();
+    (!uri.host().is_empty()).then_some(uri)
+}

@@ -1,0 +1,175 @@
+use super::*;
+
+fn offer(labels: &[&str]) -> Offer {
+    let mut text = String::from("v=0\n");
+    for label in labels {
+        text += &format!("m=audio 4000 RTP/AVP 0\na=label:{label}\n");
+    }
+    Offer::parse(text.as_bytes()).unwrap()
+}
+
+fn from(uri: &str) -> Signalling<'_> {
+    Signalling { from: HeaderParty { display_name: Some("Ann"), uri }, broadworks_correlation: None }
+}
+
+fn parsed(elements: &str) -> Metadata {
+    let text = format!("<recording xmlns='urn:ietf:params:xml:ns:recording:1'>{elements}</recording>");
+    Metadata::parse(text.as_bytes()).unwrap()
+}
+
+/// Metadata with participants (address, streams) and streams (label, mode); ids are addresses and labels.
+fn drafted(people: &[(&str, &[&str])], streams: &[(&str, &str)], extension: &str) -> Metadata {
+    let mut elements = String::new();
+    for (aor, sends) in people {
+        let sends: String = sends.iter().map(|id| format!("<send>{id}</send>")).collect();
+        elements += &format!("<participant id='{aor}'><aor>{aor}</aor>{sends}</participant>");
+    }
+    for (label, mode) in streams {
+        elements += &format!("<stream id='{label}'><label>{label}</label><mode>{mode}</mode></stream>");
+    }
+    parsed(&format!("{elements}<extensiondata>{extension}</extensiondata>"))
+}
+
+#[test]
+fn lines_have_roles() {
+    /// Roles as letters: l(ocal), m(ixed), o(ther).
+    fn check(labels: &[&str], metadata: Option<&Metadata>, roles: &str) {
+        let facts = session_facts(&from("sip:src@example.com"), &offer(labels), Ok(metadata));
+        let found: String = facts
+            .tracks
+            .iter()
+            .map(|role| match (role.local, role.mixed) {
+                (true, false) => 'l',
+                (false, true) => 'm',
+                (false, false) => 'o',
+                (true, true) => '!',
+            })
+            .collect();
+        assert_eq!(found, roles, "{labels:?} {metadata:?}");
+    }
+    let two = [("1", "separate"), ("2", "separate")];
+    check(&["1", "2"], None, "lo");
+    check(&["2", "1"], None, "ol");
+    check(&["7", "8"], None, "lo");
+    check(&["1"], None, "m");
+    check(&["1", "2"], Some(&drafted(&[("a", &["1"]), ("b", &["2"])], &two, "")), "lo");
+    check(&["2", "1"], Some(&drafted(&[("a", &["1"]), ("b", &["2"])], &two, "")), "ol");
+    check(&["1", "2"], Some(&drafted(&[("a", &["1"]), ("b", &["2"]), ("c", &["2"])], &two, "")), "lo");
+    check(&["1"], Some(&drafted(&[("a", &["1"]), ("b", &["1"])], &[("1", "separate")], "")), "m");
+    check(&["1"], Some(&drafted(&[("a", &["1"]), ("b", &[])], &[("1", "mixed")], "")), "m");
+    check(&["1"], Some(&drafted(&[("a", &["1"])], &[("1", "separate")], "")), "l");
+    check(&["1", "2"], Some(&drafted(&[("a", &[]), ("b", &["1"])], &two, "")), "lo");
+    check(&["1", "2"], Some(&drafted(&[("a", &[]), ("b", &["1"])], &two, "<broadWorksRecordingMetadata/>")), "ol");
+    check(&["1", "2"], Some(&drafted(&[], &[], "")), "lo");
+    check(&["x", "y"], Some(&drafted(&[("a", &["1"]), ("b", &["2"])], &two, "")), "lo");
+    check(&["x", "y"], Some(&drafted(&[("a", &["y"]), ("b", &["x"])], &[], "")), "ol");
+    check(
+        &["1", "2"],
+        Some(&drafted(
+            &[("a", &["1"]), ("b@h", &["2"])],
+            &two,
+            "<broadWorksRecordingMetadata><userID>sip:b@H</userID></broadWorksRecordingMetadata>",
+        )),
+        "ol",
+    );
+}
+
+#[test]
+fn the_recorded_user_is_found() {
+    fn check(uri: &str, people: &[(&str, &[&str])], aor: &str) {
+        let metadata = drafted(people, &[("1", "separate"), ("2", "separate")], "");
+        let facts = session_facts(&from(uri), &offer(&["1", "2"]), Ok(Some(&metadata)));
+        assert_eq!(facts.call.local.aor.as_deref(), Some(aor), "{uri} {people:?}");
+        assert_eq!(facts.call.remotes.len(), people.len() - 1);
+        assert_eq!(facts.call.direction, CallDirection::Unknown);
+    }
+    check("sip:src@h", &[("a@h", &[]), ("b@h", &[])], "a@h");
+    check("sip:src@h", &[("a@h", &["2"]), ("b@h", &["1"])], "b@h");
+    check("sip:src@h", &[("a@h", &["1"]), ("b@h", &["1"])], "a@h");
+    check("sip:b@h", &[("a@h", &["1"]), ("b@h", &["2"])], "b@h");
+    check("sip:+123@other", &[("a@h", &["1"]), ("+123@h", &["2"])], "+123@h");
+}
+
+#[test]
+fn the_header_names_whom_it_means() {
+    fn check(uri: &str, people: &[(&str, &[&str])], number: Option<&str>, name: Option<&str>) {
+        let metadata = drafted(people, &[], "");
+        let facts = session_facts(&from(uri), &offer(&["1", "2"]), Ok(Some(&metadata)));
+        assert_eq!(facts.call.local.number.as_deref(), number, "{uri}");
+        assert_eq!(facts.call.local.name.as_deref(), name, "{uri}");
+    }
+    check("sip:+123@h", &[("sip:+123@h", &[]), ("sip:7@h", &[])], Some("+123"), Some("Ann"));
+    check("sip:src@h", &[("sip:+123@h", &[]), ("sip:7@h", &[])], Some("+123"), None);
+    check("sip:+9@h", &[], Some("+9"), Some("Ann"));
+}
+
+/// BroadWorks' data of a call of this half.
+fn half(leg: &str, calling: &str, called: &str) -> String {
+    format!(
+        "<broadWorksRecordingMetadata><callType><{leg}><callingPartyNumber>{calling}</callingPartyNumber><calledPartyNumber>{called}</calledPartyNumber><dialedDigits>0999</dialedDigits></{leg}></callType></broadWorksRecordingMetadata>"
+    )
+}
+
+#[test]
+fn broadworks_numbers_are_found() {
+    fn check(uri: &str, extension: &str, direction: CallDirection, local: Option<&str>, remote: Option<&str>) {
+        let metadata = drafted(&[("u@h", &["1"]), ("sip:7711@h", &["2"])], &[], extension);
+        let facts = session_facts(&from(uri), &offer(&["1", "2"]), Ok(Some(&metadata)));
+        assert_eq!(facts.call.direction, direction, "{extension}");
+        assert_eq!(facts.call.local.number.as_deref(), local, "{extension}");
+        assert_eq!(facts.call.remotes[0].number.as_deref(), remote, "{extension}");
+    }
+    use CallDirection::{Incoming, Outgoing, Unknown};
+    check("sip:+10@h", &half("origCall", "1", "sip:+20@h"), Outgoing, Some("+10"), Some("+20"));
+    check("sip:+10@h", &half("termCall", "sip:+30@h", "1"), Incoming, Some("+10"), Some("+30"));
+    check("sip:u@h", &half("origCall", "tel:+11", "+20"), Outgoing, Some("+11"), Some("+20"));
+    check("sip:u@h", &half("termCall", "+30", "sip:12@h"), Incoming, Some("12"), Some("+30"));
+    check("sip:u@h", &half("origCall", "", "sip:x@h"), Outgoing, None, Some("0999"));
+    check("sip:u@h", &half("termCall", "sip:anonymous@h", ""), Incoming, None, Some("7711"));
+    check("sip:+10@h", "<broadWorksRecordingMetadata/>", Unknown, Some("+10"), Some("7711"));
+}
+
+#[test]
+fn the_main_remote_party_comes_first() {
+    fn check(numbers: &[Option<&str>], active_count: usize, number: &str, expected: &[Option<&str>]) {
+        let mut remotes: Vec<Party> =
+            numbers.iter().map(|number| Party { number: number.map(str::to_owned), ..Party::default() }).collect();
+        name_main_remote(&mut remotes, active_count, number.to_owned());
+        let found: Vec<Option<&str>> = remotes.iter().map(|party| party.number.as_deref()).collect();
+        assert_eq!(found, expected, "{numbers:?} {number}");
+    }
+    check(&[], 0, "7711", &[Some("7711")]);
+    check(&[None], 1, "+1", &[Some("+1")]);
+    check(&[Some("7711")], 1, "+3905557711", &[Some("+3905557711")]);
+    check(&[Some("7711")], 1, "+3905550000", &[Some("+3905550000")]);
+    check(&[Some("+100"), Some("+200")], 2, "+200", &[Some("+200"), Some("+100")]);
+    check(&[Some("+100")], 1, "+200", &[Some("+100")]);
+    check(&[None, Some("+200")], 1, "+200", &[None, Some("+200")]);
+}
+
+#[test]
+fn unreadable_metadata_is_a_flaw_and_no_more() {
+    fn check(error: SiprecError, code: &str) {
+        let facts = session_facts(&from("sip:+10@h"), &offer(&["1", "2"]), Err(&error));
+        assert_eq!(facts.flaws[0].code, code);
+        assert!(facts.flaws[0].text.starts_with("failed to read"));
+        assert_eq!(facts.call.local.number.as_deref(), Some("+10"));
+        assert_eq!(facts.tracks.len(), 2);
+    }
+    check(Metadata::parse(b"<a>").unwrap_err(), "metadata-malformed");
+    check(SiprecError::MetadataHasDtd, "metadata-refused");
+}
+
+#[test]
+fn flaws_between_the_bodies_are_noted() {
+    fn check(labels: &[&str], metadata: &Metadata, codes: &[&str]) {
+        let facts = session_facts(&from("sip:a@h"), &offer(labels), Ok(Some(metadata)));
+        let found: Vec<&str> = facts.flaws.iter().map(|flaw| flaw.code).collect();
+        assert_eq!(found, codes, "{labels:?} {metadata:?}");
+    }
+    let good = drafted(&[("a", &["1"]), ("b", &["2"])], &[("1", ""), ("2", "")], "");
+    check(&["1", "2"], &good, &[]);
+    check(&["x", "y"], &good, &["label-unmatched"]);
+    check(&["1"], &good, &["stream-unresolved"]);
+    check(&["1"], &parsed("<datamode>partial</datamode>"), &["metadata-partial", "participants-missing"]);
+}

@@ -1,0 +1,299 @@
+//! Recording metadata: what the client says of sessions, participants and streams.
+//!
+//! Two families are understood by the same rules: the standard (RFC 7865: ids as `session_id`, `nameID`, associations as
+//! elements of their own) and the drafts before it (ids as `id`, `aor`, `send` below the participant), the latter with
+//! BroadWorks' own data in `extensiondata`. Clients mix them freely, so elements are taken by their local name, wherever they
+//! stand and whatever namespace they claim.
+
+mod broadworks;
+mod read;
+mod xml;
+
+pub use broadworks::{Acd, BroadworksFacts, CallLeg, RedirectedCall};
+pub use read::{PARTICIPANTS_MAX, SESSIONS_MAX, STREAMS_MAX};
+pub use xml::{DEPTH_MAX, METADATA_BYTES_MAX, TEXT_CHARS_MAX};
+
+use crate::error::SiprecError;
+use crate::flaw::{Flaw, note};
+
+/// The family of metadata that was recognised.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Shape {
+    /// BroadWorks and Webex Calling: a draft with `broadWorksRecordingMetadata`.
+    Broadworks,
+    /// RFC 7865.
+    Rfc7865,
+    /// One of the drafts before RFC 7865, without vendor data that is known here.
+    Draft,
+    /// Another root element; read by the same rules all the same.
+    Unknown,
+}
+
+impl Shape {
+    /// The name under which the facts carry it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Shape::Broadworks => "broadworks",
+            Shape::Rfc7865 => "rfc7865",
+            Shape::Draft => "draft",
+            Shape::Unknown => "unknown",
+        }
+    }
+}
+
+/// Whether a document says everything or only what changed (RFC 7865, section 6.1).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DataMode {
+    /// A snapshot; also what is meant when nothing is said.
+    Complete,
+    /// Changes to what was said before.
+    Partial,
+}
+
+/// What a document of recording metadata says.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Metadata {
+    /// The family that it belongs to.
+    pub shape: Shape,
+    /// Snapshot or change.
+    pub datamode: DataMode,
+    /// The communication sessions that are recorded.
+    pub sessions: Vec<Session>,
+    /// Who takes part, in the order of the document.
+    pub participants: Vec<Participant>,
+    /// The media streams.
+    pub streams: Vec<Stream>,
+    /// What BroadWorks adds.
+    pub broadworks: Option<BroadworksFacts>,
+    /// Deviations that were tolerated.
+    pub flaws: Vec<Flaw>,
+}
+
+/// A communication session (RFC 7865, section 6.3). Times are as they came: zones and forms differ too much to compare by.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Session {
+    /// Its id.
+    pub id: String,
+    /// The group that it belongs to.
+    pub group_id: Option<String>,
+    /// Identifiers of the recorded SIP dialog (`sipSessionID`, RFC 7989).
+    pub sip_session_ids: Vec<String>,
+    /// When it began.
+    pub start_time: Option<String>,
+    /// When it ended; its participants have left it then.
+    pub stop_time: Option<String>,
+}
+
+/// A participant (RFC 7865, section 6.5).
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Participant {
+    /// Its id.
+    pub id: String,
+    /// Addresses of record as they came: URIs, or without a scheme.
+    pub aors: Vec<String>,
+    /// Names as they came.
+    pub names: Vec<String>,
+    /// Ids of the streams that it sends.
+    pub sends: Vec<String>,
+    /// Ids of the streams that it receives.
+    pub recvs: Vec<String>,
+    /// Whether it is said to have left.
+    pub left: bool,
+    /// Whether the document speaks of its streams: if so and there are none, it sends none any more.
+    streams_stated: bool,
+    /// Whether the document speaks of its belonging to a session.
+    session_stated: bool,
+}
+
+/// Whether a stream carries one side or all.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StreamMode {
+    /// One side alone.
+    Separate,
+    /// All parties together.
+    Mixed,
+}
+
+/// A media stream (RFC 7865, section 6.7).
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Stream {
+    /// Its id.
+    pub id: String,
+    /// The session that it belongs to.
+    pub session_id: Option<String>,
+    /// The `a=label` of its media line.
+    pub label: Option<String>,
+    /// Whether it carries one side or all; drafts only.
+    pub mode: Option<StreamMode>,
+}
+
+/// What [`Metadata::merge`] did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Merge {
+    /// The later document says nothing new: some clients repeat themselves.
+    Unchanged,
+    /// A snapshot took the place of what was known.
+    Replaced,
+    /// A partial document changed or added to what was known.
+    Extended,
+}
+
+impl Metadata {
+    /// Reads a document of recording metadata.
+    ///
+    /// # Errors
+    /// Where it is no XML, declares a document type, or is over the limits. The call is recorded without it.
+    pub fn parse(bytes: &[u8]) -> Result<Metadata, SiprecError> {
+        read::parse(bytes)
+    }
+
+    /// Brings in a later document of the same dialog.
+    ///
+    /// A snapshot replaces everything, except that BroadWorks' data stays where the later one has none: it speaks of the call,
+    /// not of its moment. A partial document changes what it names and adds what is new: a participant that it names without
+    /// any stream sends none any more, one that it does not name stays. Nothing can be inferred from ids across snapshots:
+    /// BroadWorks makes all of them new when a call is transferred.
+    pub fn merge(&mut self, later: Metadata) -> Merge {
+        let before = self.clone();
+        let done = match later.datamode {
+            DataMode::Complete => {
+                self.replace(later);
+                Merge::Replaced
+            }
+            DataMode::Partial => {
+                self.extend(later);
+                Merge::Extended
+            }
+        };
+        if self.says_the_same(&before) { Merge::Unchanged } else { done }
+    }
+
+    fn replace(&mut self, mut later: Metadata) {
+        if later.broadworks.is_none() {
+            later.broadworks = self.broadworks.take();
+            if later.broadworks.is_some() {
+                later.shape = Shape::Broadworks;
+            }
+        }
+        *self = later;
+    }
+
+    fn extend(&mut self, later: Metadata) {
+        for session in later.sessions {
+            match self.sessions.iter_mut().find(|old| old.id == session.id) {
+                Some(old) => old.update(session),
+                None => push_below(&mut self.sessions, session, SESSIONS_MAX, &mut self.flaws),
+            }
+        }
+        for stream in later.streams {
+            match self.streams.iter_mut().find(|old| old.id == stream.id) {
+                Some(old) => old.update(stream),
+                None => push_below(&mut self.streams, stream, STREAMS_MAX, &mut self.flaws),
+            }
+        }
+        for participant in later.participants {
+            match self.participants.iter_mut().find(|old| old.id == participant.id) {
+                Some(old) => old.update(participant),
+                None => push_below(&mut self.participants, participant, PARTICIPANTS_MAX, &mut self.flaws),
+            }
+        }
+        match (&mut self.broadworks, later.broadworks) {
+            (Some(old), Some(new)) => old.update(new),
+            (old @ None, Some(new)) => {
+                *old = Some(new);
+                self.shape = Shape::Broadworks;
+            }
+            (_, None) => {}
+        }
+        for flaw in later.flaws {
+            note(&mut self.flaws, flaw);
+        }
+    }
+
+    fn says_the_same(&self, other: &Metadata) -> bool {
+        self.shape == other.shape
+            && self.datamode == other.datamode
+            && self.sessions == other.sessions
+            && self.streams == other.streams
+            && self.participants == other.participants
+            && self.broadworks == other.broadworks
+    }
+}
+
+impl Session {
+    fn update(&mut self, later: Session) {
+        take_some(&mut self.group_id, later.group_id);
+        take_filled(&mut self.sip_session_ids, later.sip_session_ids);
+        take_some(&mut self.start_time, later.start_time);
+        take_some(&mut self.stop_time, later.stop_time);
+    }
+}
+
+impl Stream {
+    fn update(&mut self, later: Stream) {
+        take_some(&mut self.session_id, later.session_id);
+        take_some(&mut self.label, later.label);
+        take_some(&mut self.mode, later.mode);
+    }
+}
+
+impl Participant {
+    /// Its name, where it has one.
+    pub fn name(&self) -> Option<&str> {
+        self.names.first().map(String::as_str)
+    }
+
+    /// Whether it takes part: it has not left, and where the document speaks of its streams, it has some.
+    pub fn is_active(&self) -> bool {
+        let silent = self.streams_stated && self.sends.is_empty() && self.recvs.is_empty();
+        !self.left && !silent
+    }
+
+    fn update(&mut self, later: Participant) {
+        take_filled(&mut self.aors, later.aors);
+        take_filled(&mut self.names, later.names);
+        if later.streams_stated {
+            self.sends = later.sends;
+            self.recvs = later.recvs;
+            self.streams_stated = true;
+        }
+        if later.session_stated {
+            self.left = later.left;
+            self.session_stated = true;
+        }
+    }
+}
+
+/// Takes the later value where there is one.
+fn take_some<T>(old: &mut Option<T>, later: Option<T>) {
+    if later.is_some() {
+        *old = later;
+    }
+}
+
+/// Takes the later values where there are any.
+fn take_filled<T>(old: &mut Vec<T>, later: Vec<T>) {
+    if !later.is_empty() {
+        *old = later;
+    }
+}
+
+/// Adds an item, or notes that there are too many: partial documents must not let a session grow without end.
+fn push_below<T>(items: &mut Vec<T>, item: T, items_max: usize, flaws: &mut Vec<Flaw>) {
+    if items.len() < items_max {
+        items.push(item);
+    } else {
+        note(flaws, too_many(items_max));
+    }
+}
+
+fn too_many(items_max: usize) -> Flaw {
+    Flaw::new(
+        "metadata-limit",
+        format!("the metadata names more than {items_max} things of a kind; the rest was left out"),
+    )
+}
+
+#[cfg(test)]
+mod tests;
