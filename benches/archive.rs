@@ -8,7 +8,9 @@ mod traffic;
 
 use std::io::Cursor;
 
-use callvault_archive::{ArchiveCodec, ArchiveFacts, ArchiveTrack, Header, Keys, Summary, TICKS_PER_SECOND, Writer, verify};
+use callvault_archive::{
+    ArchiveCodec, ArchiveFacts, ArchiveTrack, Header, Keys, Summary, TICKS_PER_SECOND, Writer, verify,
+};
 use callvault_render_protocol::Output;
 use callvault_seal::{DataKey, KeyId, SealedKey};
 use floor::{Bench, Row, Turn};
@@ -18,7 +20,7 @@ use traffic::{PACKETS_PER_SECOND, PAYLOAD_BYTES, RawCipher, TRACKS, ulaw_table};
 
 /// Plaintext of a chunk of a second: 12 bytes before each payload.
 const CHUNK_BYTES: usize = PACKETS_PER_SECOND * TRACKS * (12 + PAYLOAD_BYTES);
-/// The packets' payloads are taken from a stretch so long: an hour would be read from memory, and so is this.
+/// Payloads come round again after so many bytes: more than the caches near a core hold, as if all of them were different.
 const PAYLOADS_BYTES: usize = 16 << 20;
 
 fn main() {
@@ -43,8 +45,7 @@ struct Archiving {
 
 impl Archiving {
     fn new(seconds: usize) -> Self {
-        let codec =
-            ArchiveCodec { encoding: "PCMU".into(), clock_rate: 8_000, channels: 1, ..ArchiveCodec::default() };
+        let codec = ArchiveCodec { encoding: "PCMU".into(), clock_rate: 8_000, channels: 1, ..ArchiveCodec::default() };
         let track = ArchiveTrack { codecs: vec![codec], ..ArchiveTrack::default() };
         let facts = ArchiveFacts {
             total_ticks: seconds as u64 * TICKS_PER_SECOND,
@@ -69,7 +70,8 @@ impl Archiving {
         let sealed = [SealedKey { recipient: KeyId([1; 8]), encapsulated: [1; 32], ciphertext: [1; 48] }];
         let mut writer = Writer::create(file, &header, Keys::InFile(&sealed), &self.key, &self.facts).unwrap();
         let payloads = self.payloads.chunks_exact(PAYLOAD_BYTES).cycle();
-        let packets = (0..self.seconds * PACKETS_PER_SECOND).flat_map(|n| (0..TRACKS as u8).map(move |track| (n, track)));
+        let packets =
+            (0..self.seconds * PACKETS_PER_SECOND).flat_map(|n| (0..TRACKS as u8).map(move |track| (n, track)));
         for ((n, track), payload) in packets.zip(payloads) {
             writer.packet(track, 0, n as u64 * PACKET_TICKS, payload).unwrap();
         }
@@ -86,12 +88,12 @@ impl Archiving {
 }
 
 fn write(bench: &Bench, seconds: usize) {
-    let what = "write the file, an hour of two tracks as received";
+    let what = format!("write the file: {} min of two tracks, as received", seconds / 60);
     let unit = "s of call";
     let subject = |state: &mut Archiving| Turn::timed(seconds, || state.write());
     let cipher = |state: &mut Archiving| Turn::timed(seconds, || state.seal_raw());
     let mut state = Archiving::new(seconds);
-    bench.compare(&Row { what, unit, floor: "AES-256-GCM of the same bytes" }, &mut state, subject, cipher);
+    bench.compare(&Row { what: &what, unit, floor: "AES-256-GCM of the same bytes" }, &mut state, subject, cipher);
     let passes = |state: &mut Archiving| {
         Turn::timed(seconds, || {
             state.seal_raw();
@@ -121,7 +123,8 @@ fn opus(bench: &Bench, complexity: u8) {
     let seconds = bench.pick(30, 2);
     let call = Call::pcmu(seconds);
     let table = ulaw_table();
-    let samples = [0, 1].map(|track| call.payloads(track).flatten().map(|code| table[usize::from(*code)]).collect::<Vec<i16>>());
+    let samples =
+        [0, 1].map(|track| call.payloads(track).flatten().map(|code| table[usize::from(*code)]).collect::<Vec<i16>>());
     let mut state = Rendering::new(&call, Output::OpusTracks { bit_rate: BIT_RATE, complexity });
     let mut encoder = RawOpus::new(8_000, complexity);
     let subject = |state: &mut Rendering| {

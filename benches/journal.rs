@@ -21,9 +21,9 @@ fn main() {
     let bench = Bench::begin("journal: what a batch of audio costs the appender");
     append(&bench, "200 ms of two G.711 tracks (3.5 KB): seal, frame", TRACKS * PACKETS_PER_BATCH);
     append(&bench, "a full batch (32 KiB): seal, frame", usize::MAX);
-    group_commit(&bench, 1, "1 session in a commit: seal, frame, write, fdatasync");
-    group_commit(&bench, 32, "32 sessions in a commit");
-    group_commit(&bench, bench.pick(1_000, 100), "1,000 sessions in a commit");
+    for sessions in [1, 32, bench.pick(1_000, 100)] {
+        group_commit(&bench, sessions);
+    }
 }
 
 /// A journal, and batches on their way into it.
@@ -134,7 +134,7 @@ impl Appended {
 }
 
 /// What has gathered in a while, made durable at once: the more sessions there are, the less of the sync each pays.
-fn group_commit(bench: &Bench, sessions: usize, what: &str) {
+fn group_commit(bench: &Bench, sessions: usize) {
     let appending = Appending::new(sessions, TRACKS * PACKETS_PER_BATCH);
     let raw: Vec<u8> = appending.plain.concat();
     let mut state = (appending, Appended::new(), Appended::new());
@@ -153,6 +153,7 @@ fn group_commit(bench: &Bench, sessions: usize, what: &str) {
         file.prepare();
         Turn::timed(sessions, || file.write(&raw))
     };
-    let row = Row { what, unit: "batch", floor: "write and fdatasync of the same bytes, in clear" };
+    let what = format!("{sessions} a commit: seal, frame, write, fdatasync");
+    let row = Row { what: &what, unit: "batch", floor: "write and fdatasync of the same bytes" };
     bench.compare(&row, &mut state, subject, floor);
 }

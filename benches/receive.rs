@@ -36,8 +36,8 @@ fn main() {
     reception(&bench);
     without_the_kernel(&bench);
     let sockets = bench.pick(SOCKETS, 50);
-    with_the_kernel(&bench, sockets, 1, "one waiting at each of 500 sockets, the usual sweep");
-    with_the_kernel(&bench, sockets, 5, "five waiting, a sweep that is late");
+    with_the_kernel(&bench, sockets, 1, &format!("sweep of {sockets} sockets, a packet at each: the usual one"));
+    with_the_kernel(&bench, sockets, 5, &format!("sweep of {sockets} sockets, five at each: a late one"));
 }
 
 /// A journal that is never written, with a lane for each session.
@@ -139,7 +139,8 @@ fn reception(bench: &Bench) {
         Turn::timed(arrivals.datagrams.len(), || {
             for datagram in &arrivals.datagrams {
                 let packet = RtpReader::new(datagram).unwrap();
-                let fields = (packet.ssrc(), packet.timestamp(), u16::from(packet.sequence_number()), packet.payload_type());
+                let fields =
+                    (packet.ssrc(), packet.timestamp(), u16::from(packet.sequence_number()), packet.payload_type());
                 std::hint::black_box((fields, packet.mark(), packet.payload()));
             }
         })
@@ -293,7 +294,8 @@ impl BareSweep {
     /// Takes what waits, a call to each socket; says how many datagrams there were.
     #[allow(unsafe_code)]
     fn sweep(&mut self) -> usize {
-        let slice = |buffer: &mut [u8; 2_048]| libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: buffer.len() };
+        let slice =
+            |buffer: &mut [u8; 2_048]| libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: buffer.len() };
         let mut slices: Vec<libc::iovec> = self.buffers.iter_mut().map(slice).collect();
         let header = |slice: &mut libc::iovec| {
             // SAFETY: mmsghdr is plain data for which all zeroes is a valid value (no buffers).

@@ -20,7 +20,7 @@ fn main() {
     wav_of_opus(&bench, &archived);
     ogg_of_opus(&bench, &archived);
     mp3_of_opus(&bench, &archived);
-    mp3_of_g711(&bench, &received);
+    mp3_of_g711(&bench, &received, &archived);
 }
 
 /// Renders `call` and compares with `floor`. The file must have at least `bytes_min` bytes a second.
@@ -75,7 +75,11 @@ fn ogg_of_opus(bench: &Bench, call: &Call) {
         let packets: usize = samples.iter().map(|samples| encoder.encode(samples)).sum();
         assert_eq!(packets, call.packets.len());
     };
-    let row = Row { what: "Ogg Opus of an archive's Opus, complexity 5", unit: "s of call", floor: "libopus decoding, encoding" };
+    let row = Row {
+        what: "Ogg Opus of an archive's Opus, complexity 5",
+        unit: "s of call",
+        floor: "libopus decoding, encoding",
+    };
     compare(bench, &row, call, Output::OggOpus { bit_rate: BIT_RATE, complexity: COMPLEXITY }, 500, floor);
 }
 
@@ -89,12 +93,12 @@ fn mp3_of_opus(bench: &Bench, call: &Call) {
     compare(bench, &row, call, Output::Mp3 { bit_rate_kbps: 0 }, 5_000, floor);
 }
 
-fn mp3_of_g711(bench: &Bench, call: &Call) {
-    let table = ulaw_table();
-    // What LAME gets is prepared once: to bring it to 16 kHz is the subject's work, not the floor's.
-    let twice = |code: &u8| [table[usize::from(*code)]; 2];
-    let samples = [0, 1].map(|track| call.payloads(track).flatten().flat_map(twice).collect::<Vec<i16>>());
-    let mut file = Vec::new();
+fn mp3_of_g711(bench: &Bench, call: &Call, archived: &Call) {
+    // What LAME gets is prepared once: to bring the call to 16 kHz is the subject's work, not the floor's.
+    let (mut samples, mut file) = ([Vec::new(), Vec::new()], Vec::new());
+    decode(archived, 16_000, &mut samples);
     let row = Row { what: "MP3 of G.711, brought to 16 kHz", unit: "s of call", floor: "LAME at 16 kHz" };
-    compare(bench, &row, call, Output::Mp3 { bit_rate_kbps: 0 }, 5_000, || raw_mp3(&samples[0], &samples[1], &mut file));
+    compare(bench, &row, call, Output::Mp3 { bit_rate_kbps: 0 }, 5_000, || {
+        raw_mp3(&samples[0], &samples[1], &mut file)
+    });
 }

@@ -5,6 +5,7 @@
 //! more than either cost. Printed are the medians over all rounds, and the quartiles of the ratio: when these lie far apart, the machine
 //! was too busy to tell.
 
+// Each benchmark uses a part of this.
 #![allow(dead_code)]
 
 use std::time::{Duration, Instant};

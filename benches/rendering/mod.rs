@@ -1,9 +1,11 @@
 //! Calls through the code of the render process, in this process and without a pipe.
 
+// Each benchmark uses a part of this.
 #![allow(dead_code)]
 
 use callvault_render_protocol::{
-    Codec, CodecSpec, FromRender, Job, Output, Packet, Stats, TICKS_PER_SECOND, ToRender, TrackSpec, read_frame, write_frame,
+    Codec, CodecSpec, FromRender, Job, Output, Packet, Stats, TICKS_PER_SECOND, ToRender, TrackSpec, read_frame,
+    write_frame,
 };
 use mp3lame_encoder::{Bitrate as Mp3BitRate, Builder, DualPcm, Encoder as Lame, FlushNoGap, Mode, Quality};
 use opus::{Application, Bitrate, Channels, Encoder, Signal};

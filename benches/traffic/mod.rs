@@ -1,5 +1,6 @@
 //! What the benchmarks feed in: RTP packets of telephone audio, and something like a voice to fill them with.
 
+// Each benchmark uses a part of this.
 #![allow(dead_code)]
 
 use std::f64::consts::TAU;

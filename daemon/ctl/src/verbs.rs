@@ -121,7 +121,12 @@ impl Session<'_, '_> {
             table.write(self.around.stdout)?;
         }
         let mut pairs = Vec::new();
-        flatten("", &status, &mut pairs);
+        // The table above says it better.
+        let mut rest = status;
+        if let Some(object) = rest.as_object_mut() {
+            object.remove("health");
+        }
+        flatten("", &rest, &mut pairs);
         if !pairs.is_empty() {
             self.say("")?;
             let pairs: Vec<(&str, String)> = pairs.iter().map(|(name, value)| (name.as_str(), value.clone())).collect();

@@ -17,6 +17,10 @@ use crate::wav::Wav;
 /// small slips. Packets that carry their audio late add their pre-skip to it.
 const SLACK_TICKS: i64 = 480;
 
+/// How much becomes ready before it is given out, in ticks: a quarter of a second. Blocks of a packet's length would cost more in
+/// messages than in encoding.
+const STEP_TICKS: i64 = 12_000;
+
 /// The rate of an output in which nothing at all was decoded, in Hz.
 const RATE_WITHOUT_AUDIO: u32 = 8_000;
 
@@ -31,6 +35,8 @@ pub(crate) struct Run {
     /// Position of the newest packet, in ticks.
     position: u64,
     slack_ticks: i64,
+    /// Everything before this instant is given out, in ticks.
+    advanced_to: i64,
 }
 
 enum Target {
@@ -48,7 +54,8 @@ impl Run {
             _ => for_file(&job)?,
         };
         let pre_skip = job.tracks.iter().flat_map(|track| &track.codecs).map(|spec| spec.pre_skip).max().unwrap_or(0);
-        let mut run = Self { job, tracks, target, position: 0, slack_ticks: SLACK_TICKS + i64::from(pre_skip) };
+        let mut run =
+            Self { job, tracks, target, position: 0, slack_ticks: SLACK_TICKS + i64::from(pre_skip), advanced_to: 0 };
         if let Target::File { encoder, .. } = &mut run.target {
             let mut file = Vec::new();
             encoder.begin(&mut file)?;
@@ -68,7 +75,9 @@ impl Run {
         }
         let position = ticks(packet.position);
         // First, so that a silence before this packet is streamed and never held.
-        self.advance(position - self.slack_ticks, emit)?;
+        if position - self.slack_ticks - self.advanced_to >= STEP_TICKS {
+            self.advance(position - self.slack_ticks, emit)?;
+        }
         let n = usize::from(packet.track);
         let track =
             self.tracks.get_mut(n).ok_or_else(|| JobError::bad_job("a packet names a track that the job has not"))?;
@@ -95,6 +104,7 @@ impl Run {
 
     /// Gives out everything before `to` (ticks).
     fn advance(&mut self, to: i64, emit: &mut Emit<'_>) -> Result<(), JobError> {
+        self.advanced_to = to;
         self.settle(|track, place| track.advance(samples(to, track.rate()), place))?;
         match &mut self.target {
             Target::File { mix, encoder, rate } => {

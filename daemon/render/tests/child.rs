@@ -77,13 +77,26 @@ fn look_around() -> ExitCode {
     let environment = std::env::vars_os().count();
     let folder = std::env::current_dir().unwrap();
     let text = format!(
-        "no new privileges {}, descriptors {descriptors}, environment {environment}, folder {}",
+        "no new privileges {}, descriptors {descriptors}, environment {environment}, folder {}, network {}",
         field("NoNewPrivs:"),
-        folder.display()
+        folder.display(),
+        network()
     );
     let mut frame = Vec::new();
     write_frame(&mut frame, &FromRender::Failed { kind: FailureKind::Unsupported, text }, &mut Vec::new()).unwrap();
     says(&frame)
+}
+
+/// The network namespace of this process.
+fn network() -> String {
+    std::fs::read_link("/proc/self/ns/net").unwrap().display().to_string()
+}
+
+/// Whether this process may make a network namespace without further ado (CAP_SYS_ADMIN, bit 21).
+fn may_separate_networks() -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let mask = status.lines().find_map(|line| line.strip_prefix("CapEff:")).unwrap().trim();
+    u64::from_str_radix(mask, 16).unwrap() & (1 << 21) != 0
 }
 
 /// The caller's error type.
@@ -270,6 +283,11 @@ fn the_child_has_nothing(programs: &Programs) {
     let seen = collect(&mut renderer, &wav_job(1)).unwrap_err().to_string();
     let expected = "no new privileges 1, descriptors 3, environment 0, folder /";
     assert!(seen.contains(expected), "{seen}");
+    if may_separate_networks() {
+        assert!(!seen.contains(&network()), "{seen}");
+    } else {
+        println!("not privileged: whether the child has a network of its own is not tested");
+    }
 }
 
 fn a_program_that_is_not_there_is_named(_: &Programs) {

@@ -1,0 +1,258 @@
+//! An appliance in a folder of its own.
+
+use std::fs::{self, File};
+use std::io::{Read, Seek, SeekFrom};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::thread;
+
+use nix::sys::signal::Signal;
+use serde_json::Value;
+use tempfile::TempDir;
+
+use super::http::{self, Response};
+use super::place::{MEDIA_PORT, Place};
+use super::sound::Wav;
+use super::{process, wait_for, wait_until};
+
+/// How much of the daemon's log a failed test shows.
+const LOG_SHOWN_BYTES: u64 = 20_000;
+
+/// An appliance; its processes and folders go when it is dropped.
+pub struct Appliance {
+    pub place: Place,
+    home: TempDir,
+    runtime: TempDir,
+    daemon: Option<Child>,
+}
+
+impl Appliance {
+    /// Folders and configuration, nothing started. `settings` is TOML that wins over the rig's.
+    pub fn prepare(settings: &str) -> Self {
+        let place = Place::take();
+        let home = TempDir::new_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+        // What must not reach a disk is kept where there is none.
+        let runtime = TempDir::with_prefix_in("callvault-test-", "/dev/shm").unwrap();
+        let (sip, http) = (place.sip(), place.http());
+        let text = format!(
+            "data_dir = {data:?}\nruntime_dir = {runtime:?}\n\n[sip]\nudp = \"{sip}\"\ntcp = \"{sip}\"\n\n\
+             [media]\naddress = \"{ip}\"\nports = \"{first}-{last}\"\n\n[limits]\nsessions_max = 100\n\n\
+             [journal]\nspool_free_min = \"16MiB\"\n\n[http]\nlisten = \"{http}\"\n",
+            data = home.path().join("data"),
+            runtime = runtime.path(),
+            ip = place.ip,
+            first = MEDIA_PORT,
+            last = MEDIA_PORT + 399,
+        );
+        for folder in ["conf.d", "tmp"] {
+            fs::create_dir(home.path().join(folder)).unwrap();
+        }
+        fs::write(home.path().join("callvault.toml"), text).unwrap();
+        fs::write(home.path().join("conf.d/test.toml"), settings).unwrap();
+        Self { place, home, runtime, daemon: None }
+    }
+
+    /// [`Appliance::prepare`], started and ready.
+    pub fn start(settings: &str) -> Self {
+        let mut appliance = Self::prepare(settings);
+        appliance.launch();
+        appliance
+    }
+
+    pub fn home(&self) -> &Path {
+        self.home.path()
+    }
+
+    pub fn runtime(&self) -> &Path {
+        self.runtime.path()
+    }
+
+    pub fn data(&self) -> PathBuf {
+        self.home.path().join("data")
+    }
+
+    pub fn sip(&self) -> SocketAddr {
+        self.place.sip()
+    }
+
+    fn command(&self, program: &str) -> Command {
+        let mut command = Command::new(program);
+        command.arg("--config").arg(self.home.path().join("callvault.toml")).env_clear();
+        command.env("TMPDIR", self.home.path().join("tmp")).env("TZ", "UTC");
+        command.stdin(Stdio::null());
+        command
+    }
+
+    /// A daemon on this appliance's configuration, to its end; for those that are to fail.
+    pub fn daemon_output(&self, arguments: &[&str]) -> Output {
+        self.command(env!("CARGO_BIN_EXE_callvaultd")).args(arguments).output().unwrap()
+    }
+
+    /// `callvaultctl`.
+    pub fn ctl(&self, arguments: &[&str]) -> Output {
+        self.command(env!("CARGO_BIN_EXE_callvaultctl")).args(arguments).output().unwrap()
+    }
+
+    /// Starts the daemon and does not wait for it.
+    pub fn spawn(&mut self) {
+        let log = File::options().create(true).append(true).open(self.log_path()).unwrap();
+        let mut command = self.command(env!("CARGO_BIN_EXE_callvaultd"));
+        self.daemon = Some(command.stdout(Stdio::null()).stderr(log).spawn().unwrap());
+    }
+
+    /// Starts the daemon and waits until calls are recorded.
+    pub fn launch(&mut self) {
+        self.spawn();
+        self.wait_ready();
+    }
+
+    pub fn wait_ready(&mut self) {
+        wait_until("the appliance is ready", || {
+            let daemon = self.daemon.as_mut().expect("it was started");
+            if let Some(status) = daemon.try_wait().unwrap() {
+                panic!("the daemon ended by itself: {status}");
+            }
+            self.is_ready()
+        });
+    }
+
+    pub fn is_ready(&self) -> bool {
+        http::ask(self.place.http(), "GET", "/ready", None).is_ok_and(|response| response.status == 200)
+    }
+
+    pub fn daemon(&self) -> u32 {
+        self.daemon.as_ref().expect("it was started").id()
+    }
+
+    /// The recorder; waits for it when it is between two lives.
+    pub fn recorder(&self) -> u32 {
+        let daemon = self.daemon();
+        wait_for("a recorder", || process::children(daemon, "callvault-recorder").first().copied())
+    }
+
+    /// Ends the daemon as `systemctl stop` does, and sees that it ends well.
+    pub fn stop(&mut self) {
+        let mut daemon = self.daemon.take().expect("it was started");
+        process::send(daemon.id(), Signal::SIGTERM);
+        let status = wait_for("the daemon's end", || daemon.try_wait().unwrap());
+        assert!(status.success(), "the daemon ended with {status}");
+    }
+
+    /// `kill -9` of the daemon, and the recorder's end that follows from it: what systemd, too, waits for before it starts another.
+    pub fn kill(&mut self) {
+        let Some(mut daemon) = self.daemon.take() else { return };
+        let recorders = process::children(daemon.id(), "callvault-recorder");
+        process::send(daemon.id(), Signal::SIGKILL);
+        daemon.wait().unwrap();
+        wait_until("the recorder's end", || recorders.iter().all(|recorder| !process::lives(*recorder)));
+    }
+
+    fn log_path(&self) -> PathBuf {
+        self.home.path().join("daemon.log")
+    }
+
+    /// What the daemon and the recorder have logged so far.
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.log_path()).unwrap_or_default()
+    }
+
+    pub fn token(&self) -> String {
+        fs::read_to_string(self.data().join("control.token")).unwrap().trim().to_owned()
+    }
+
+    pub fn ask(&self, method: &str, path: &str) -> Response {
+        http::ask(self.place.http(), method, path, Some(&self.token())).unwrap()
+    }
+
+    pub fn get(&self, path: &str) -> Value {
+        let response = self.ask("GET", path);
+        assert_eq!(response.status, 200, "{path}: {}", String::from_utf8_lossy(&response.body));
+        response.json()
+    }
+
+    /// All recordings, the newest first.
+    pub fn recordings(&self) -> Vec<Value> {
+        self.get("/v1/recordings?limit=1000")["recordings"].as_array().unwrap().clone()
+    }
+
+    /// The recording of the call with this identifier, once it has one.
+    pub fn recording(&self, call_id: &str) -> Value {
+        wait_for("the recording of the call", || {
+            self.recordings().into_iter().find(|recording| recording["call_id"] == call_id)
+        })
+    }
+
+    /// The same once it is archived.
+    pub fn archived(&self, call_id: &str) -> Value {
+        wait_for("the archive of the call", || {
+            let recording = self.recording(call_id);
+            (recording["archive"]["state"] == "archived").then_some(recording)
+        })
+    }
+
+    /// A recording's audio.
+    pub fn wav(&self, recording: &Value) -> Wav {
+        let id = recording["id"].as_str().unwrap();
+        let response = self.ask("GET", &format!("/v1/recordings/{id}/audio?format=wav"));
+        assert_eq!(response.status, 200, "{}", String::from_utf8_lossy(&response.body));
+        Wav::parse(&response.body)
+    }
+
+    /// What `callvaultctl recordings verify` says, and its exit status.
+    pub fn verify(&self) -> (i32, Value) {
+        let output = self.ctl(&["recordings", "verify", "--json"]);
+        let said = serde_json::from_slice(&output.stdout)
+            .unwrap_or_else(|_| panic!("no JSON: {}", String::from_utf8_lossy(&output.stderr)));
+        (output.status.code().unwrap(), said)
+    }
+
+    /// That everything there is, is whole.
+    pub fn assert_verifies(&self) {
+        let (status, said) = self.verify();
+        assert_eq!(status, 0, "{said:#}");
+    }
+
+    fn show_log(&self) {
+        let Ok(mut log) = File::open(self.log_path()) else { return };
+        let length = log.metadata().map_or(0, |about| about.len());
+        let _ = log.seek(SeekFrom::Start(length.saturating_sub(LOG_SHOWN_BYTES)));
+        let mut text = Vec::new();
+        let _ = log.read_to_end(&mut text);
+        eprintln!("---- the daemon's log ----\n{}---- end of the log ----", String::from_utf8_lossy(&text));
+    }
+}
+
+impl Drop for Appliance {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            self.show_log();
+            // A second panic would hide the first.
+            if let Some(mut daemon) = self.daemon.take() {
+                let _ = daemon.kill();
+                let _ = daemon.wait();
+            }
+        }
+        self.kill();
+    }
+}
+
+/// Makes the archives of this appliance fail, until [`let_archive`]: a file lies where a folder of the store must be.
+pub fn keep_from_archiving(appliance: &Appliance) {
+    for year in years() {
+        fs::write(appliance.data().join("store").join(year), "").unwrap();
+    }
+}
+
+/// Ends what [`keep_from_archiving`] began.
+pub fn let_archive(appliance: &Appliance) {
+    for year in years() {
+        fs::remove_file(appliance.data().join("store").join(year)).unwrap();
+    }
+}
+
+/// This year and the next, which may begin during the test.
+fn years() -> [String; 2] {
+    let year = jiff::Timestamp::now().to_zoned(jiff::tz::TimeZone::UTC).year();
+    [year.to_string(), (year + 1).to_string()]
+}

@@ -1,0 +1,111 @@
+//! Looking into the appliance's files with the formats' own readers, and without.
+
+use std::collections::BTreeSet;
+use std::fs::{self, File};
+use std::io::BufReader;
+use std::path::{Path, PathBuf};
+
+use callvault_archive::{KeysFound, Packet, Played, Reader, key_context};
+use callvault_journal::{FrameRef, Kind, Scanner, Seekable, parse_file_name};
+use callvault_seal::{Keyring, PrivateKey};
+use serde_json::Value;
+
+use super::Appliance;
+
+/// Every file below a folder.
+pub fn files_below(folder: &Path) -> Vec<PathBuf> {
+    let mut files = Vec::new();
+    for entry in fs::read_dir(folder).unwrap().map(Result::unwrap) {
+        let path = entry.path();
+        match entry.file_type().unwrap() {
+            kind if kind.is_dir() => files.extend(files_below(&path)),
+            kind if kind.is_file() => files.push(path),
+            _ => {}
+        }
+    }
+    files
+}
+
+/// The journal's files, the oldest first.
+pub fn journal_files(appliance: &Appliance) -> Vec<PathBuf> {
+    let mut files = files_below(&appliance.data().join("journal"));
+    files.retain(|path| parse_file_name(path.file_name().unwrap().to_str().unwrap()).is_some());
+    files.sort();
+    files
+}
+
+/// The frames of a journal file that is the first of its generation.
+pub fn frames(path: &Path) -> Vec<FrameRef> {
+    let (generation, number) = parse_file_name(path.file_name().unwrap().to_str().unwrap()).unwrap();
+    let mut frames = Vec::new();
+    let mut file = Seekable(File::open(path).unwrap());
+    Scanner::new(generation).scan(number, &mut file, &mut |frame| frames.push(frame.at)).unwrap();
+    frames
+}
+
+/// How many frames of a kind the whole journal has.
+pub fn count_frames(appliance: &Appliance, kind: Kind) -> usize {
+    let frames = journal_files(appliance).iter().flat_map(|path| frames(path)).collect::<Vec<_>>();
+    frames.iter().filter(|frame| frame.kind == kind).count()
+}
+
+/// The text of the appliance's private key.
+pub fn private_key_text(appliance: &Appliance) -> String {
+    fs::read_to_string(appliance.data().join("keys/appliance.key")).unwrap().trim().to_owned()
+}
+
+/// The archive files in the store.
+pub fn archive_files(appliance: &Appliance) -> BTreeSet<PathBuf> {
+    let files = files_below(&appliance.data().join("store")).into_iter();
+    files.filter(|path| path.extension().is_some_and(|ending| ending == "cva")).collect()
+}
+
+/// The archive of a recording.
+pub fn archive_of(appliance: &Appliance, recording: &Value) -> PathBuf {
+    let name = format!("{}.cva", recording["id"].as_str().unwrap());
+    let mut files = archive_files(appliance).into_iter();
+    files.find(|path| path.ends_with(&name)).expect("the store has the archive")
+}
+
+/// The packets of one track of an archive, in order, with the encoding of each.
+pub fn archived_packets(appliance: &Appliance, recording: &Value, label: &str) -> Vec<(String, Packet)> {
+    let key = PrivateKey::from_text(&private_key_text(appliance)).unwrap();
+    let keyring = Keyring::new(key, Vec::new()).unwrap();
+    let file = BufReader::new(File::open(archive_of(appliance, recording)).unwrap());
+    let reader = Reader::open(file).unwrap();
+    let KeysFound::InFile(sealed) = reader.keys() else { panic!("the archive has no keys") };
+    let key = keyring.open(sealed, &key_context(&reader.header().recording)).unwrap();
+    let mut archive = reader.unlock(&key).unwrap();
+    let tracks = archive.facts().unwrap().tracks.clone();
+    let wanted = tracks.iter().position(|track| track.label == label).expect("the archive has the track");
+    let played = archive.packets(0..u64::MAX).map(|played| match played.unwrap() {
+        Played::Packet(packet) => packet,
+        Played::Hole(finding) => panic!("{finding}"),
+    });
+    played
+        .filter(|packet| usize::from(packet.track) == wanted)
+        .map(|packet| (tracks[wanted].codecs[usize::from(packet.codec)].encoding.clone(), packet))
+        .collect()
+}
+
+/// A chunk of an archive: where it begins, how long it is, and its kind.
+#[derive(Clone, Copy, Debug)]
+pub struct Chunk {
+    pub offset: usize,
+    pub length: usize,
+    pub kind: u8,
+}
+
+/// The chunks of an archive file, by the specification of the format.
+pub fn chunks(archive: &[u8]) -> Vec<Chunk> {
+    let u32_at = |at: usize| u32::from_le_bytes(archive[at..at + 4].try_into().unwrap()) as usize;
+    let mut chunks = Vec::new();
+    let mut offset = u32_at(12);
+    while offset < archive.len() {
+        assert_eq!(archive[offset..offset + 4], [0xa7, 0x43, 0x56, 0x43], "a chunk begins at {offset}");
+        let length = 40 + u32_at(offset + 12);
+        chunks.push(Chunk { offset, length, kind: archive[offset + 8] });
+        offset += length;
+    }
+    chunks
+}

@@ -1,0 +1,38 @@
+//! A loopback address for each appliance, so that tests run beside each other, and beside an appliance that is in use.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
+
+/// Nothing listens here but the guard: who can bind it has the address.
+const GUARD_PORT: u16 = 15_059;
+const SIP_PORT: u16 = 15_060;
+const HTTP_PORT: u16 = 15_088;
+/// First port from which SIPp sends audio.
+pub const SIPP_MEDIA_PORT: u16 = 15_400;
+/// First media port of the appliance; below the range from which the kernel gives out ports by itself.
+pub const MEDIA_PORT: u16 = 16_000;
+
+/// An address that is this test's alone until it is dropped.
+pub struct Place {
+    pub ip: IpAddr,
+    _guard: TcpListener,
+}
+
+impl Place {
+    pub fn take() -> Self {
+        for last in 1..=250 {
+            let ip = IpAddr::V4(Ipv4Addr::new(127, 77, 0, last));
+            if let Ok(guard) = TcpListener::bind((ip, GUARD_PORT)) {
+                return Self { ip, _guard: guard };
+            }
+        }
+        panic!("no loopback address is free: are 250 appliances running?");
+    }
+
+    pub fn sip(&self) -> SocketAddr {
+        SocketAddr::new(self.ip, SIP_PORT)
+    }
+
+    pub fn http(&self) -> SocketAddr {
+        SocketAddr::new(self.ip, HTTP_PORT)
+    }
+}

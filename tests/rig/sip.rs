@@ -1,0 +1,219 @@
+//! A SIPREC client of our own, as small as it can be: it says one thing and looks at what comes back.
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::{SocketAddr, TcpStream, UdpSocket};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+/// RFC 3261's T1, after which a request over UDP is sent again.
+const AGAIN: Duration = Duration::from_millis(500);
+
+/// What an INVITE says beyond what every one says.
+#[derive(Clone)]
+pub struct Invite {
+    /// `From` without its tag.
+    pub from: String,
+    /// Further header fields, each with its line end.
+    pub headers: String,
+    pub content_type: String,
+    pub body: Vec<u8>,
+}
+
+#[derive(Debug)]
+pub struct Answer {
+    pub status: u16,
+    pub head: String,
+    pub body: String,
+}
+
+impl Answer {
+    pub fn header(&self, name: &str) -> Option<&str> {
+        let line = self.head.lines().find(|line| {
+            line.split_once(':').is_some_and(|(found, _)| found.trim().eq_ignore_ascii_case(name))
+        })?;
+        Some(line.split_once(':')?.1.trim())
+    }
+
+    /// The audio ports of the session description, in the order of its media lines.
+    pub fn audio_ports(&self) -> Vec<u16> {
+        let lines = self.body.lines().filter_map(|line| line.strip_prefix("m=audio "));
+        lines.map(|line| line.split(' ').next().unwrap().parse().unwrap()).collect()
+    }
+}
+
+enum Wire {
+    Udp(UdpSocket),
+    Tcp(TcpStream),
+}
+
+/// A client with one dialog at most.
+pub struct Client {
+    wire: Wire,
+    local: SocketAddr,
+    peer: SocketAddr,
+    /// What came and is not a whole message yet.
+    unread: Vec<u8>,
+    call_id: String,
+    from: String,
+    to_tag: String,
+    cseq: u32,
+}
+
+impl Client {
+    pub fn udp(peer: SocketAddr) -> Self {
+        let socket = UdpSocket::bind((peer.ip(), 0)).unwrap();
+        socket.connect(peer).unwrap();
+        socket.set_read_timeout(Some(AGAIN)).unwrap();
+        let local = socket.local_addr().unwrap();
+        Self::new(Wire::Udp(socket), local, peer)
+    }
+
+    pub fn tcp(peer: SocketAddr) -> Self {
+        let stream = TcpStream::connect(peer).unwrap();
+        stream.set_read_timeout(Some(AGAIN)).unwrap();
+        let local = stream.local_addr().unwrap();
+        Self::new(Wire::Tcp(stream), local, peer)
+    }
+
+    fn new(wire: Wire, local: SocketAddr, peer: SocketAddr) -> Self {
+        let (call_id, from, to_tag) = (format!("{}@test", unique()), String::new(), String::new());
+        Self { wire, local, peer, unread: Vec::new(), call_id, from, to_tag, cseq: 0 }
+    }
+
+    /// The text of a request of this dialog.
+    fn request(&self, method: &str, headers: &str, body: &[u8]) -> Vec<u8> {
+        let transport = if matches!(self.wire, Wire::Udp(_)) { "UDP" } else { "TCP" };
+        let (local, peer, cseq) = (self.local, self.peer, self.cseq);
+        let branch = if method == "ACK" { format!("ack{}", unique()) } else { format!("{}-{cseq}", self.call_id) };
+        let to_tag = if self.to_tag.is_empty() { String::new() } else { format!(";tag={}", self.to_tag) };
+        let head = format!(
+            "{method} sip:{peer} SIP/2.0\r\nVia: SIP/2.0/{transport} {local};branch=z9hG4bK{branch}\r\n\
+             From: {};tag=src\r\nTo: <sip:{peer}>{to_tag}\r\nCall-ID: {}\r\nCSeq: {cseq} {method}\r\n\
+             Contact: <sip:{local}>;src\r\nMax-Forwards: 70\r\n{headers}Content-Length: {}\r\n\r\n",
+            self.from,
+            self.call_id,
+            body.len(),
+        );
+        [head.as_bytes(), body].concat()
+    }
+
+    /// Sends bytes as they are. A stream may be closed by the peer before all of them are taken.
+    pub fn send(&mut self, bytes: &[u8]) {
+        match &mut self.wire {
+            Wire::Udp(socket) => drop(socket.send(bytes)),
+            Wire::Tcp(stream) => drop(stream.write_all(bytes)),
+        }
+    }
+
+    /// The next answer to the method of this CSeq, or none when nothing comes for T1 or the connection is closed.
+    fn receive(&mut self, method: &str) -> Option<Answer> {
+        let begun = Instant::now();
+        while begun.elapsed() < AGAIN {
+            while let Some(message) = self.message() {
+                let ours = format!("{} {method}", self.cseq);
+                if message.status > 0 && message.header("CSeq") == Some(&ours) {
+                    return Some(message);
+                }
+            }
+            let mut buffer = vec![0; 65_536];
+            let read = match &mut self.wire {
+                Wire::Udp(socket) => socket.recv(&mut buffer),
+                Wire::Tcp(stream) => stream.read(&mut buffer),
+            };
+            match read {
+                Ok(0) => return None,
+                Ok(length) => self.unread.extend_from_slice(&buffer[..length]),
+                Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {}
+                Err(_) => return None,
+            }
+        }
+        None
+    }
+
+    /// Takes a whole message out of what came; requests have status 0.
+    fn message(&mut self) -> Option<Answer> {
+        let head_end = self.unread.windows(4).position(|w| w == b"\r\n\r\n")? + 4;
+        let head = String::from_utf8_lossy(&self.unread[..head_end]).into_owned();
+        let mut message = Answer { status: 0, head, body: String::new() };
+        let body_length: usize = message.header("Content-Length").map_or(0, |length| length.parse().unwrap());
+        let body = self.unread.get(head_end..head_end + body_length)?;
+        message.body = String::from_utf8_lossy(body).into_owned();
+        if let Some(status) = message.head.strip_prefix("SIP/2.0 ") {
+            message.status = status[..3].parse().unwrap();
+        }
+        self.unread.drain(..head_end + body_length);
+        Some(message)
+    }
+
+    /// Sends a request, again and again where the transport wants it, until it is answered for good; none when it is not for so long.
+    fn transact(&mut self, method: &str, request: &[u8], within: Duration) -> Option<Answer> {
+        let begun = Instant::now();
+        self.send(request);
+        while begun.elapsed() < within {
+            match self.receive(method) {
+                Some(answer) if answer.status >= 200 => return Some(answer),
+                Some(_) => {}
+                None if matches!(self.wire, Wire::Udp(_)) => self.send(request),
+                None => {}
+            }
+        }
+        None
+    }
+
+    /// Sends an INVITE and acknowledges the answer; none when there is none for so long.
+    pub fn try_invite(&mut self, invite: &Invite, within: Duration) -> Option<Answer> {
+        self.cseq += 1;
+        self.from.clone_from(&invite.from);
+        let headers = format!("{}Content-Type: {}\r\n", invite.headers, invite.content_type);
+        let request = self.request("INVITE", &headers, &invite.body);
+        let answer = self.transact("INVITE", &request, within)?;
+        if answer.status < 300 {
+            let to = answer.header("To").unwrap();
+            self.to_tag = to.split_once(";tag=").unwrap().1.split(';').next().unwrap().to_owned();
+            let ack = self.request("ACK", "", b"");
+            self.send(&ack);
+        } else {
+            // The acknowledgement of a refusal belongs to the INVITE's own transaction.
+            let ack = format!(
+                "ACK sip:{peer} SIP/2.0\r\nVia: {via}\r\nFrom: {from};tag=src\r\nTo: {to}\r\nCall-ID: {call_id}\r\n\
+                 CSeq: {cseq} ACK\r\nMax-Forwards: 70\r\nContent-Length: 0\r\n\r\n",
+                peer = self.peer,
+                via = answer.header("Via").unwrap(),
+                from = self.from,
+                to = answer.header("To").unwrap(),
+                call_id = self.call_id,
+                cseq = self.cseq,
+            );
+            self.send(ack.as_bytes());
+        }
+        Some(answer)
+    }
+
+    pub fn invite(&mut self, invite: &Invite) -> Answer {
+        self.try_invite(invite, Duration::from_secs(30)).expect("an INVITE is always answered")
+    }
+
+    /// An INVITE that must be accepted: where to send the audio of each media line.
+    pub fn call(&mut self, invite: &Invite) -> Vec<SocketAddr> {
+        let answer = self.invite(invite);
+        assert_eq!(answer.status, 200, "{}", answer.head);
+        answer.audio_ports().into_iter().map(|port| SocketAddr::new(self.peer.ip(), port)).collect()
+    }
+
+    /// Ends the dialog; whether the peer still knew it.
+    pub fn try_bye(&mut self) -> bool {
+        self.cseq += 1;
+        let request = self.request("BYE", "", b"");
+        self.transact("BYE", &request, Duration::from_secs(10)).is_some_and(|answer| answer.status == 200)
+    }
+
+    pub fn bye(mut self) {
+        assert!(self.try_bye(), "the BYE was not answered with 200");
+    }
+}
+
+/// Something that no other client of this test program has.
+fn unique() -> String {
+    static SERIAL: AtomicU64 = AtomicU64::new(0);
+    format!("{:x}-{:x}", std::process::id(), SERIAL.fetch_add(1, Ordering::Relaxed))
+}
