@@ -8,7 +8,7 @@ SHELL := /bin/bash
 
 # The toolchain is taken as given; without it nothing else makes sense.
 rust:
-	@command -v cargo >/dev/null 2>&1 || { echo "callvault needs Rust 1.95 or newer: install it with rustup (https://rustup.rs), then run make again."; exit 1; }
+	@$(if $(shell command -v cargo),,$(error callvault needs Rust 1.95 or newer: install it with rustup (https://rustup.rs), then run make again))
 
 # Programs, with what they need from Debian.
 build: rust

@@ -153,7 +153,7 @@ fn group_commit(bench: &Bench, sessions: usize) {
         file.prepare();
         Turn::timed(sessions, || file.write(&raw))
     };
-    let what = format!("{sessions} a commit: seal, frame, write, fdatasync");
+    let what = format!("a commit of {sessions}: seal, frame, write, fdatasync");
     let row = Row { what: &what, unit: "batch", floor: "write and fdatasync of the same bytes" };
     bench.compare(&row, &mut state, subject, floor);
 }

@@ -182,10 +182,16 @@ fn without_the_kernel(bench: &Bench) {
     bench.compare(&row, &mut Arrivals::new(), subject, floor);
 }
 
+/// The floor that has nothing from the kernel but the bytes.
+const BARE: usize = 0;
+/// The floor that has the sender and the time of each packet too, which no recorder can do without.
+const ASKING: usize = 1;
+
 /// Sockets with the sweep that records what comes there, and the one that drops it.
 struct Sockets {
     sweep: HandSweep,
-    bare: BareSweep,
+    /// Those that drop the packets, [`BARE`] and [`ASKING`].
+    floors: [BareSweep; 2],
     journal: Journal,
     sender: UdpSocket,
     to: Vec<SocketAddr>,
@@ -199,10 +205,10 @@ impl Sockets {
         let rtp: Vec<UdpSocket> = (0..count).map(bind).collect();
         rtp.iter().for_each(|socket| setsockopt(socket, ReceiveTimestampns, &true).unwrap());
         let to = rtp.iter().map(|socket| socket.local_addr().unwrap()).collect();
-        let bare = BareSweep::new(rtp.iter().map(|socket| socket.try_clone().unwrap()).collect());
+        let floors = [false, true].map(|asking| BareSweep::new(&rtp, asking));
         let pairs: Vec<(OwnedFd, OwnedFd)> = rtp.into_iter().map(|rtp| (rtp.into(), bind(0).into())).collect();
         let sweep = HandSweep::open(pairs, TRACKS);
-        Self { journal: Journal::new(sweep.sessions()), sweep, bare, sender: bind(0), to, next: 0 }
+        Self { journal: Journal::new(sweep.sessions()), sweep, floors, sender: bind(0), to, next: 0 }
     }
 
     /// Sends the packets from number `from` on, `count` to each socket.
@@ -244,18 +250,21 @@ fn with_the_kernel(bench: &Bench, sockets: usize, waiting: u32, what: &str) {
         });
         turn
     };
-    let floor = |sockets: &mut Sockets| {
+    let floor = |sockets: &mut Sockets, which: usize| {
         let mut turn = Turn::timed(packets, || {});
         let mut got = 0;
         for _ in 0..sweeps {
             sockets.send(sockets.next, waiting);
-            turn.add(|| got += sockets.bare.sweep());
+            turn.add(|| got += sockets.floors[which].sweep());
         }
-        await_all(packets, got, || sockets.bare.sweep());
+        await_all(packets, got, || sockets.floors[which].sweep());
         turn
     };
+    let mut state = Sockets::open(sockets);
     let row = Row { what, unit: "packet", floor: "recvmmsg of the same sockets, all dropped" };
-    bench.compare(&row, &mut Sockets::open(sockets), subject, floor);
+    bench.compare(&row, &mut state, subject, |sockets| floor(sockets, BARE));
+    let row = Row { what: "the same", unit: "packet", floor: "the same, asking for sender and time" };
+    bench.compare(&row, &mut state, subject, |sockets| floor(sockets, ASKING));
 }
 
 /// The kernel delivers on loopback before `send` returns, but does not promise it: waits for stragglers, so that every packet is
@@ -271,7 +280,7 @@ fn await_all(sent: usize, mut got: usize, mut again: impl FnMut() -> usize) {
     assert_eq!(got, sent);
 }
 
-/// As many as the system lets us: three descriptors a socket pair are above the usual limit of 1,024.
+/// As many as the system lets us: four descriptors for each track are above the usual limit of 1,024.
 fn allow_open_files() {
     let (_, most) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
     setrlimit(Resource::RLIMIT_NOFILE, most, most).unwrap();
@@ -280,15 +289,27 @@ fn allow_open_files() {
 /// Datagrams per system call, as in the recorder.
 const BARE_BATCH: usize = 16;
 
-/// `recvmmsg` and nothing else: no sender, no time, no look at the bytes.
+/// Room for one timestamp, aligned as the kernel wants it.
+type Control = [u64; 8];
+
+/// `recvmmsg` and nothing else: no look at the bytes.
 struct BareSweep {
     sockets: Vec<UdpSocket>,
     buffers: Vec<[u8; 2_048]>,
+    /// Where the kernel puts sender and time, when it is asked for them.
+    asked: Vec<(libc::sockaddr_storage, Control)>,
 }
 
 impl BareSweep {
-    fn new(sockets: Vec<UdpSocket>) -> Self {
-        Self { sockets, buffers: vec![[0; 2_048]; BARE_BATCH] }
+    #[allow(unsafe_code)]
+    fn new(sockets: &[UdpSocket], asking: bool) -> Self {
+        // SAFETY: sockaddr_storage is plain data for which all zeroes is a valid value (AF_UNSPEC).
+        let name: libc::sockaddr_storage = unsafe { std::mem::zeroed() };
+        Self {
+            sockets: sockets.iter().map(|socket| socket.try_clone().unwrap()).collect(),
+            buffers: vec![[0; 2_048]; BARE_BATCH],
+            asked: if asking { vec![(name, Control::default()); BARE_BATCH] } else { Vec::new() },
+        }
     }
 
     /// Takes what waits, a call to each socket; says how many datagrams there were.
@@ -305,12 +326,24 @@ impl BareSweep {
             header
         };
         let mut headers: Vec<libc::mmsghdr> = slices.iter_mut().map(header).collect();
+        for (header, (name, control)) in headers.iter_mut().zip(&mut self.asked) {
+            header.msg_hdr.msg_name = ptr::from_mut(name).cast();
+            header.msg_hdr.msg_control = control.as_mut_ptr().cast();
+        }
         let mut total = 0;
+        let mut used = headers.len();
         for socket in &self.sockets {
+            // The kernel has written over these with the lengths that it filled.
+            for (header, (name, control)) in headers[..used].iter_mut().zip(&self.asked) {
+                header.msg_hdr.msg_namelen = size_of_val(name) as libc::socklen_t;
+                header.msg_hdr.msg_controllen = size_of_val(control);
+            }
             let (fd, flags) = (socket.as_raw_fd(), libc::MSG_DONTWAIT);
-            // SAFETY: the headers point to `slices` and these to `self.buffers`, which outlive the call; there are BARE_BATCH of each.
+            // SAFETY: the headers point to `slices`, these to `self.buffers`, and the headers to `self.asked`, all of which outlive
+            // the call and are of the lengths that the headers say; there are BARE_BATCH of each.
             let got = unsafe { libc::recvmmsg(fd, headers.as_mut_ptr(), BARE_BATCH as u32, flags, ptr::null_mut()) };
-            total += usize::try_from(got).unwrap_or(0);
+            used = usize::try_from(got).unwrap_or(0);
+            total += used;
         }
         total
     }

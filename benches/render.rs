@@ -13,7 +13,7 @@ use traffic::ulaw_table;
 
 fn main() {
     let bench = Bench::begin("render: what it costs to give out a call of two tracks");
-    let seconds = bench.pick(30, 2);
+    let seconds = bench.pick(10, 2);
     let received = Call::pcmu(seconds);
     let archived = received.archived();
     wav_of_g711(&bench, &received);

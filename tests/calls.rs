@@ -5,7 +5,7 @@
 mod rig;
 
 use rig::sound::{Wav, correlation, find_exact, from_ulaw, packets, speech};
-use rig::{Appliance, sipp, wait_for};
+use rig::{Appliance, sipp, wait_for, wait_until};
 use serde_json::{Value, json};
 
 /// Length of the calls in packets of 20 ms.
@@ -86,9 +86,12 @@ fn place_call(appliance: &Appliance, call: &Call, number: u64, voices: &[Vec<i16
     assert!(before <= started && started < ended && ended <= after, "{before} {started} {ended} {after}");
     let length_ms = recording["duration_ms"].as_f64().unwrap();
     assert!((length_ms / 1_000.0 - (ended - started)).abs() < 0.01, "{recording:#}");
-    for (track, (label, speaker)) in recording["tracks"].as_array().unwrap().iter().zip(
-        call.labels.iter().zip([Some(call.local_name), call.remote_name.or(Some(remote_number.as_str()))]),
-    ) {
+    for (track, (label, speaker)) in recording["tracks"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .zip(call.labels.iter().zip([Some(call.local_name), call.remote_name.or(Some(remote_number.as_str()))]))
+    {
         assert_eq!((track["label"].as_str(), track["codec"].as_str()), (Some(*label), Some("PCMU")));
         assert_eq!(track["participant"], json!(speaker));
         let counts = ["packets", "lost", "duplicates", "late", "gaps_ms"].map(|name| track[name].as_u64().unwrap());
@@ -133,8 +136,7 @@ fn every_call(settings: &str, check: fn(&Wav, &[Vec<i16>; 2], &str)) {
         check(&appliance.wav(&recording), &voices, &what);
     }
     appliance.assert_verifies();
-    // Everything that was owed has been done.
-    wait_for("an empty queue", || appliance.get("/v1/jobs")["jobs"].as_array().unwrap().is_empty().then_some(()));
+    wait_until("everything that was owed is done", || appliance.jobs_left().is_empty());
 }
 
 #[test]

@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::thread;
+use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 use serde_json::Value;
@@ -191,6 +192,13 @@ impl Appliance {
         })
     }
 
+    /// The jobs that are not done.
+    pub fn jobs_left(&self) -> Vec<Value> {
+        let mut jobs = self.get("/v1/jobs")["jobs"].as_array().unwrap().clone();
+        jobs.retain(|job| job["state"] != "done");
+        jobs
+    }
+
     /// A recording's audio.
     pub fn wav(&self, recording: &Value) -> Wav {
         let id = recording["id"].as_str().unwrap();
@@ -227,13 +235,16 @@ impl Drop for Appliance {
     fn drop(&mut self) {
         if thread::panicking() {
             self.show_log();
-            // A second panic would hide the first.
-            if let Some(mut daemon) = self.daemon.take() {
-                let _ = daemon.kill();
-                let _ = daemon.wait();
-            }
         }
-        self.kill();
+        let Some(mut daemon) = self.daemon.take() else { return };
+        let recorders = process::children(daemon.id(), "callvault-recorder");
+        // Nothing here may panic: a second one would hide the first.
+        let _ = daemon.kill();
+        let _ = daemon.wait();
+        let begun = Instant::now();
+        while recorders.iter().any(|recorder| process::lives(*recorder)) && begun.elapsed() < Duration::from_secs(20) {
+            thread::sleep(Duration::from_millis(5));
+        }
     }
 }
 

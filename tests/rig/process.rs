@@ -6,8 +6,19 @@ use std::path::PathBuf;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
+use super::wait_until;
+
 pub fn send(process: u32, signal: Signal) {
     kill(Pid::from_raw(process.cast_signed()), signal).expect("the process is there to be signalled");
+}
+
+/// Stops a process. It stands still when this returns: the signal alone is only the beginning of that.
+pub fn halt(process: u32) {
+    send(process, Signal::SIGSTOP);
+    wait_until("every thread stands still", || {
+        let threads = fs::read_dir(format!("/proc/{process}/task")).unwrap().map(|thread| thread.unwrap().path());
+        threads.map(|thread| fs::read_to_string(thread.join("stat")).unwrap()).all(|stat| stat.contains(") T "))
+    });
 }
 
 pub fn lives(process: u32) -> bool {
@@ -17,7 +28,8 @@ pub fn lives(process: u32) -> bool {
 
 /// The children of a process that run this program.
 pub fn children(parent: u32, program: &str) -> Vec<u32> {
-    let processes = fs::read_dir("/proc").unwrap().filter_map(|entry| entry.unwrap().file_name().to_str()?.parse().ok());
+    let processes =
+        fs::read_dir("/proc").unwrap().filter_map(|entry| entry.unwrap().file_name().to_str()?.parse().ok());
     processes
         .filter(|process| {
             parent_of(*process) == Some(parent)

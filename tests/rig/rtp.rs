@@ -83,9 +83,7 @@ pub fn play(to: &[SocketAddr], tracks: &mut [(Source, &[Vec<u8>])]) {
 
 /// [`play`] with µ-law.
 pub fn play_ulaw(to: &[SocketAddr], tracks: &[&[Vec<u8>]]) {
-    let mut with_sources: Vec<(Source, &[Vec<u8>])> = (0x51c0_0001..)
-        .zip(tracks)
-        .map(|(ssrc, payloads)| (Source::new(ssrc, 0, 160), *payloads))
-        .collect();
+    let mut with_sources: Vec<(Source, &[Vec<u8>])> =
+        (0x51c0_0001..).zip(tracks).map(|(ssrc, payloads)| (Source::new(ssrc, 0, 160), *payloads)).collect();
     play(to, &mut with_sources);
 }

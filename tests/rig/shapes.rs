@@ -61,9 +61,9 @@ pub fn webex(facts: &Facts, client: SocketAddr) -> Invite {
 
 /// Parts in their wrapping: media type, further header lines, content.
 pub fn multipart(parts: &[(&str, &str, &str)]) -> String {
-    let parts = parts.iter().map(|(kind, headers, content)| {
-        format!("--{BOUNDARY}\r\nContent-Type:{kind}\r\n{headers}\r\n{content}\r\n")
-    });
+    let parts = parts
+        .iter()
+        .map(|(kind, headers, content)| format!("--{BOUNDARY}\r\nContent-Type:{kind}\r\n{headers}\r\n{content}\r\n"));
     parts.collect::<String>() + &format!("--{BOUNDARY}--\r\n")
 }
 

@@ -28,9 +28,10 @@ pub struct Answer {
 
 impl Answer {
     pub fn header(&self, name: &str) -> Option<&str> {
-        let line = self.head.lines().find(|line| {
-            line.split_once(':').is_some_and(|(found, _)| found.trim().eq_ignore_ascii_case(name))
-        })?;
+        let line = self
+            .head
+            .lines()
+            .find(|line| line.split_once(':').is_some_and(|(found, _)| found.trim().eq_ignore_ascii_case(name)))?;
         Some(line.split_once(':')?.1.trim())
     }
 
@@ -205,6 +206,13 @@ impl Client {
         self.cseq += 1;
         let request = self.request("BYE", "", b"");
         self.transact("BYE", &request, Duration::from_secs(10)).is_some_and(|answer| answer.status == 200)
+    }
+
+    /// Ends the dialog with a peer that may be gone.
+    pub fn try_bye_once(&mut self) {
+        self.cseq += 1;
+        let request = self.request("BYE", "", b"");
+        self.transact("BYE", &request, AGAIN);
     }
 
     pub fn bye(mut self) {

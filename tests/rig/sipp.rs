@@ -24,7 +24,7 @@ pub fn call(appliance: &Appliance, scenario: &str, transport: &str, words: &[(&s
     let output = Command::new("sipp")
         .arg(appliance.sip().to_string())
         .args(["-sf", "scenario.xml", "-t", transport, "-i", &ip, "-mi", &ip, "-m", "1", "-nostdin", "-timeout", "60s"])
-        .args(["-mp", &SIPP_MEDIA_PORT.to_string(), "-min_rtp_port", &SIPP_MEDIA_PORT.to_string()])
+        .args(["-mp", &SIPP_MEDIA_PORT.to_string()])
         .args(["-trace_err", "-error_file", "errors.log"])
         .current_dir(folder.path())
         .env("TERM", "dumb")

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use callvault_archive::timeline::{Alignment, GRID_TICKS, JOIN_TICKS, MOVE_TICKS, PacketHeader, Timeline};
 use proptest::prelude::*;
+use proptest::test_runner::FileFailurePersistence;
 
 const MS: u64 = 1_000_000;
 const TICKS_PER_MS: u64 = 48;
@@ -173,8 +174,14 @@ fn anything() -> impl Strategy<Value = PacketHeader> {
     )
 }
 
+/// Failing seeds are kept beside this file.
+fn kept(cases: u32) -> ProptestConfig {
+    let beside = FileFailurePersistence::WithSource("proptest-regressions");
+    ProptestConfig { cases, failure_persistence: Some(Box::new(beside)), ..ProptestConfig::default() }
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
+    #![proptest_config(kept(48))]
 
     #[test]
     fn packets_are_where_they_were_said(speakers in prop::collection::vec(speaker(), 1..3)) {

@@ -13,13 +13,14 @@ use std::{
 use callvault_catalogue::{Filter, IngestOutcome};
 use sut::{at, generation, new, open};
 
-/// Not a test of its own: what the killed process does.
-#[test]
-#[ignore = "started by a_killed_process_leaves_whole_recordings"]
-fn child() {
-    let Some(folder) = std::env::var_os("CATALOGUE_CRASH_DIR") else { return };
-    let first: u128 = std::env::var("CATALOGUE_CRASH_FIRST").unwrap().parse().unwrap();
-    let catalogue = open(Path::new(&folder));
+// The test starts its own program again as the process to kill; these variables tell it that it is the child.
+const CHILD_DIR: &str = "CATALOGUE_CRASH_DIR";
+const CHILD_FIRST: &str = "CATALOGUE_CRASH_FIRST";
+
+/// What the killed process does, until it is killed.
+fn child(folder: &Path) {
+    let first: u128 = std::env::var(CHILD_FIRST).unwrap().parse().unwrap();
+    let catalogue = open(folder);
     let mut out = std::io::stdout();
     for n in first.. {
         catalogue.ingest(&new(n), at(0)).unwrap();
@@ -30,13 +31,16 @@ fn child() {
 
 #[test]
 fn a_killed_process_leaves_whole_recordings() {
+    if let Some(folder) = std::env::var_os(CHILD_DIR) {
+        return child(Path::new(&folder));
+    }
     let folder = tempfile::tempdir().unwrap();
     let mut acknowledged = BTreeSet::new();
     for round in 0..6_u128 {
         let mut child = Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "child", "--ignored", "--nocapture"])
-            .env("CATALOGUE_CRASH_DIR", folder.path())
-            .env("CATALOGUE_CRASH_FIRST", (round * 1_000_000).to_string())
+            .args(["--exact", "a_killed_process_leaves_whole_recordings", "--nocapture"])
+            .env(CHILD_DIR, folder.path())
+            .env(CHILD_FIRST, (round * 1_000_000).to_string())
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use callvault_config::{ArchiveCodec, BitRate, Bytes, Config, HttpListen, MediaAddress, PortRange, check};
 use proptest::prelude::*;
+use proptest::test_runner::FileFailurePersistence;
 
 fn load(folder: &Path, toml: &str, env: &[(&str, &str)]) -> Config {
     let path = folder.join("callvault.toml");
@@ -152,8 +153,14 @@ fn the_address_of_media_is_auto_or_one_of_ours() {
     assert_eq!(address("[media]\naddress = \"::1\""), MediaAddress::Ip("::1".parse().unwrap()));
 }
 
+/// Failing seeds are kept beside this file.
+fn kept(cases: u32) -> ProptestConfig {
+    let beside = FileFailurePersistence::WithSource("proptest-regressions");
+    ProptestConfig { cases, failure_persistence: Some(Box::new(beside)), ..ProptestConfig::default() }
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(200))]
+    #![proptest_config(kept(200))]
 
     #[test]
     fn no_text_makes_it_panic(text in "[a-z_\\[\\]=\"0-9./:\\n# \\-{},']{0,120}") {

@@ -14,13 +14,14 @@ use sut::{NOW, archive, limits, open};
 
 const ROUNDS: u128 = 10;
 
-/// Not a test of its own: what the killed process does.
-#[test]
-#[ignore = "started by a_killed_process_loses_nothing_that_it_acknowledged"]
-fn child() {
-    let Some(dir) = std::env::var_os("QUEUE_CRASH_DIR") else { return };
-    let first: u128 = std::env::var("QUEUE_CRASH_FIRST").unwrap().parse().unwrap();
-    let queue = open(Path::new(&dir));
+// The test starts its own program again as the process to kill; these variables tell it that it is the child.
+const CHILD_DIR: &str = "QUEUE_CRASH_DIR";
+const CHILD_FIRST: &str = "QUEUE_CRASH_FIRST";
+
+/// What the killed process does, until it is killed.
+fn child(dir: &Path) {
+    let first: u128 = std::env::var(CHILD_FIRST).unwrap().parse().unwrap();
+    let queue = open(dir);
     let mut out = std::io::stdout();
     for n in first.. {
         queue.enqueue(NOW, &[archive(n)]).unwrap();
@@ -40,13 +41,16 @@ fn child() {
 
 #[test]
 fn a_killed_process_loses_nothing_that_it_acknowledged() {
+    if let Some(dir) = std::env::var_os(CHILD_DIR) {
+        return child(Path::new(&dir));
+    }
     let dir = tempfile::tempdir().unwrap();
     let mut acknowledged = Vec::new();
     for round in 0..ROUNDS {
         let mut child = Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "child", "--ignored", "--nocapture"])
-            .env("QUEUE_CRASH_DIR", dir.path())
-            .env("QUEUE_CRASH_FIRST", (round * 1_000_000).to_string())
+            .args(["--exact", "a_killed_process_loses_nothing_that_it_acknowledged", "--nocapture"])
+            .env(CHILD_DIR, dir.path())
+            .env(CHILD_FIRST, (round * 1_000_000).to_string())
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();

@@ -4,6 +4,7 @@
 
 use callvault_render_protocol::*;
 use proptest::prelude::*;
+use proptest::test_runner::FileFailurePersistence;
 
 fn job() -> Job {
     let codecs = vec![
@@ -42,7 +43,15 @@ fn read_all(mut bytes: &[u8]) -> Result<Vec<ToRender>, RenderError> {
     Ok(messages)
 }
 
+/// Failing seeds are kept beside this file.
+fn kept() -> ProptestConfig {
+    let beside = FileFailurePersistence::WithSource("proptest-regressions");
+    ProptestConfig { failure_persistence: Some(Box::new(beside)), ..ProptestConfig::default() }
+}
+
 proptest! {
+    #![proptest_config(kept())]
+
     #[test]
     fn what_is_written_is_read(messages in prop::collection::vec(to_render(), 0..20), step in 1_usize..500) {
         let bytes = written(&messages);

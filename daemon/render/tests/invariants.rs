@@ -6,6 +6,7 @@ mod support;
 
 use callvault_render_protocol::*;
 use proptest::prelude::*;
+use proptest::test_runner::FileFailurePersistence;
 use support::*;
 
 fn pcmu(channel: u8) -> TrackSpec {
@@ -286,8 +287,14 @@ fn an_input_that_ends_or_errs_within_a_job_is_an_error() {
     check_conversation(&[packet], 0, "without a job");
 }
 
+/// Failing seeds are kept beside this file.
+fn kept(cases: u32) -> ProptestConfig {
+    let beside = FileFailurePersistence::WithSource("proptest-regressions");
+    ProptestConfig { cases, failure_persistence: Some(Box::new(beside)), ..ProptestConfig::default() }
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(40))]
+    #![proptest_config(kept(40))]
 
     /// Against a naive model: each sample comes from the first packet that covers it.
     #[test]

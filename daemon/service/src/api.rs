@@ -1,17 +1,12 @@
 //! What the control endpoint answers.
 
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use callvault_archive::{key_context, verify as verify_archive};
 use callvault_catalogue::{CatalogueError, Cursor, Deletion, Filter, Recording};
-use callvault_http::{
-    Answer, Api, ApiError, Audio, AudioFormat, AudioRequest, ErrorKind, RecordingsQuery, Snapshot,
-};
-use callvault_journal::verify_lane;
-use callvault_queue::{Filter as JobFilter, Job, JobId, QueueError, State};
+use callvault_http::{Answer, Api, ApiError, Audio, AudioFormat, AudioRequest, ErrorKind, RecordingsQuery, Snapshot};
+use callvault_queue::{Filter as JobFilter, Job, JobId, JobKind, QueueError, State};
 use callvault_render_protocol::RenderError;
 use jiff::Timestamp;
 use serde_json::{Value, json};
@@ -19,19 +14,17 @@ use tokio::sync::oneshot;
 use uuid::Uuid;
 
 use crate::appliance::Appliance;
+use crate::check::{Check, note_damaged};
 use crate::health;
 use crate::ingest::unix_ms;
-use crate::journals::GenerationFiles;
 use crate::keys;
 use crate::playback::{self, Format};
 use crate::recorder::Request;
-use crate::sound::{SoundError, open_lanes};
+use crate::row::has_audio;
+use crate::sound::SoundError;
 
 /// How long the recorder may take to list its calls.
 const CALLS_WITHIN: Duration = Duration::from_secs(3);
-
-/// Recordings looked at at once when all are verified.
-const PAGE: usize = 500;
 
 /// Jobs listed at most.
 const JOBS_MAX: usize = 1_000;
@@ -45,7 +38,10 @@ fn internal(error: impl std::fmt::Display) -> ApiError {
 }
 
 fn not_found(id: Uuid) -> ApiError {
-    ApiError::new(ErrorKind::NotFound, format!("there is no recording {id}; `callvaultctl recordings list` shows what there is"))
+    ApiError::new(
+        ErrorKind::NotFound,
+        format!("there is no recording {id}; `callvaultctl recordings list` shows what there is"),
+    )
 }
 
 impl Control {
@@ -62,112 +58,26 @@ impl Control {
         }
     }
 
+    /// What was to archive a recording that is deleted now is to find that out at once, not after a long pause or never: it removes
+    /// what it may have left.
+    fn clean_up_after(&self, id: Uuid) {
+        let job = JobId::new(&JobKind::ARCHIVE, id);
+        let waits = |job: &Job| matches!(job.state, State::Ready { .. } | State::Parked { .. });
+        if self.0.queue.get(&job).is_some_and(|job| waits(&job)) {
+            match self.0.queue.retry(&job, unix_ms()) {
+                // It began to run meanwhile, or has run.
+                Ok(()) | Err(QueueError::WrongState { .. } | QueueError::Unknown { .. }) => {}
+                Err(error) => tracing::error!("failed to {error}"),
+            }
+        }
+        self.0.work.ring();
+    }
+
     fn ask(&self, request: Request) -> Result<(), ApiError> {
         self.0.requests.try_send(request).map_err(|_| {
             ApiError::new(ErrorKind::Unavailable, "the recorder's supervisor is busy or stopping; try again")
         })
     }
-
-    fn verify_archived(&self, row: &Recording, path: &str, findings: &mut Vec<Value>) {
-        let mut note = |kind: &str, text: String| findings.push(finding(row.id, path, kind, &text));
-        let name = Path::new(path);
-        let file = match self.0.store.get(name) {
-            Ok(file) => file,
-            Err(error) => return note("unreadable", format!("failed to {error}")),
-        };
-        let key = callvault_archive::Reader::open(std::io::BufReader::new(file)).map_err(SoundError::from).and_then(
-            |reader| match reader.keys() {
-                callvault_archive::KeysFound::InFile(sealed) => {
-                    Ok(self.0.keyring.open(sealed, &key_context(&reader.header().recording))?)
-                }
-                _ => Err(SoundError::NoKey),
-            },
-        );
-        let key = match key {
-            Ok(key) => Some(key),
-            Err(error) => {
-                note("key", format!("failed to {error}"));
-                None
-            }
-        };
-        let report = self.0.store.get(name).map_err(|e| e.to_string()).and_then(|file| {
-            let input = std::io::BufReader::with_capacity(256 * 1024, file);
-            verify_archive(input, key.as_ref()).map_err(|e| e.to_string())
-        });
-        match report {
-            Err(error) => note("unreadable", format!("failed to {error}")),
-            Ok(report) => {
-                for found in &report.findings {
-                    note(found.kind.code(), found.to_string());
-                }
-                if report.findings.is_empty() && row.archive.sha256.is_some_and(|sha| sha != report.sha256) {
-                    note("another-file", "the archive is whole, but it is not the one that was written".into());
-                }
-                if report.header.recording != row.id {
-                    note("another-file", "the archive is that of another recording".into());
-                }
-            }
-        }
-    }
-
-    fn verify_journalled(&self, row: &Recording, findings: &mut Vec<Value>) {
-        let (views, folder) = {
-            let journals = self.0.journals();
-            (journals.lanes_of(row.id), journals.folder().to_owned())
-        };
-        if views.is_empty() {
-            findings.push(finding(row.id, "journal", "missing", "the recording is neither in the store nor in the journal"));
-        }
-        for view in views {
-            let name = view.name;
-            let place = format!("journal {} lane {}", name.generation, name.lane);
-            let lanes = match open_lanes(vec![view.clone()], &self.0.keyring) {
-                Ok(lanes) => lanes,
-                Err(error) => {
-                    findings.push(finding(row.id, &place, "key", &format!("failed to {error}")));
-                    continue;
-                }
-            };
-            let mut files = GenerationFiles::new(&folder, name.generation);
-            for lane in &lanes {
-                let report = verify_lane(name.generation, name.lane, &view.entry, lane.cipher(), &mut files);
-                match report {
-                    Ok(report) => findings.extend(
-                        report.findings.iter().map(|f| finding(row.id, &place, &f.kind.to_string(), &f.to_string())),
-                    ),
-                    Err(error) => findings.push(finding(row.id, &place, "unreadable", &format!("failed to {error}"))),
-                }
-            }
-        }
-    }
-
-    fn verify_row(&self, row: &Recording, findings: &mut Vec<Value>) {
-        match row.archive.place() {
-            Some(place) => self.verify_archived(row, &place.path, findings),
-            None if row.facts == Value::Null && row.tracks.is_empty() => {}
-            None => self.verify_journalled(row, findings),
-        }
-    }
-
-    fn verify_journal_files(&self, findings: &mut Vec<Value>) {
-        for (generation, over, report) in self.0.journals().reports() {
-            for found in &report.findings {
-                // What a crash leaves at the end of a journal is not damage; while the recorder writes it is not even that.
-                if found.kind == callvault_journal::FindingKind::TornTail {
-                    tracing::debug!(%generation, over, "{found}");
-                    continue;
-                }
-                let place = format!("journal {generation}");
-                findings.push(json!({
-                    "recording": null, "where": place, "kind": found.kind.to_string(), "text": found.to_string(),
-                }));
-            }
-        }
-    }
-}
-
-fn finding(recording: Uuid, place: &str, kind: &str, text: &str) -> Value {
-    json!({"recording": recording, "where": place, "kind": kind, "text": text})
 }
 
 impl Api for Control {
@@ -175,6 +85,19 @@ impl Api for Control {
         health::snapshot(&self.0)
     }
 
+    /// | field | meaning |
+    /// |---|---|
+    /// | `version` | of callvaultd |
+    /// | `health` | as `/health` says it |
+    /// | `ready`, `draining` | whether calls are taken, whether they are refused because somebody asked for it |
+    /// | `calls` | sessions being recorded now |
+    /// | `recorder` | `up`, `generation` (UUID or null), `restarts` since the daemon's start, `port_pairs`, `port_pairs_used` |
+    /// | `recordings` | `verdicts`: recordings by verdict; `archive`: recordings by state of their archive |
+    /// | `jobs` | jobs by `KIND.STATE` |
+    /// | `journal_bytes` | bytes of all journal files |
+    /// | `store`, `store_free_bytes` | the store's folder; its free bytes, or null when it is away |
+    ///
+    /// Fields are only ever added.
     fn status(&self) -> Answer {
         let snapshot = health::snapshot(&self.0);
         let counts = self.0.catalogue.counts().map_err(internal)?;
@@ -199,8 +122,9 @@ impl Api for Control {
             },
             "recordings": {"verdicts": verdicts, "archive": states},
             "jobs": jobs,
-            "journal_bytes": self.0.journals().bytes(),
+            "journal_bytes": self.0.journals.bytes(),
             "store": self.0.store.path().display().to_string(),
+            "store_free_bytes": self.0.store.condition().free_bytes,
         }))
     }
 
@@ -228,7 +152,8 @@ impl Api for Control {
     }
 
     fn recordings(&self, query: &RecordingsQuery) -> Answer {
-        let parse = |what: &str| ApiError::new(ErrorKind::BadRequest, format!("{what} is not one that this endpoint gave out"));
+        let parse =
+            |what: &str| ApiError::new(ErrorKind::BadRequest, format!("{what} is not one that this endpoint gave out"));
         let cursor: Option<Cursor> =
             query.cursor.as_deref().map(str::parse).transpose().map_err(|_: CatalogueError| parse("cursor"))?;
         let filter = Filter {
@@ -241,6 +166,7 @@ impl Api for Control {
             limit: query.limit,
         };
         let page = self.0.catalogue.list(&filter, cursor).map_err(internal)?;
+        note_damaged(&self.0, &page.damaged);
         Ok(json!({"recordings": page.recordings, "next": page.next.map(|c| c.to_string())}))
     }
 
@@ -251,6 +177,10 @@ impl Api for Control {
 
     fn audio(&self, id: Uuid, request: &AudioRequest) -> Result<Audio, ApiError> {
         let row = self.row(id)?;
+        if !has_audio(&row) {
+            let why = row.flaws.first().map_or("there is no audio", |flaw| flaw.text.as_str());
+            return Err(ApiError::new(ErrorKind::Unprocessable, format!("there is nothing to play: {why}")));
+        }
         let format = match request.format {
             AudioFormat::Wav => Format::Wav,
             AudioFormat::Opus => Format::Opus,
@@ -258,20 +188,15 @@ impl Api for Control {
         };
         match playback::render(&self.0, &row, format, Some(request.start_ms)..request.end_ms) {
             Ok(rendered) => Ok(Audio { bytes: None, body: Box::new(rendered) }),
-            Err(SoundError::Render(error @ RenderError::Failed { .. })) if error.is_permanent() => {
-                Err(ApiError::new(ErrorKind::Unprocessable, format!("failed to {error}")))
-            }
-            Err(error @ SoundError::NoKey) => {
-                Err(ApiError::new(ErrorKind::Unprocessable, format!("failed to {error}")))
-            }
-            Err(error) => Err(internal(error)),
+            Err(error) => Err(audio_error(id, error)),
         }
     }
 
     fn delete_recording(&self, id: Uuid) -> Answer {
         match self.0.catalogue.delete(id, Timestamp::now(), "by hand").map_err(internal)? {
             Deletion::Deleted { .. } => {
-                self.0.journals().release(id);
+                self.0.journals.lock().release(id);
+                self.clean_up_after(id);
                 let _ = self.0.wake_ingest.try_send(());
                 tracing::info!(recording = %id, "recording {id} was deleted by hand");
                 Ok(json!({"id": id, "deleted": true}))
@@ -285,31 +210,12 @@ impl Api for Control {
     }
 
     fn verify(&self, id: Option<Uuid>) -> Answer {
-        let mut findings = Vec::new();
-        let mut checked = 0_u64;
-        if let Some(id) = id {
-            let row = self.row(id)?;
-            self.verify_row(&row, &mut findings);
-            return Ok(json!({"checked": 1, "findings": findings}));
+        let mut check = Check::new(&self.0);
+        match id {
+            Some(id) => check.recording(&self.row(id)?),
+            None => check.everything().map_err(internal)?,
         }
-        let mut cursor = None;
-        loop {
-            let filter = Filter { limit: Some(PAGE), ..Filter::default() };
-            let page = self.0.catalogue.list(&filter, cursor).map_err(internal)?;
-            for row in &page.recordings {
-                checked += 1;
-                self.verify_row(row, &mut findings);
-            }
-            match page.next {
-                Some(next) => cursor = Some(next),
-                None => break,
-            }
-        }
-        self.verify_journal_files(&mut findings);
-        for problem in self.0.catalogue.check().map_err(internal)? {
-            findings.push(json!({"recording": null, "where": "catalogue", "kind": "damaged", "text": problem}));
-        }
-        Ok(json!({"checked": checked, "findings": findings}))
+        Ok(check.json())
     }
 
     fn jobs(&self) -> Answer {
@@ -319,15 +225,22 @@ impl Api for Control {
 
     fn retry_job(&self, id: &str) -> Answer {
         let id: JobId = id.parse().map_err(|_| {
-            ApiError::new(ErrorKind::BadRequest, "a job's id looks like archive:<recording id>; `callvaultctl jobs list` shows them")
+            ApiError::new(
+                ErrorKind::BadRequest,
+                "a job's id looks like archive:<recording id>; `callvaultctl jobs list` shows them",
+            )
         })?;
         match self.0.queue.retry(&id, unix_ms()) {
             Ok(()) => {
                 self.0.work.ring();
                 Ok(json!({"id": id.as_str(), "state": "ready"}))
             }
-            Err(error @ QueueError::Unknown { .. }) => Err(ApiError::new(ErrorKind::NotFound, format!("failed to {error}"))),
-            Err(error @ QueueError::WrongState { .. }) => Err(ApiError::new(ErrorKind::Conflict, format!("failed to {error}"))),
+            Err(error @ QueueError::Unknown { .. }) => {
+                Err(ApiError::new(ErrorKind::NotFound, format!("failed to {error}")))
+            }
+            Err(error @ QueueError::WrongState { .. }) => {
+                Err(ApiError::new(ErrorKind::Conflict, format!("failed to {error}")))
+            }
             Err(error) => Err(internal(error)),
         }
     }
@@ -365,6 +278,22 @@ impl Api for Control {
     }
 }
 
+/// The answer to a request for audio that cannot be given.
+fn audio_error(id: Uuid, error: SoundError) -> ApiError {
+    let kind = match &error {
+        SoundError::Render(error @ RenderError::Failed { .. }) if error.is_permanent() => ErrorKind::Unprocessable,
+        SoundError::NoKey | SoundError::Key(_) => ErrorKind::Unprocessable,
+        SoundError::NotReadYet | SoundError::Stopping => ErrorKind::Unavailable,
+        SoundError::Store(error) if error.is_away() => ErrorKind::Unavailable,
+        SoundError::Deleted => ErrorKind::Gone,
+        _ => ErrorKind::Internal,
+    };
+    if kind == ErrorKind::Internal {
+        tracing::error!(recording = %id, "failed to {error}");
+    }
+    ApiError::new(kind, format!("failed to {error}"))
+}
+
 fn job_json(job: &Job) -> Value {
     let (state, next) = match &job.state {
         State::Ready { at_unix_ms } => ("ready", Some(*at_unix_ms)),
@@ -372,9 +301,8 @@ fn job_json(job: &Job) -> Value {
         State::Parked { .. } => ("parked", None),
         State::Done { .. } => ("done", None),
     };
-    let time = |ms: u64| {
-        i64::try_from(ms).ok().and_then(|ms| Timestamp::from_millisecond(ms).ok()).map(|t| format!("{t:.3}"))
-    };
+    let time =
+        |ms: u64| i64::try_from(ms).ok().and_then(|ms| Timestamp::from_millisecond(ms).ok()).map(|t| format!("{t:.3}"));
     json!({
         "id": job.id.as_str(), "kind": job.kind.as_str(), "recording": job.recording, "state": state,
         "attempts": job.attempts, "next_at": next.and_then(time), "last_error": job.last_error,

@@ -3,9 +3,9 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::SyncSender;
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use callvault_catalogue::Catalogue;
@@ -14,12 +14,15 @@ use callvault_queue::Queue;
 use callvault_seal::{Keyring, PublicKey};
 use tokio::sync::{mpsc, watch};
 
-use crate::journals::Journals;
+use crate::ingest::unix_ms;
+use crate::journals::{LaneView, Shared};
 use crate::recorder::{RecorderState, Request};
+use crate::sound::SoundError;
 use crate::store::Store;
 
 /// The parts.
 pub(crate) struct Appliance {
+    /// The configuration that it was started with.
     pub(crate) config: Config,
     pub(crate) keyring: Keyring,
     pub(crate) current_key: PathBuf,
@@ -28,7 +31,7 @@ pub(crate) struct Appliance {
     pub(crate) catalogue: Catalogue,
     pub(crate) queue: Queue,
     pub(crate) store: Store,
-    pub(crate) journals: Mutex<Journals>,
+    pub(crate) journals: Shared,
     pub(crate) render_program: PathBuf,
     pub(crate) recorder: watch::Receiver<RecorderState>,
     pub(crate) requests: mpsc::Sender<Request>,
@@ -36,6 +39,10 @@ pub(crate) struct Appliance {
     pub(crate) wake_ingest: SyncSender<()>,
     /// Wakes the job workers.
     pub(crate) work: Bell,
+    /// Wakes everybody who sleeps between two looks, when the daemon stops.
+    pub(crate) stop_bell: Bell,
+    /// Rung when the configuration may have changed.
+    pub(crate) reload: Bell,
     /// What the parts have to say about themselves.
     pub(crate) notes: Notes,
     pub(crate) draining: AtomicBool,
@@ -44,9 +51,44 @@ pub(crate) struct Appliance {
 }
 
 impl Appliance {
-    /// The journal's index.
-    pub(crate) fn journals(&self) -> MutexGuard<'_, Journals> {
-        self.journals.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Whether a recording's lanes can be read now as a whole.
+    ///
+    /// # Errors
+    /// [`SoundError::NotReadYet`] while the journal is still being read after a start, since what is in the index may be a part;
+    /// [`SoundError::NotThere`] when the journal has nothing of it.
+    pub(crate) fn check_read(&self, views: &[LaneView]) -> Result<(), SoundError> {
+        let is_ready = self.journals.lock().is_ready();
+        match views.is_empty() {
+            true if is_ready => Err(SoundError::NotThere),
+            false if views.iter().all(LaneView::is_whole) => Ok(()),
+            _ => Err(SoundError::NotReadYet),
+        }
+    }
+
+    /// Tells everybody to stop.
+    pub(crate) fn stop(&self) {
+        self.stopping.store(true, Ordering::Relaxed);
+        let _ = self.wake_ingest.try_send(());
+        for bell in [&self.work, &self.stop_bell, &self.reload] {
+            bell.ring();
+        }
+    }
+
+    /// Opens the queue again when it refuses changes. What it lost by that is still owed, or found again from the catalogue.
+    pub(crate) fn mend_queue(&self) {
+        if self.queue.broken().is_none() {
+            return;
+        }
+        match self.queue.reopen(unix_ms()) {
+            Ok(report) => {
+                self.notes.clear("queue");
+                if report.missing || !report.damaged.is_empty() {
+                    tracing::error!(?report, "the queue was damaged; what it held is found again from the catalogue");
+                }
+                self.work.ring();
+            }
+            Err(error) => self.notes.set("queue", format!("failed to {error}")),
+        }
     }
 }
 
@@ -60,28 +102,28 @@ pub(crate) struct Metrics {
     pub(crate) ingest_rounds: AtomicU64,
 }
 
-/// Something that threads wait for, with a memory of one ring.
+/// Something that threads wait for, with a memory of its rings. Its clones are the same bell.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Bell(Arc<Rings>);
+
 #[derive(Debug, Default)]
-pub(crate) struct Bell {
-    rung: Mutex<u64>,
+struct Rings {
+    count: Mutex<u64>,
     changed: Condvar,
 }
 
 impl Bell {
     /// Wakes everybody who waits, and whoever waits next without having heard it.
     pub(crate) fn ring(&self) {
-        *self.rung.lock().unwrap_or_else(PoisonError::into_inner) += 1;
-        self.changed.notify_all();
+        *self.0.count.lock().unwrap_or_else(PoisonError::into_inner) += 1;
+        self.0.changed.notify_all();
     }
 
     /// Waits for a ring after `heard`, or for the time to pass; returns the count of rings.
     pub(crate) fn wait(&self, heard: u64, most: Duration) -> u64 {
-        let rung = self.rung.lock().unwrap_or_else(PoisonError::into_inner);
-        let (rung, _) = self
-            .changed
-            .wait_timeout_while(rung, most, |rung| *rung <= heard)
-            .unwrap_or_else(PoisonError::into_inner);
-        *rung
+        let count = self.0.count.lock().unwrap_or_else(PoisonError::into_inner);
+        let waited = self.0.changed.wait_timeout_while(count, most, |count| *count <= heard);
+        *waited.unwrap_or_else(PoisonError::into_inner).0
     }
 }
 

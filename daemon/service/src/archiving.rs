@@ -8,14 +8,16 @@
 //! 6. the journal lets the recording go.
 //!
 //! Each step can be done again after a crash: the file has the recording's name and replaces itself, the catalogue knows whether
-//! it was told. Until 5 is durable the journal keeps everything.
+//! it was told. Until 5 is durable the journal keeps everything. A recording that is deleted meanwhile is found gone at 1 or at 5,
+//! and what was made of it by then is removed.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::fs::File;
 use std::io::BufWriter;
 use std::path::Path;
 use std::sync::atomic::Ordering;
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use callvault_archive::{
     ArchiveCodec, ArchiveFacts, ArchiveTrack, Header, Keys, Summary, Writer, key_context, relative_path, verify,
@@ -29,11 +31,18 @@ use jiff::Timestamp;
 use uuid::Uuid;
 
 use crate::appliance::Appliance;
+use crate::row::has_audio;
 use crate::sound::{OpenLane, Reading, SoundError, codec_spec, open_lanes};
-use crate::store::StoreError;
+use crate::store::{StoreError, is_away};
 
 /// Name of the one store, as recordings show it.
 pub(crate) const STORE_NAME: &str = "default";
+
+/// A store that is away is asked again after this long.
+pub(crate) const AWAY_MS: u64 = 10_000;
+
+/// While the journal is still being read, a job looks again after this long.
+const READING_MS: u64 = 500;
 
 /// How much later than its position the audio of our own Opus packets is, in ticks: what libopus says for speech at every rate
 /// (6.5 ms). What the render process reports must agree, or the archive is not finished.
@@ -50,8 +59,6 @@ pub(crate) enum ArchivingError {
     Archive(#[from] callvault_archive::ArchiveError),
     #[error("{0}")]
     Catalogue(#[from] CatalogueError),
-    #[error("find the recording in the journal: it is not there")]
-    NotInJournal,
     #[error("verify the archive just written: {0}")]
     Unsound(String),
     #[error("encode the archive: the render process reported an encoder that was not expected")]
@@ -67,40 +74,60 @@ impl From<RenderError> for ArchivingError {
 impl ArchivingError {
     /// What the queue should make of it.
     pub(crate) fn failure(&self) -> Failure {
+        let wait = Failure::NotYet { wait_ms: AWAY_MS };
         match self {
-            Self::Store(StoreError::NotThere { .. } | StoreError::Another { .. }) => Failure::NotYet { wait_ms: 10_000 },
+            Self::Store(e) | Self::Sound(SoundError::Store(e)) if e.is_away() => wait,
+            Self::Archive(callvault_archive::ArchiveError::Io { source, .. }) if is_away(source) => wait,
+            Self::Sound(SoundError::NotReadYet) => Failure::NotYet { wait_ms: READING_MS },
+            Self::Sound(SoundError::Stopping) => Failure::NotYet { wait_ms: 0 },
             Self::Sound(SoundError::Render(e)) if e.is_permanent() => Failure::Permanent,
-            Self::Sound(SoundError::NoKey | SoundError::Key(_)) | Self::NotInJournal => Failure::Permanent,
+            Self::Sound(SoundError::NoKey | SoundError::Key(_) | SoundError::NotThere) => Failure::Permanent,
             _ => Failure::Transient,
         }
     }
 }
 
 /// Does the job. `renderer` is the worker's own, kept warm between jobs.
-pub(crate) fn archive(
-    appliance: &Appliance,
-    renderer: &mut Option<Renderer>,
-    id: Uuid,
-) -> Result<(), ArchivingError> {
+pub(crate) fn archive(appliance: &Appliance, renderer: &mut Option<Renderer>, id: Uuid) -> Result<(), ArchivingError> {
     let row = appliance.catalogue.get(id)?;
+    if row.as_ref().is_some_and(|row| !has_audio(row)) {
+        appliance.journals.lock().release(id);
+        return Ok(());
+    }
+    // Before anything is noted: a recording whose store is away waits, it has not failed.
+    appliance.store.check()?;
     match (appliance.catalogue.set_archiving(id)?, row) {
         (Archiving::Started, Some(row)) => {
             let result = make(appliance, renderer, id, &row);
-            if let Err(error) = &result {
-                appliance.catalogue.archive_failed(id, &error.to_string())?;
+            if let Err(error) = &result
+                && !matches!(error.failure(), Failure::NotYet { .. })
+                && let Err(also) = appliance.catalogue.archive_failed(id, &error.to_string())
+            {
+                tracing::error!(recording = %id, "failed to {also}");
             }
-            result
+            return result;
         }
-        (Archiving::AlreadyArchived, _) => {
-            appliance.journals().release(id);
-            Ok(())
-        }
-        _ => {
-            appliance.journals().release(id);
-            Ok(())
-        }
+        (Archiving::AlreadyArchived, _) => {}
+        // It came between the two looks at the catalogue.
+        (Archiving::Started, None) => return Err(SoundError::NotReadYet.into()),
+        (Archiving::Gone, _) => remove_leavings(appliance, id)?,
     }
+    appliance.journals.lock().release(id);
+    Ok(())
 }
+
+/// Removes what attempts at archiving a recording that is deleted now may have left. Its row is gone, and with it the day that is
+/// in the name, but an id of version 7 holds the time as well, within the seconds between an INVITE and its answer.
+fn remove_leavings(appliance: &Appliance, id: Uuid) -> Result<(), StoreError> {
+    let Some((seconds, _)) = id.get_timestamp().map(|t| t.to_unix()) else { return Ok(()) };
+    let seconds = i64::try_from(seconds).unwrap_or(0);
+    let around = [0, -EARLIER_S, EARLIER_S].map(|by| seconds.saturating_add(by).saturating_mul(1_000_000_000));
+    let names: BTreeSet<String> = around.iter().map(|at_ns| relative_path(&id, *at_ns)).collect();
+    names.iter().try_for_each(|name| appliance.store.remove(Path::new(name)))
+}
+
+/// How far the time in an id and the start of its recording may be apart, in seconds.
+const EARLIER_S: i64 = 600;
 
 fn make(
     appliance: &Appliance,
@@ -108,14 +135,10 @@ fn make(
     id: Uuid,
     row: &Recording,
 ) -> Result<(), ArchivingError> {
-    let (views, folder) = {
-        let journals = appliance.journals();
-        (journals.lanes_of(id), journals.folder().to_owned())
-    };
-    if views.is_empty() {
-        return Err(ArchivingError::NotInJournal);
-    }
-    let lanes = open_lanes(views, &appliance.keyring)?;
+    let pinned = appliance.journals.pin(id);
+    appliance.check_read(&pinned)?;
+    let folder = pinned.folder.clone();
+    let lanes = open_lanes(&pinned, &appliance.keyring)?;
     let reading = Reading::of_journal(&folder, &lanes)?;
     let started_ns = i64::try_from(row.started_at.as_nanosecond()).unwrap_or(0);
     let name = relative_path(&id, started_ns);
@@ -150,7 +173,8 @@ fn make(
         }
         Err(error) => return Err(error.into()),
     }
-    appliance.journals().release(id);
+    drop(pinned);
+    appliance.journals.lock().release(id);
     Ok(())
 }
 
@@ -246,7 +270,11 @@ impl Plan {
         lanes: &[OpenLane],
         writer: &mut Writer<BufWriter<File>>,
     ) -> Result<(), ArchivingError> {
-        let packets = reading.packets(folder, lanes, 0..u64::MAX);
+        let packets = reading.packets(folder, lanes, 0..u64::MAX).map(|packet| match packet {
+            // A call of hours must not hold up a stop: the job is done again by the next daemon.
+            _ if appliance.stopping.load(Ordering::Relaxed) => Err(SoundError::Stopping),
+            packet => packet,
+        });
         if self.job.tracks.is_empty() {
             for packet in packets {
                 self.keep(&packet?, writer)?;
@@ -268,7 +296,7 @@ impl Plan {
         });
         let back: Vec<u8> =
             (0..=u8::MAX).zip(&self.encoded).filter(|(_, place)| place.is_some()).map(|(track, _)| track).collect();
-        let stats = with_renderer(appliance, renderer, |renderer| {
+        let stats = with_renderer(appliance, appliance.config.render.timeout, renderer, |renderer| {
             renderer.run(&self.job, to_encode, |output| {
                 if let FromRender::OpusPacket { track, position, payload } = output {
                     while let Some(before) = { lock().pop_front_if(|p| p.position <= position) } {
@@ -286,9 +314,10 @@ impl Plan {
         }
         for (track, stats) in back.iter().zip(&stats.tracks) {
             let listed = self.tracks[usize::from(*track)].codecs.first();
-            let agrees = stats.output.as_ref().is_none_or(|o| {
-                listed.is_some_and(|l| l.pre_skip == o.pre_skip && l.clock_rate == o.clock_rate)
-            });
+            let agrees = stats
+                .output
+                .as_ref()
+                .is_none_or(|o| listed.is_some_and(|l| l.pre_skip == o.pre_skip && l.clock_rate == o.clock_rate));
             if !agrees {
                 return Err(ArchivingError::Encoder);
             }
@@ -311,23 +340,20 @@ impl Plan {
     }
 }
 
-/// Runs something with a render process: the warm one, or a new one.
+/// Runs something with a render process: the warm one, or a new one whose jobs may each take `job_max`.
 pub(crate) fn with_renderer<T, E: From<RenderError>>(
     appliance: &Appliance,
+    job_max: Duration,
     renderer: &mut Option<Renderer>,
     run: impl FnOnce(&mut Renderer) -> Result<T, E>,
 ) -> Result<T, E> {
     let mut ready = match renderer.take().filter(Renderer::is_ready) {
         Some(ready) => ready,
-        None => Renderer::spawn(&appliance.render_program, limits(appliance))?,
+        None => Renderer::spawn(&appliance.render_program, Limits { job_max, ..Limits::default() })?,
     };
     let result = run(&mut ready);
     if ready.is_ready() {
         *renderer = Some(ready);
     }
     result
-}
-
-fn limits(appliance: &Appliance) -> Limits {
-    Limits { job_max: appliance.config.render.timeout, ..Limits::default() }
 }

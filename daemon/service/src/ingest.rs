@@ -5,29 +5,30 @@
 //! 1. read the lane's facts and count its packets;
 //! 2. one catalogue transaction: the recording, its lanes, the jobs that it owes;
 //! 3. put the owed jobs into the queue, which is durable when it returns;
-//! 4. take them off the list of what is owed.
+//! 4. take them off the list of what is owed;
+//! 5. remove the journal files that nothing needs any more, sync their folder, and only then forget their lanes.
 //!
 //! A crash between any two of these is repaired by doing them again: a lane is ingested once because the catalogue says so, a job
 //! is queued once because its name is the recording's. Nothing tells the ingest where to go on; it reads the journal again.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
 use callvault_catalogue::{
-    Archive, ArchiveState, Direction, Flaw, IngestOutcome, Lane, NewRecording, OwedJob, Recording, Track, Traffic,
-    Verdict,
+    ArchiveState, CatalogueError, Flaw, IngestOutcome, Lane, NewRecording, OwedJob, Recording, Verdict,
 };
-use callvault_journal::facts::SessionEvent;
-use callvault_policy::{Summary, summarise};
-use callvault_queue::{JobKind, NewJob};
+use callvault_policy::summarise;
+use callvault_queue::{JobId, JobKind, NewJob, QueueError, StateName};
 use jiff::Timestamp;
 use uuid::Uuid;
 
 use crate::appliance::Appliance;
+use crate::follow::Follower;
 use crate::journals::{LaneName, LaneView};
+use crate::row::{self, KEY_LOST, UNNAMED, nameless};
 use crate::sound::{Reading, SoundError, open_lanes};
 
 /// How often the journal is looked at without being told to.
@@ -36,90 +37,131 @@ const LOOK: Duration = Duration::from_secs(2);
 /// After this long a lane that could not be ingested is tried again.
 const AGAIN: Duration = Duration::from_secs(30);
 
+/// How often the queue is compared with the catalogue and its files are looked at.
+const TIDY: Duration = Duration::from_secs(600);
+
+/// How long the last round may take when the daemon stops: what it leaves is ingested by the next one.
+const LAST_ROUND: Duration = Duration::from_secs(3);
+
 /// Owed jobs moved to the queue at once.
 const OWED_AT_ONCE: u32 = 500;
 
 /// The ingest's own state: which lanes wait. Everything else is in journal and catalogue.
 pub(crate) struct Ingest<'a> {
     appliance: &'a Appliance,
+    follower: Follower,
     /// Lanes that are not in the catalogue yet.
     waiting: BTreeSet<LaneName>,
     /// Those of them that failed, and when to try again.
     failed: BTreeMap<LaneName, Instant>,
     /// Generations whose ingested lanes were looked up.
     known: BTreeSet<Uuid>,
+    /// Files were removed of these, below that file, and the catalogue has not been told yet.
+    removed: BTreeMap<Uuid, u32>,
+    tidied: Option<Instant>,
+    /// When to leave off, once the daemon stops.
+    until: Option<Instant>,
 }
 
 impl<'a> Ingest<'a> {
     pub(crate) fn new(appliance: &'a Appliance) -> Self {
-        Self { appliance, waiting: BTreeSet::new(), failed: BTreeMap::new(), known: BTreeSet::new() }
+        Self {
+            appliance,
+            follower: Follower::new(&appliance.config.journal_path()),
+            waiting: BTreeSet::new(),
+            failed: BTreeMap::new(),
+            known: BTreeSet::new(),
+            removed: BTreeMap::new(),
+            tidied: None,
+            until: None,
+        }
     }
 
-    /// Works until the appliance stops.
-    pub(crate) fn run(mut self, wake: &Receiver<()>) {
+    /// Works until the appliance stops. A bug must not end it unnoticed.
+    pub(crate) fn run(self, wake: &Receiver<()>) {
+        let appliance = self.appliance;
+        if catch_unwind(AssertUnwindSafe(|| self.follow(wake))).is_err() {
+            let text = "the ingest was ended by an internal error, see the log; calls are recorded, but restart callvaultd when there are few";
+            appliance.notes.set("ingest", text.to_owned());
+        }
+    }
+
+    fn follow(mut self, wake: &Receiver<()>) {
         loop {
             self.round();
+            if self.appliance.stopping.load(Ordering::Relaxed) {
+                // Once more: the recorder's last words are in the journal now.
+                self.until = Some(Instant::now() + LAST_ROUND);
+                return self.round();
+            }
             match wake.recv_timeout(LOOK) {
                 Ok(()) | Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return,
             }
-            if self.appliance.stopping.load(Ordering::Relaxed) {
-                // Once more: the recorder's last words are in the journal now.
-                return self.round();
-            }
         }
     }
 
-    /// One look at the journal and at what is owed.
+    /// One look at the journal and at what is owed: the steps in their order, each of which can be called alone.
     pub(crate) fn round(&mut self) {
-        match self.look() {
-            Ok(()) => self.appliance.notes.clear("ingest"),
-            Err(error) => self.appliance.notes.set("ingest", format!("failed to follow the journal: {error}")),
+        self.look();
+        self.take_in();
+        if self.tidied.is_none_or(|at| at.elapsed() >= TIDY) {
+            self.tidied = Some(Instant::now());
+            self.tidy();
         }
-        let waiting: Vec<LaneName> = self.waiting.iter().copied().collect();
-        for name in waiting {
-            if self.failed.get(&name).is_some_and(|again| *again > Instant::now()) {
-                continue;
-            }
-            self.lane(name);
-        }
-        if let Err(error) = self.settle() {
-            self.appliance.notes.set("queue", error);
-        }
-        let released = self.appliance.journals().remove_unneeded();
-        if let Err(error) = released {
-            self.appliance.notes.set("ingest", format!("failed to remove a journal file that is not needed: {error}"));
-        }
+        self.settle();
+        self.remove_files();
         self.appliance.metrics.ingest_rounds.fetch_add(1, Ordering::Relaxed);
     }
 
-    fn look(&mut self) -> Result<(), Box<dyn std::error::Error>> {
-        let live = self.appliance.recorder.borrow().generation;
-        let touched = self.appliance.journals().refresh(live)?;
-        for name in touched {
-            if self.known.insert(name.generation) {
-                self.recall(name.generation)?;
+    fn leaves_off(&self) -> bool {
+        let stopping = self.appliance.stopping.load(Ordering::Relaxed);
+        stopping && self.until.is_none_or(|until| Instant::now() >= until)
+    }
+
+    /// Reads what is new in the journal.
+    pub(crate) fn look(&mut self) {
+        let appliance = self.appliance;
+        let until = self.until;
+        let gives_up = || {
+            let stopping = appliance.stopping.load(Ordering::Relaxed);
+            stopping && until.is_none_or(|until| Instant::now() >= until)
+        };
+        let live = || appliance.recorder.borrow().generation;
+        let look = self.follower.look(&appliance.journals, live, gives_up);
+        match look.failed {
+            None => appliance.notes.clear("ingest"),
+            Some(error) => appliance.notes.set("ingest", format!("failed to follow the journal: {error}")),
+        }
+        // All of them first: whatever fails from here on, none is overlooked.
+        self.waiting.extend(look.touched);
+        let generations: BTreeSet<Uuid> = self.waiting.iter().map(|name| name.generation).collect();
+        for generation in generations {
+            if self.known.contains(&generation) {
+                continue;
             }
-            let state = self.appliance.journals().state(name);
-            if state.is_some_and(|s| !s.ingested) {
-                self.waiting.insert(name);
+            match self.recall(generation) {
+                Ok(()) => _ = self.known.insert(generation),
+                Err(error) => appliance.notes.set("catalogue", format!("failed to {error}")),
             }
         }
-        Ok(())
     }
 
     /// Lanes of a generation that an earlier daemon ingested: they are not ingested again, and those that are archived are let go.
-    fn recall(&mut self, generation: Uuid) -> Result<(), Box<dyn std::error::Error>> {
+    fn recall(&mut self, generation: Uuid) -> Result<(), CatalogueError> {
         for lane in self.appliance.catalogue.ingested_lanes(generation)? {
             let name = LaneName { generation, lane };
-            let recording = self.appliance.journals().state(name).and_then(|s| s.recording);
-            let done = match recording.map(|id| self.appliance.catalogue.get(id)).transpose()? {
-                Some(Some(row)) => row.archive.state == ArchiveState::Archived || row.verdict == Verdict::Discarded,
-                Some(None) => true, // deleted
-                None => false,
+            let Some(state) = self.appliance.journals.lock().state(name) else { continue };
+            let id = state.recording.unwrap_or_else(|| row::unnamed_id(generation, lane));
+            let is_done = match self.appliance.catalogue.get(id) {
+                Ok(Some(row)) => row.archive.state == ArchiveState::Archived || !row::has_audio(&row),
+                Ok(None) => true, // deleted
+                // The row is damaged; the journal is what it can be rebuilt from.
+                Err(CatalogueError::Damaged { .. }) => false,
+                Err(error) => return Err(error),
             };
-            let mut journals = self.appliance.journals();
-            if done {
+            let mut journals = self.appliance.journals.lock();
+            if is_done {
                 journals.release_lane(name);
             } else {
                 journals.set_ingested(name);
@@ -128,95 +170,227 @@ impl<'a> Ingest<'a> {
         Ok(())
     }
 
+    /// Enters the lanes that are complete.
+    pub(crate) fn take_in(&mut self) {
+        let waiting: Vec<LaneName> = self.waiting.iter().copied().collect();
+        for name in waiting {
+            if self.leaves_off() {
+                return;
+            }
+            // Until it is known what was ingested before, nothing of a generation is.
+            if !self.known.contains(&name.generation)
+                || self.failed.get(&name).is_some_and(|again| *again > Instant::now())
+            {
+                continue;
+            }
+            self.lane(name);
+        }
+        if self.failed.is_empty() {
+            self.appliance.notes.clear("recordings");
+        }
+    }
+
     fn lane(&mut self, name: LaneName) {
-        let state = self.appliance.journals().state(name);
-        let Some(state) = state else {
+        let state = self.appliance.journals.lock().state(name);
+        let Some(state) = state.filter(|s| !s.ingested) else {
             self.waiting.remove(&name);
+            self.failed.remove(&name);
             return;
         };
         if !(state.ended || state.over) {
             return;
         }
-        let Some(view) = self.appliance.journals().view(name) else { return };
+        let Some(view) = self.appliance.journals.lock().view(name) else { return };
         match self.ingest(&view) {
-            Ok(()) => {
+            Ok(is_needed) => {
                 self.waiting.remove(&name);
                 self.failed.remove(&name);
-                self.appliance.journals().set_ingested(name);
-                if view.discarded() {
-                    self.appliance.journals().release_lane(name);
-                }
-                if self.failed.is_empty() {
-                    self.appliance.notes.clear("recordings");
+                let mut journals = self.appliance.journals.lock();
+                if is_needed {
+                    journals.set_ingested(name);
+                } else {
+                    journals.release_lane(name);
                 }
             }
             Err(error) => {
                 self.failed.insert(name, Instant::now() + AGAIN);
                 let recording = view.entry.recording.unwrap_or_default();
-                self.appliance.notes.set("recordings", format!("failed to take recording {recording} from the journal: {error}"));
+                let text = format!("failed to take recording {recording} from the journal: {error}");
+                self.appliance.notes.set("recordings", text);
             }
         }
     }
 
-    fn ingest(&self, view: &LaneView) -> Result<(), IngestError> {
-        let Some(id) = view.entry.recording else {
-            // Every frame that names it is damaged: `recordings verify` names the damage, there is nothing to enter.
-            return Ok(());
-        };
-        let (recording, owed) = if view.discarded() {
-            (nameless(id, Verdict::Discarded, "discarded", "the recording was discarded by a rule"), Vec::new())
+    /// Enters one lane; tells whether the journal is needed for it any further.
+    fn ingest(&self, view: &LaneView) -> Result<bool, IngestError> {
+        let LaneName { generation, lane } = view.name;
+        let id = view.entry.recording.unwrap_or_else(|| row::unnamed_id(generation, lane));
+        let recording = if view.discarded() {
+            nameless(id, Verdict::Discarded, "discarded", "the recording was discarded by a rule")
+        } else if view.entry.recording.is_none() {
+            let text = "every frame of the journal that says what this was is damaged; nothing of it can be read";
+            nameless(id, Verdict::Failed, UNNAMED, text)
         } else if view.entry.keys.is_empty() {
-            let text = "the recorder was lost before the recording's key was written; what it had captured cannot be read";
-            (nameless(id, Verdict::Failed, "key-lost", text), Vec::new())
+            let text =
+                "the recorder was lost before the recording's key was written; what it had captured cannot be read";
+            nameless(id, Verdict::Failed, KEY_LOST, text)
         } else {
-            (self.read(id, view)?, vec![OwedJob::new(JobKind::ARCHIVE.as_str(), id)])
+            self.read(id, view)?
         };
         let files = view.entry.files().unwrap_or(0..=0);
         let lane = Lane {
-            generation: view.name.generation,
-            lane: view.name.lane,
+            generation,
+            lane,
             recording: id,
             segment: view.entry.segment.into(),
             first_file: *files.start(),
             last_file: *files.end(),
         };
+        let is_needed = row::has_audio(&recording);
+        let owed = if is_needed { vec![OwedJob::new(JobKind::ARCHIVE.as_str(), id)] } else { Vec::new() };
         let verdict = recording.verdict;
         let new = NewRecording { recording, lanes: vec![lane], owed };
-        if self.appliance.catalogue.ingest(&new, Timestamp::now())? == IngestOutcome::Inserted {
-            self.appliance.metrics.ingested.fetch_add(1, Ordering::Relaxed);
-            tracing::info!(recording = %id, %verdict, "recording {id}: {verdict}");
+        match self.appliance.catalogue.ingest(&new, Timestamp::now())? {
+            IngestOutcome::Inserted => {
+                self.appliance.metrics.ingested.fetch_add(1, Ordering::Relaxed);
+                tracing::info!(recording = %id, %verdict, "recording {id}: {verdict}");
+                Ok(is_needed)
+            }
+            IngestOutcome::AlreadyThere => Ok(is_needed),
+            IngestOutcome::Deleted => Ok(false),
+        }
+    }
+
+    fn read(&self, id: Uuid, view: &LaneView) -> Result<Recording, SoundError> {
+        let lanes = open_lanes(std::slice::from_ref(view), &self.appliance.keyring)?;
+        let reading = Reading::of_journal(&self.appliance.config.journal_path(), &lanes)?;
+        let summary = summarise(&reading.events, &reading.damage);
+        let mut recording = row::recording(id, summary, &reading.events);
+        if reading.unplaced > 0 {
+            if recording.verdict == Verdict::Ok {
+                recording.verdict = Verdict::Degraded;
+            }
+            let text = format!("{} packets have no place in time and are not played", reading.unplaced);
+            recording.flaws.push(Flaw { code: "packets-unplaced".to_owned(), text });
+        }
+        Ok(recording)
+    }
+
+    /// Moves what is owed into the queue.
+    pub(crate) fn settle(&self) {
+        match self.try_settle() {
+            Ok(()) => self.appliance.notes.clear("outbox"),
+            Err(error) => {
+                self.appliance.notes.set("outbox", format!("failed to queue what is owed: {error}"));
+                self.appliance.mend_queue();
+            }
+        }
+    }
+
+    fn try_settle(&self) -> Result<(), String> {
+        while !self.leaves_off() {
+            let owed = self.appliance.catalogue.owed(OWED_AT_ONCE).map_err(|e| e.to_string())?;
+            if owed.is_empty() {
+                return Ok(());
+            }
+            let mut jobs = Vec::new();
+            for one in &owed {
+                let kind = JobKind::new(&one.kind).map_err(|e| e.to_string())?;
+                jobs.push(NewJob { payload: one.payload.clone(), ..NewJob::new(kind, one.recording) });
+            }
+            // When the queue is full the rest stays owed: that is what the list of the owed is for.
+            self.appliance.queue.enqueue(unix_ms(), &jobs).map_err(|e| e.to_string())?;
+            let ids: Vec<String> = owed.iter().map(OwedJob::id).collect();
+            self.appliance.catalogue.settled(&ids).map_err(|e| e.to_string())?;
+            self.appliance.work.ring();
         }
         Ok(())
     }
 
-    fn read(&self, id: Uuid, view: &LaneView) -> Result<Recording, SoundError> {
-        let folder = self.appliance.journals().folder().to_owned();
-        let lanes = open_lanes(vec![view.clone()], &self.appliance.keyring)?;
-        let reading = Reading::of_journal(&folder, &lanes)?;
-        let summary = summarise(&reading.events, &reading.damage);
-        Ok(recording(id, summary, &reading.events))
+    /// Now and then: whatever has no archive has a job, since the queue is only ever as good as the catalogue says; and the queue's
+    /// files are rebuilt when they have grown far beyond what lives in them.
+    pub(crate) fn tidy(&self) {
+        if let Err(error) = self.owe_archives() {
+            self.appliance.notes.set("catalogue", format!("failed to {error}"));
+        } else {
+            self.appliance.notes.clear("catalogue");
+        }
+        let queue = &self.appliance.queue;
+        match queue.stats() {
+            Ok(stats) if stats.compaction_worthwhile() => match queue.compact() {
+                Ok(now) => tracing::info!(before = stats.file_bytes, after = now.file_bytes, "the queue was compacted"),
+                Err(error) => tracing::error!("failed to compact the queue: {error}"),
+            },
+            Ok(_) => {}
+            Err(_) => self.appliance.mend_queue(),
+        }
     }
 
-    /// Moves what is owed into the queue.
-    fn settle(&self) -> Result<(), String> {
-        let text = |what: &str, error: &dyn std::fmt::Display| format!("{what}: {error}");
-        loop {
-            let owed = self.appliance.catalogue.owed(OWED_AT_ONCE).map_err(|e| text("failed", &e))?;
-            if owed.is_empty() {
-                return Ok(());
+    fn owe_archives(&self) -> Result<(), CatalogueError> {
+        let mut missing = Vec::new();
+        for id in self.appliance.catalogue.unarchived()? {
+            let job = NewJob::new(JobKind::ARCHIVE, id);
+            if let Some(known) = self.appliance.queue.get(&job.id()) {
+                if known.state.name() == StateName::Done {
+                    self.drive_again(id, &known.id);
+                }
+                continue;
             }
-            let jobs: Vec<NewJob> = owed
-                .iter()
-                .filter_map(|o| {
-                    let kind = JobKind::new(&o.kind).ok()?;
-                    Some(NewJob { payload: o.payload.clone(), ..NewJob::new(kind, o.recording) })
-                })
-                .collect();
-            self.appliance.queue.enqueue(unix_ms(), &jobs).map_err(|e| text("failed to queue what is owed", &e))?;
-            let ids: Vec<String> = owed.iter().map(OwedJob::id).collect();
-            self.appliance.catalogue.settled(&ids).map_err(|e| text("failed", &e))?;
-            self.appliance.work.ring();
+            match self.appliance.catalogue.get(id) {
+                Ok(Some(row)) if row::has_audio(&row) => missing.push(job),
+                Ok(_) | Err(CatalogueError::Damaged { .. }) => {}
+                Err(error) => return Err(error),
+            }
         }
+        for jobs in missing.chunks(OWED_AT_ONCE as usize) {
+            match self.appliance.queue.enqueue(unix_ms(), jobs) {
+                Ok(_) => self.appliance.work.ring(),
+                // There is enough to do; the rest is found again.
+                Err(QueueError::Full(_)) => break,
+                Err(error) => {
+                    self.appliance.notes.set("queue", format!("failed to {error}"));
+                    self.appliance.mend_queue();
+                    break;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// A job that is done while there is no archive has not done its work, unless it did so between two looks.
+    fn drive_again(&self, id: Uuid, job: &JobId) {
+        let row = self.appliance.catalogue.get(id);
+        let lacks_archive =
+            row.is_ok_and(|row| row.is_some_and(|row| row.archive.place().is_none() && row::has_audio(&row)));
+        if lacks_archive {
+            tracing::error!(recording = %id, "recording {id} has no archive though its job is done; it is made again");
+            if let Err(error) = self.appliance.queue.retry(job, unix_ms()) {
+                self.appliance.notes.set("queue", format!("failed to {error}"));
+            }
+        }
+    }
+
+    /// Removes the journal files that nothing needs, and lets the catalogue forget their lanes.
+    pub(crate) fn remove_files(&mut self) {
+        let (removed, error) = self.appliance.journals.remove_unneeded();
+        match error {
+            None => self.appliance.notes.clear("journal-files"),
+            Some(error) => {
+                let text = format!("failed to remove a journal file that is not needed: {error}");
+                self.appliance.notes.set("journal-files", text);
+            }
+        }
+        for one in removed {
+            tracing::debug!(generation = %one.generation, files = one.files, "journal files removed");
+            self.removed.insert(one.generation, one.below_file);
+        }
+        self.removed.retain(|generation, below| {
+            let told = self.appliance.catalogue.lanes_released(*generation, *below);
+            if let Err(error) = &told {
+                self.appliance.notes.set("catalogue", format!("failed to {error}"));
+            }
+            told.is_err()
+        });
     }
 }
 
@@ -226,88 +400,10 @@ enum IngestError {
     #[error("{0}")]
     Sound(#[from] SoundError),
     #[error("{0}")]
-    Catalogue(#[from] callvault_catalogue::CatalogueError),
+    Catalogue(#[from] CatalogueError),
 }
 
 /// The wall clock in milliseconds, as the queue wants it.
 pub(crate) fn unix_ms() -> u64 {
     u64::try_from(Timestamp::now().as_millisecond()).unwrap_or(0)
-}
-
-/// The row of a recording from its summary.
-pub(crate) fn recording(id: Uuid, summary: Summary, events: &[SessionEvent]) -> Recording {
-    Recording {
-        id,
-        verdict: summary.verdict.as_str().parse().unwrap_or(Verdict::Failed),
-        started_at: summary.started_at,
-        ended_at: summary.ended_at,
-        duration_ms: summary.duration_ms,
-        owner: summary.owner,
-        direction: match summary.direction {
-            callvault_journal::facts::Direction::Incoming => Direction::Incoming,
-            callvault_journal::facts::Direction::Outgoing => Direction::Outgoing,
-            callvault_journal::facts::Direction::Unknown => Direction::Unknown,
-        },
-        local_number: summary.local_number,
-        local_name: summary.local_name,
-        remote_number: summary.remote_number,
-        remote_name: summary.remote_name,
-        traffic: match summary.traffic {
-            callvault_policy::Traffic::Internal => Traffic::Internal,
-            callvault_policy::Traffic::External => Traffic::External,
-            callvault_policy::Traffic::Unknown => Traffic::Unknown,
-        },
-        call_id: summary.call_id,
-        tracks: summary
-            .tracks
-            .into_iter()
-            .map(|t| Track {
-                label: t.label,
-                participant: t.participant,
-                codec: t.codec,
-                packets: t.packets,
-                lost: t.lost,
-                duplicates: t.duplicates,
-                late: t.late,
-                gaps_ms: t.gaps_ms,
-                local: t.local,
-            })
-            .collect(),
-        flaws: summary.flaws.into_iter().map(|f| Flaw { code: f.code, text: f.text }).collect(),
-        archive: Archive::journal(),
-        tracking_id: summary.tracking_id,
-        facts: serde_json::to_value(events).unwrap_or_default(),
-    }
-}
-
-/// The row of a session of which nothing can be read: its id alone says when it was.
-fn nameless(id: Uuid, verdict: Verdict, code: &str, text: &str) -> Recording {
-    let (seconds, nanos) = id.get_timestamp().map_or((0, 0), |t| t.to_unix());
-    let at = Timestamp::new(i64::try_from(seconds).unwrap_or(0), i32::try_from(nanos).unwrap_or(0)).unwrap_or_default();
-    Recording {
-        id,
-        verdict,
-        started_at: at,
-        ended_at: at,
-        duration_ms: 0,
-        owner: None,
-        direction: Direction::Unknown,
-        local_number: None,
-        local_name: None,
-        remote_number: None,
-        remote_name: None,
-        traffic: Traffic::Unknown,
-        call_id: None,
-        tracks: Vec::new(),
-        flaws: vec![Flaw { code: code.to_owned(), text: text.to_owned() }],
-        archive: Archive::journal(),
-        tracking_id: None,
-        facts: serde_json::Value::Null,
-    }
-}
-
-impl From<io::Error> for IngestError {
-    fn from(error: io::Error) -> Self {
-        Self::Sound(error.into())
-    }
 }

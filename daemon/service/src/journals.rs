@@ -1,19 +1,21 @@
 //! The journal as the daemon sees it: which recordings are in it, where their frames are, which files are still needed.
 //!
-//! The recorder's files are followed as they grow. What is known of them is an index in memory, made by reading them; nothing
-//! about the journal is kept anywhere else, so after any crash the same reading gives the same index. A lane stays in the index,
-//! and the files that hold its frames on the disk, until it is released: its recording is archived and verified, discarded, or
-//! deleted.
+//! What is known is an index in memory, made by reading the files ([`crate::follow`]); nothing about the journal is kept anywhere
+//! else, so after any crash the same reading gives the same index. A lane stays in the index, and the files that hold its frames
+//! on the disk, until it is released: its recording is archived and verified, discarded, or deleted. A file is removed only
+//! when it was read to its end and no lane in the index needs it: what was not understood is not thrown away.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs::{self, File};
 use std::io;
+use std::ops::Deref;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use callvault_journal::{
-    Finding, JournalError, JournalFiles, LaneEntry, LaneEnd, LaneIndex, ReadAt, Report, Scanner, Seekable, file_name,
-    parse_file_name,
+    Finding, FindingKind, Frame, JournalFiles, LaneEnd, LaneEntry, LaneIndex, ReadAt, Report, Seekable, file_name,
 };
+use callvault_policy::Anchor;
 use uuid::Uuid;
 
 use crate::files::sync_folder;
@@ -33,16 +35,23 @@ pub(crate) struct LaneName {
 pub(crate) struct LaneView {
     pub(crate) name: LaneName,
     pub(crate) entry: LaneEntry,
-    /// Whether its generation is over, so that nothing more comes.
+    /// Whether its generation is over and was read to its end, so that nothing more comes.
     pub(crate) over: bool,
     /// Damage of the journal that concerns it.
     pub(crate) findings: Vec<Finding>,
+    /// Both clocks at one moment, as the header of its first file says.
+    pub(crate) anchor: Option<Anchor>,
 }
 
 impl LaneView {
     /// Whether the session ended in order.
     pub(crate) fn ended(&self) -> bool {
         self.entry.end.is_some()
+    }
+
+    /// Whether all of it is in the index: nothing more comes.
+    pub(crate) fn is_whole(&self) -> bool {
+        self.ended() || self.over
     }
 
     /// Whether it was discarded: there is nothing that could be read.
@@ -89,91 +98,116 @@ pub(crate) struct LaneState {
     pub(crate) ingested: bool,
 }
 
+/// What a look at the files of a generation came to.
+pub(crate) struct Looked {
+    /// The files that are there.
+    pub(crate) files: BTreeSet<u32>,
+    /// The files up to this one were read as far as they go; none: not even the first.
+    pub(crate) read_to: Option<u32>,
+    /// All files were read and nothing more will be written.
+    pub(crate) over: bool,
+    /// What is wrong with it.
+    pub(crate) report: Report,
+    /// Both clocks, from the file headers.
+    pub(crate) anchors: BTreeMap<u32, Anchor>,
+}
+
+#[derive(Default)]
 struct Generation {
-    scanner: Scanner,
     index: LaneIndex,
     /// Lanes that are in the catalogue.
     ingested: BTreeSet<u32>,
+    /// Lanes that were let go; nothing that is said of them later counts.
+    released: BTreeSet<u32>,
     files: BTreeSet<u32>,
-    /// The highest file seen, also when it is removed by now.
-    last_file: u32,
+    read_to: Option<u32>,
     over: bool,
+    report: Option<Report>,
+    anchors: BTreeMap<u32, Anchor>,
 }
 
-/// The journal's folder and what is in it.
+impl Generation {
+    /// The files that may go: read to the end, understood, needed by no lane, and not being written.
+    fn unneeded(&self) -> Vec<u32> {
+        let Some(read_to) = self.read_to else { return Vec::new() };
+        let mut kept: BTreeSet<u32> = self.index.iter().filter_map(|(_, e)| e.files()).flatten().collect();
+        let findings = self.report.iter().flat_map(|r| &r.findings);
+        kept.extend(findings.filter(|f| f.kind == FindingKind::Foreign).map(|f| f.file_seq));
+        if !self.over {
+            kept.extend(self.files.last());
+        }
+        self.files.iter().copied().filter(|f| *f <= read_to && !kept.contains(f)).collect()
+    }
+}
+
+/// Files were removed: of the lanes that end below `below_file` there is nothing left.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Removed {
+    pub(crate) generation: Uuid,
+    pub(crate) below_file: u32,
+    pub(crate) files: usize,
+}
+
+/// The index of the journal's folder.
 pub(crate) struct Journals {
     folder: PathBuf,
     generations: BTreeMap<Uuid, Generation>,
     by_recording: HashMap<Uuid, BTreeSet<LaneName>>,
+    /// Recordings that are being read: how many readers, and whether they are to be let go after the last of them.
+    pinned: HashMap<Uuid, (usize, bool)>,
+    /// Whether everything that was there at the start has been read.
+    ready: bool,
 }
 
 impl Journals {
     pub(crate) fn new(folder: &Path) -> Self {
-        Self { folder: folder.to_owned(), generations: BTreeMap::new(), by_recording: HashMap::new() }
+        Self {
+            folder: folder.to_owned(),
+            generations: BTreeMap::new(),
+            by_recording: HashMap::new(),
+            pinned: HashMap::new(),
+            ready: false,
+        }
     }
 
-    pub(crate) fn folder(&self) -> &Path {
-        &self.folder
+    /// Whether the journal was read through once, so that what is not in the index is not in the journal.
+    pub(crate) fn is_ready(&self) -> bool {
+        self.ready
     }
 
-    /// Reads what is new. `live` is the generation that a recorder is writing now; all others are over.
-    /// Returns the lanes of which something new was seen.
-    pub(crate) fn refresh(&mut self, live: Option<Uuid>) -> io::Result<BTreeSet<LaneName>> {
-        let mut touched = BTreeSet::new();
-        for (generation, files) in self.list()? {
-            let over = live != Some(generation);
-            let known = self.generations.entry(generation).or_insert_with(|| Generation {
-                scanner: Scanner::new(generation),
-                index: LaneIndex::new(),
-                ingested: BTreeSet::new(),
-                files: BTreeSet::new(),
-                last_file: 0,
-                over: false,
-            });
-            // A generation that is over is read to its end once more after that was learnt.
-            if known.over && over && known.files == files {
-                continue;
-            }
-            known.files = files;
-            let mut source = GenerationFiles::new(&self.folder, generation);
-            for &file_seq in known.files.range(known.last_file..) {
-                known.last_file = file_seq;
-                let result = source.file(file_seq).map_err(|source| JournalError::Read { file_seq, source });
-                let (scanner, index) = (&mut known.scanner, &mut known.index);
-                let scanned = result.and_then(|file| {
-                    scanner.scan(file_seq, file, &mut |frame| {
-                        if let Some(lane) = index.add(frame) {
-                            touched.insert(LaneName { generation, lane });
-                        }
-                    })
-                });
-                if let Err(error) = scanned {
-                    tracing::error!(%error, file = file_name(generation, file_seq), "failed to {error}");
-                    break;
-                }
-            }
-            if over && !known.over {
-                known.over = true;
-                touched.extend(known.index.iter().map(|(lane, _)| LaneName { generation, lane }));
-            }
-        }
-        for name in &touched {
-            let entry = self.generations.get(&name.generation).and_then(|g| g.index.get(name.lane));
-            if let Some(recording) = entry.and_then(|e| e.recording) {
-                self.by_recording.entry(recording).or_default().insert(*name);
-            }
-        }
-        Ok(touched)
+    /// Everything that was there was read.
+    pub(crate) fn set_ready(&mut self) {
+        self.ready = true;
     }
 
-    fn list(&self) -> io::Result<BTreeMap<Uuid, BTreeSet<u32>>> {
-        let mut found: BTreeMap<Uuid, BTreeSet<u32>> = BTreeMap::new();
-        for entry in fs::read_dir(&self.folder)? {
-            if let Some((generation, seq)) = entry?.file_name().to_str().and_then(parse_file_name) {
-                found.entry(generation).or_default().insert(seq);
-            }
+    /// Adds a frame that was read; returns the lane that it tells something of.
+    pub(crate) fn add(&mut self, generation: Uuid, frame: &Frame<'_>) -> Option<LaneName> {
+        let known = self.generations.entry(generation).or_default();
+        if known.released.contains(&frame.at.lane) {
+            return None;
         }
-        Ok(found)
+        let lane = known.index.add(frame)?;
+        let name = LaneName { generation, lane };
+        if let Some(recording) = known.index.get(lane).and_then(|e| e.recording) {
+            self.by_recording.entry(recording).or_default().insert(name);
+        }
+        Some(name)
+    }
+
+    /// Takes over what a look at a generation came to; returns the lanes that are complete by it.
+    pub(crate) fn looked(&mut self, generation: Uuid, looked: Looked) -> Vec<LaneName> {
+        let known = self.generations.entry(generation).or_default();
+        let ends_now = looked.over && !known.over;
+        known.files = looked.files;
+        known.read_to = looked.read_to;
+        // What is over stays over.
+        known.over |= looked.over;
+        known.report = Some(looked.report);
+        known.anchors = looked.anchors;
+        if !ends_now {
+            return Vec::new();
+        }
+        known.index.iter().map(|(lane, _)| LaneName { generation, lane }).collect()
     }
 
     /// Where a lane stands.
@@ -199,13 +233,17 @@ impl Journals {
     pub(crate) fn view(&self, name: LaneName) -> Option<LaneView> {
         let generation = self.generations.get(&name.generation)?;
         let entry = generation.index.get(name.lane)?.clone();
-        let findings = if generation.over { generation.scanner.report().findings } else { Vec::new() };
-        let concerns = |f: &Finding| {
-            let files = entry.files();
-            f.lane.map_or_else(|| files.is_some_and(|files| files.contains(&f.file_seq)), |lane| lane == name.lane)
+        let files = entry.files();
+        let report = generation.report.as_ref().filter(|_| generation.over);
+        let concerns = |f: &&Finding| {
+            f.lane.map_or_else(
+                || files.as_ref().is_some_and(|files| files.contains(&f.file_seq)),
+                |lane| lane == name.lane,
+            )
         };
-        let findings = findings.into_iter().filter(concerns).collect();
-        Some(LaneView { name, entry, over: generation.over, findings })
+        let findings = report.iter().flat_map(|r| &r.findings).filter(concerns).cloned().collect();
+        let anchor = files.as_ref().and_then(|files| generation.anchors.get(files.start()).copied());
+        Some(LaneView { name, entry, over: generation.over, findings, anchor })
     }
 
     /// The lanes of a recording, in the order in which they were written.
@@ -216,8 +254,12 @@ impl Journals {
         views
     }
 
-    /// Lets a recording go: it is archived, discarded or deleted.
+    /// Lets a recording go: it is archived, discarded or deleted. While it is being read that waits for the last reader.
     pub(crate) fn release(&mut self, recording: Uuid) {
+        if let Some((_, released)) = self.pinned.get_mut(&recording) {
+            *released = true;
+            return;
+        }
         for name in self.by_recording.remove(&recording).unwrap_or_default() {
             self.release_lane(name);
         }
@@ -225,53 +267,138 @@ impl Journals {
 
     /// Lets one lane go.
     pub(crate) fn release_lane(&mut self, name: LaneName) {
-        if let Some(generation) = self.generations.get_mut(&name.generation) {
-            generation.index.remove(name.lane);
+        let Some(generation) = self.generations.get_mut(&name.generation) else { return };
+        generation.released.insert(name.lane);
+        generation.ingested.remove(&name.lane);
+        let Some(recording) = generation.index.remove(name.lane).and_then(|e| e.recording) else { return };
+        if let Some(names) = self.by_recording.get_mut(&recording) {
+            names.remove(&name);
+            if names.is_empty() {
+                self.by_recording.remove(&recording);
+            }
         }
     }
 
-    /// Removes the files that no lane needs any more; returns how many. The file being written is never removed.
-    pub(crate) fn remove_unneeded(&mut self) -> io::Result<usize> {
-        let mut removed = 0;
-        let mut over = Vec::new();
-        for (&id, generation) in &mut self.generations {
-            let needed: BTreeSet<u32> =
-                generation.index.iter().filter_map(|(_, e)| e.files()).flatten().collect();
-            let last = if generation.over { None } else { generation.files.last().copied() };
-            let unneeded: Vec<u32> =
-                generation.files.iter().copied().filter(|f| !needed.contains(f) && Some(*f) != last).collect();
-            for file_seq in unneeded {
-                match fs::remove_file(self.folder.join(file_name(id, file_seq))) {
-                    Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
-                    _ => {}
-                }
-                generation.files.remove(&file_seq);
-                removed += 1;
-            }
-            if generation.over && generation.files.is_empty() {
-                over.push(id);
+    fn unpin(&mut self, recording: Uuid) {
+        let Some((readers, released)) = self.pinned.get_mut(&recording) else { return };
+        *readers -= 1;
+        if *readers == 0 {
+            let released = *released;
+            self.pinned.remove(&recording);
+            if released {
+                self.release(recording);
             }
         }
-        for id in over {
-            self.generations.remove(&id);
+    }
+
+    /// The names of all journal files known.
+    pub(crate) fn paths(&self) -> Vec<PathBuf> {
+        let names = self.generations.iter().flat_map(|(id, g)| g.files.iter().map(|f| file_name(*id, *f)));
+        names.map(|name| self.folder.join(name)).collect()
+    }
+
+    /// What is wrong with each generation, without keys.
+    pub(crate) fn reports(&self) -> Vec<(Uuid, Report)> {
+        self.generations.iter().filter_map(|(id, g)| Some((*id, g.report.clone()?))).collect()
+    }
+
+    fn forget_files(&mut self, generation: Uuid, files: &[u32]) -> u32 {
+        let Some(known) = self.generations.get_mut(&generation) else { return 0 };
+        for file in files {
+            known.files.remove(file);
         }
-        if removed > 0 {
-            sync_folder(&self.folder)?;
+        let below = known.files.first().copied();
+        if known.over && known.files.is_empty() {
+            self.generations.remove(&generation);
         }
-        Ok(removed)
+        // A file number is never the highest one: that says "none" in the journal.
+        below.or_else(|| files.last().map(|last| last.saturating_add(1))).unwrap_or(0)
+    }
+}
+
+/// The index, shared by those who fill it and those who read it. The lock is held for a look, never while a file is read.
+pub(crate) struct Shared(Mutex<Journals>);
+
+impl Shared {
+    pub(crate) fn new(folder: &Path) -> Self {
+        Self(Mutex::new(Journals::new(folder)))
+    }
+
+    /// The index.
+    pub(crate) fn lock(&self) -> MutexGuard<'_, Journals> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The lanes of a recording, to be read: what they need stays until the pin is dropped.
+    pub(crate) fn pin(&self, recording: Uuid) -> Pinned<'_> {
+        let mut journals = self.lock();
+        let views = journals.lanes_of(recording);
+        journals.pinned.entry(recording).or_default().0 += 1;
+        Pinned { shared: self, recording, folder: journals.folder.clone(), views }
     }
 
     /// Bytes of all journal files.
     pub(crate) fn bytes(&self) -> u64 {
-        let paths = self
-            .generations
-            .iter()
-            .flat_map(|(id, g)| g.files.iter().map(|f| self.folder.join(file_name(*id, *f))));
-        paths.filter_map(|p| fs::metadata(p).ok()).map(|m| m.len()).sum()
+        let paths = self.lock().paths();
+        paths.iter().filter_map(|p| fs::metadata(p).ok()).map(|m| m.len()).sum()
     }
 
-    /// What is wrong with each generation, without keys.
-    pub(crate) fn reports(&self) -> Vec<(Uuid, bool, Report)> {
-        self.generations.iter().map(|(id, g)| (*id, g.over, g.scanner.report())).collect()
+    /// Removes the files that no lane needs any more, durably. What was removed before an error is said all the same.
+    pub(crate) fn remove_unneeded(&self) -> (Vec<Removed>, Option<io::Error>) {
+        let (folder, unneeded) = {
+            let journals = self.lock();
+            let unneeded: Vec<(Uuid, Vec<u32>)> =
+                journals.generations.iter().map(|(id, g)| (*id, g.unneeded())).filter(|(_, f)| !f.is_empty()).collect();
+            (journals.folder.clone(), unneeded)
+        };
+        if unneeded.is_empty() {
+            return (Vec::new(), None);
+        }
+        let mut gone = Vec::new();
+        let mut failed = None;
+        for (generation, files) in unneeded {
+            let mut of_this = Vec::new();
+            for file in files {
+                match fs::remove_file(folder.join(file_name(generation, file))) {
+                    Err(error) if error.kind() != io::ErrorKind::NotFound => failed = Some(error),
+                    _ => of_this.push(file),
+                }
+            }
+            gone.push((generation, of_this));
+        }
+        // Until the folder is synced a power cut can bring them back, and the catalogue must still know their lanes then.
+        if let Err(error) = sync_folder(&folder) {
+            return (Vec::new(), Some(error));
+        }
+        let mut journals = self.lock();
+        let removed = gone.into_iter().filter(|(_, files)| !files.is_empty()).map(|(generation, files)| Removed {
+            generation,
+            below_file: journals.forget_files(generation, &files),
+            files: files.len(),
+        });
+        (removed.collect(), failed)
+    }
+}
+
+/// A recording in the journal that is being read.
+pub(crate) struct Pinned<'a> {
+    shared: &'a Shared,
+    recording: Uuid,
+    /// The journal's folder.
+    pub(crate) folder: PathBuf,
+    views: Vec<LaneView>,
+}
+
+impl Deref for Pinned<'_> {
+    type Target = [LaneView];
+
+    fn deref(&self) -> &[LaneView] {
+        &self.views
+    }
+}
+
+impl Drop for Pinned<'_> {
+    fn drop(&mut self) {
+        self.shared.lock().unpin(self.recording);
     }
 }

@@ -20,7 +20,9 @@ pub(crate) const CURRENT_NAME: &str = "appliance.key";
 /// Why the keys are not to be had.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum KeysError {
-    #[error("read the private key {path}: {error}; it must be readable by the user that callvaultd runs as, and by nobody else")]
+    #[error(
+        "read the private key {path}: {error}; it must be readable by the user that callvaultd runs as, and by nobody else"
+    )]
     Read { path: String, error: io::Error },
     #[error("use the private key {path}: {error}; restore it from your backup of the keys folder")]
     Content { path: String, error: SealError },
@@ -30,7 +32,9 @@ pub(crate) enum KeysError {
     Missing { path: String, data: String },
     #[error("write the private key {path}: {error}; the folder must be writable by the user that callvaultd runs as")]
     Write { path: String, error: io::Error },
-    #[error("rotate the private key: it comes from a systemd credential; replace the credential instead and keep the old key as {keep}")]
+    #[error(
+        "rotate the private key: it comes from a systemd credential; replace the credential instead and keep the old key as {keep}"
+    )]
     FromCredential { keep: String },
 }
 
@@ -51,18 +55,14 @@ pub(crate) fn load_or_make(
     data_in_use: bool,
     rng: &mut dyn CryptoRng,
 ) -> Result<Keys, KeysError> {
-    let credential = env::var_os("CREDENTIALS_DIRECTORY")
-        .map(|d| PathBuf::from(d).join(CURRENT_NAME))
-        .filter(|p| p.exists());
+    let credential =
+        env::var_os("CREDENTIALS_DIRECTORY").map(|d| PathBuf::from(d).join(CURRENT_NAME)).filter(|p| p.exists());
     let path = credential.unwrap_or_else(|| folder.join(CURRENT_NAME));
     let (current, made) = match read(&path) {
         Ok(key) => (key, false),
         Err(KeysError::Read { error, .. }) if error.kind() == io::ErrorKind::NotFound => {
             if data_in_use {
-                return Err(KeysError::Missing {
-                    path: path.display().to_string(),
-                    data: data.display().to_string(),
-                });
+                return Err(KeysError::Missing { path: path.display().to_string(), data: data.display().to_string() });
             }
             let key = PrivateKey::generate(rng);
             make_folder(folder)
@@ -96,10 +96,8 @@ pub(crate) fn rotate(folder: &Path, current: &Path, rng: &mut dyn CryptoRng) -> 
 }
 
 fn read(path: &Path) -> Result<PrivateKey, KeysError> {
-    let text = fs::read_to_string(path)
-        .map_err(|error| KeysError::Read { path: path.display().to_string(), error })?;
-    PrivateKey::from_text(text.trim())
-        .map_err(|error| KeysError::Content { path: path.display().to_string(), error })
+    let text = fs::read_to_string(path).map_err(|error| KeysError::Read { path: path.display().to_string(), error })?;
+    PrivateKey::from_text(text.trim()).map_err(|error| KeysError::Content { path: path.display().to_string(), error })
 }
 
 fn older(folder: &Path) -> Result<Vec<PrivateKey>, KeysError> {
@@ -112,9 +110,7 @@ fn older(folder: &Path) -> Result<Vec<PrivateKey>, KeysError> {
         .filter_map(Result::ok)
         .map(|e| e.path())
         .filter(|p| {
-            p.file_name()
-                .and_then(|n| n.to_str())
-                .is_some_and(|n| n.starts_with("appliance-") && n.ends_with(".key"))
+            p.file_name().and_then(|n| n.to_str()).is_some_and(|n| n.starts_with("appliance-") && n.ends_with(".key"))
         })
         .collect();
     paths.sort();

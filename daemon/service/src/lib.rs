@@ -1,12 +1,17 @@
 //! The daemon `callvaultd`: the drivers around the parts that decide, and the threads that they run on.
 //!
 //! ```text
-//! main thread   tokio: recorder's supervisor (recorder.rs), signals, configuration watch
-//! ingest        follows the journal, fills the catalogue, owes and queues jobs (ingest.rs)
-//! worker …      archives and deletes, `render.parallel` of them (workers.rs, archiving.rs)
-//! playback …    one per export that is being listened to (playback.rs)
-//! http …        health, metrics, control (callvault-http; api.rs, health.rs answer)
+//! main thread    tokio: recorder's supervisor (recorder.rs), signals
+//! ingest         follows the journal (follow.rs), fills the catalogue, owes and queues jobs (ingest.rs)
+//! worker …       archives and deletes, `render.parallel` of them, at low priority (workers.rs, archiving.rs)
+//! store          looks whether the store is there (store.rs)
+//! configuration  looks whether the configuration changed (reload.rs)
+//! playback …     one per export that is being listened to (playback.rs)
+//! http …         health, metrics, control (callvault-http; api.rs, health.rs, metrics.rs, check.rs answer)
 //! ```
+//!
+//! What must not wait: the main thread, and what answers `/health`. They touch no store, no journal file and no lock that is held
+//! while a file is read.
 //!
 //! Nothing here parses what a peer sent: what comes from the network comes as facts from the journal, which the recorder wrote, or
 //! through the control endpoint, whose parsing is callvault-http's. The private key is in this process and in no other.
@@ -16,19 +21,31 @@
 mod api;
 mod appliance;
 mod archiving;
+mod check;
 mod files;
+mod follow;
 mod health;
 mod ingest;
 mod journals;
 mod keys;
+mod listing;
 mod lock;
+mod log;
+mod metrics;
 mod playback;
 mod recorder;
+mod reload;
+mod row;
 mod sockets;
 mod sound;
 mod start;
 mod store;
+mod told;
+mod walk;
 mod workers;
+
+#[cfg(test)]
+mod tests;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -37,7 +54,11 @@ use clap::Parser;
 
 /// What callvaultd can be told on its command line.
 #[derive(Debug, Parser)]
-#[command(name = "callvaultd", version, about = "Records calls: supervises the recorder, archives, serves health and control")]
+#[command(
+    name = "callvaultd",
+    version,
+    about = "Records calls: supervises the recorder, archives, serves health and control"
+)]
 struct Arguments {
     /// The configuration file; `conf.d/*.toml` beside it is read after it.
     #[arg(long, value_name = "FILE", default_value = callvault_config::DEFAULT_PATH)]

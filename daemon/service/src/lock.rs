@@ -46,10 +46,7 @@ impl FolderLock {
                 let mut process = String::new();
                 let _ = file.rewind();
                 let _ = file.read_to_string(&mut process);
-                Err(LockError::Taken {
-                    folder: folder.display().to_string(),
-                    process: process.trim().to_owned(),
-                })
+                Err(LockError::Taken { folder: folder.display().to_string(), process: process.trim().to_owned() })
             }
             Err((_, error)) => Err(failed(error.into())),
         }

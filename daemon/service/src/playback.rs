@@ -1,5 +1,6 @@
 //! Playing and exporting: one recording, whole or a stretch, as WAV, Ogg Opus or MP3, from the archive, or from the journal while
-//! there is no archive yet. What is rendered streams through; nothing holds a whole call.
+//! there is no archive yet. What is rendered streams through; nothing holds a whole call. A recording that moves from one to the
+//! other meanwhile is played on from where it was begun: what is being read stays until it has been read.
 
 use std::io::{self, Read};
 use std::ops::Range;
@@ -11,13 +12,15 @@ use std::thread;
 use callvault_archive::{ArchiveTrack, Reader, key_context};
 use callvault_catalogue::Recording;
 use callvault_render_protocol::{
-    FromRender, Job, Output, POST_ROLL_TICKS, PRE_ROLL_TICKS, Renderer, TrackSpec,
+    FromRender, Job, Limits, Output, POST_ROLL_TICKS, PRE_ROLL_TICKS, Packet, Renderer, TrackSpec,
 };
 use callvault_seal::Keyring;
+use uuid::Uuid;
 
 use crate::appliance::Appliance;
 use crate::archiving::with_renderer;
 use crate::sound::{Reading, SoundError, archive_packets, codec_spec, open_lanes};
+use crate::store::StoreError;
 
 /// Rendered blocks that may wait for a slow listener.
 const BLOCKS_MAX: usize = 8;
@@ -85,10 +88,10 @@ pub(crate) fn render(
                 begun = true;
                 let _ = first_to.send(Ok(()));
             }
-            // The listener left: nothing more is wanted.
-            to.send(Ok(data)).map_err(|_| SoundError::Io(io::ErrorKind::BrokenPipe.into()))
+            to.send(Ok(data)).map_err(|_| SoundError::ListenerGone)
         });
         match result {
+            Err(SoundError::ListenerGone) => tracing::debug!(recording = %row.id, "the listener left"),
             Err(error) if begun => {
                 tracing::warn!(recording = %row.id, "failed to {error}");
                 let _ = to.send(Err(error.to_string()));
@@ -117,27 +120,37 @@ fn run(
         }
         _ => Ok(()),
     };
+    // Between the caller's look at the row and ours the archive may have been made, and the journal released.
+    let pinned = appliance.journals.pin(row.id);
+    let row = if row.archive.place().is_none() && pinned.is_empty() {
+        appliance.catalogue.get(row.id)?.ok_or(SoundError::Deleted)?
+    } else {
+        row.clone()
+    };
+    let mut play = |job: &Job, packets: &mut (dyn Iterator<Item = Result<Packet, SoundError>> + Send)| {
+        with_renderer(appliance, Limits::default().job_max, renderer, |r| r.run(job, packets, &mut on_output)).map(drop)
+    };
     if let Some(place) = row.archive.place() {
-        let file = appliance.store.get(Path::new(&place.path))?;
+        drop(pinned);
+        let file = appliance.store.get(Path::new(&place.path)).map_err(|error| missing(appliance, row.id, error))?;
         let mut archive = open_archive(io::BufReader::new(file), &appliance.keyring)?;
         let facts = archive.facts()?;
         let job = job(&facts.tracks, facts.total_ticks, format, &ms);
-        let packets = archive_packets(&mut archive, stretch(&job));
-        return with_renderer(appliance, renderer, |r| r.run(&job, packets, &mut on_output))
-            .map(drop);
+        return play(&job, &mut archive_packets(&mut archive, stretch(&job)));
     }
-    let (views, folder) = {
-        let journals = appliance.journals();
-        (journals.lanes_of(row.id), journals.folder().to_owned())
-    };
-    if views.is_empty() {
-        return Err(SoundError::NoKey);
-    }
-    let lanes = open_lanes(views, &appliance.keyring)?;
-    let reading = Reading::of_journal(&folder, &lanes)?;
+    appliance.check_read(&pinned)?;
+    let lanes = open_lanes(&pinned, &appliance.keyring)?;
+    let reading = Reading::of_journal(&pinned.folder, &lanes)?;
     let job = job(&reading.tracks, reading.total_ticks, format, &ms);
-    let packets = reading.packets(&folder, &lanes, stretch(&job));
-    with_renderer(appliance, renderer, |r| r.run(&job, packets, &mut on_output)).map(drop)
+    play(&job, &mut reading.packets(&pinned.folder, &lanes, stretch(&job)))
+}
+
+/// An archive that is missing may be so because the recording was deleted.
+fn missing(appliance: &Appliance, id: Uuid, error: StoreError) -> SoundError {
+    match appliance.catalogue.tombstone(id) {
+        Ok(Some(_)) if error.is_not_found() => SoundError::Deleted,
+        _ => error.into(),
+    }
 }
 
 /// Opens an archive with one of the ring's keys.

@@ -58,8 +58,10 @@ pub(crate) struct RecorderState {
     pub(crate) deaths_total: u64,
     /// Deaths since the last steady time.
     pub(crate) deaths: u32,
-    /// Last alarm it raised, code and text.
-    pub(crate) alarm: Option<(String, String)>,
+    /// Last alarm it raised, and when.
+    pub(crate) alarm: Option<(Instant, String)>,
+    /// Why it could not even be started, if the last attempt ended so.
+    pub(crate) start_error: Option<String>,
     /// Counters of generations before this one, so that totals never fall.
     pub(crate) before: Heartbeat,
 }
@@ -110,6 +112,7 @@ impl Driver {
         let mut questions: Vec<Question> = Vec::new();
         let mut number = 0_u32;
         let mut requests_open = true;
+        let mut draining = false;
         let mut pending = vec![Event::Tick];
         loop {
             while let Some(event) = pending.pop() {
@@ -157,7 +160,10 @@ impl Driver {
                 }
                 Happened::Asked(None) => requests_open = false,
                 Happened::Asked(Some(Request::Stop)) => pending.push(Event::StopWanted),
-                Happened::Asked(Some(Request::Drain)) => self.tell(running.as_ref(), &ToRecorder::Drain),
+                Happened::Asked(Some(Request::Drain)) => {
+                    draining = true;
+                    self.tell(running.as_ref(), &ToRecorder::Drain);
+                }
                 Happened::Asked(Some(Request::Calls(answer))) => {
                     if questions.len() < QUESTIONS_MAX {
                         number = number.wrapping_add(1);
@@ -167,6 +173,10 @@ impl Driver {
                 }
                 Happened::Message(Ok(message)) => {
                     if let Some(event) = self.heard(running.as_ref(), message, &mut questions) {
+                        if draining && event == Event::Ready {
+                            // A new generation knows nothing of what was asked of the one before.
+                            self.tell(running.as_ref(), &ToRecorder::Drain);
+                        }
                         pending.push(event);
                     }
                 }
@@ -185,10 +195,19 @@ impl Driver {
             Ok(started) => {
                 tracing::info!(generation = %started.generation, process = started.child.id(), "recorder started");
                 *running = Some(started);
+                self.state.send_modify(|s| s.start_error = None);
                 Event::Started
             }
             Err(error) => {
-                tracing::error!(%error, program = %self.program.display(), "failed to start the recorder: {error}");
+                let program = self.program.display();
+                let text = format!("failed to start the recorder {program}: {error}; check that the package is whole");
+                self.state.send_modify(|s| {
+                    s.generation = None;
+                    if s.start_error.as_ref() != Some(&text) {
+                        tracing::error!("{text}");
+                    }
+                    s.start_error = Some(text);
+                });
                 Event::StartFailed
             }
         }
@@ -204,7 +223,7 @@ impl Driver {
             .spawn()?;
         let channel = register(ours)?;
         let generation = Uuid::now_v7();
-        let running = Running { child, channel, generation };
+        let mut running = Running { child, channel, generation };
         // Before the recorder can write anything, so that the ingest never takes a living generation for a dead one.
         self.state.send_modify(|s| {
             s.generation = Some(generation);
@@ -212,11 +231,15 @@ impl Driver {
             s.heartbeat = Heartbeat::default();
             s.beat_at = None;
         });
-        tokio::time::timeout(HANDOVER_WITHIN, self.hand_over(&running))
-            .await
-            .map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?
-            .map_err(io::Error::other)?;
-        Ok(running)
+        let handed = tokio::time::timeout(HANDOVER_WITHIN, self.hand_over(&running)).await;
+        let failed = match handed {
+            Ok(Ok(())) => return Ok(running),
+            Ok(Err(error)) => io::Error::other(error),
+            Err(_) => io::ErrorKind::TimedOut.into(),
+        };
+        // Dead and buried before it is counted as over: nothing may still write into its generation.
+        let _ = running.child.kill().await;
+        Err(failed)
     }
 
     async fn hand_over(&self, running: &Running) -> Result<(), ControlError> {
@@ -259,7 +282,7 @@ impl Driver {
             ToDaemon::Ended { .. } | ToDaemon::Rotated { .. } => self.wake_ingest(),
             ToDaemon::Alarm { code, text } => {
                 tracing::error!(code, "{text}");
-                self.state.send_modify(|s| s.alarm = Some((code, text)));
+                self.state.send_modify(|s| s.alarm = Some((Instant::now(), text)));
             }
             ToDaemon::Calls { request, last, calls } => {
                 if let Some(at) = questions.iter().position(|q| q.number == request) {
@@ -293,14 +316,14 @@ impl Driver {
 
 fn sum(a: Heartbeat, b: Heartbeat) -> Heartbeat {
     Heartbeat {
-        appended_bytes: a.appended_bytes + b.appended_bytes,
-        commits: a.commits + b.commits,
-        accepted: a.accepted + b.accepted,
-        overloaded: a.overloaded + b.overloaded,
-        refused: a.refused + b.refused,
-        packets: a.packets + b.packets,
-        dropped: a.dropped + b.dropped,
-        invalid_messages: a.invalid_messages + b.invalid_messages,
+        appended_bytes: a.appended_bytes.saturating_add(b.appended_bytes),
+        commits: a.commits.saturating_add(b.commits),
+        accepted: a.accepted.saturating_add(b.accepted),
+        overloaded: a.overloaded.saturating_add(b.overloaded),
+        refused: a.refused.saturating_add(b.refused),
+        packets: a.packets.saturating_add(b.packets),
+        dropped: a.dropped.saturating_add(b.dropped),
+        invalid_messages: a.invalid_messages.saturating_add(b.invalid_messages),
         ..Heartbeat::default()
     }
 }

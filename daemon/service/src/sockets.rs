@@ -8,8 +8,8 @@ use std::os::fd::{AsFd, BorrowedFd};
 
 use callvault_control::SocketKind;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
-use nix::sys::socket::sockopt::{RcvBuf, ReceiveTimestampns};
 use nix::sys::socket::setsockopt;
+use nix::sys::socket::sockopt::{RcvBuf, ReceiveTimestampns};
 
 /// Receive buffer asked for on a SIP/UDP socket: a burst of some hundred INVITEs with metadata.
 const SIP_BUFFER_BYTES: usize = 4 * 1024 * 1024;
@@ -20,9 +20,13 @@ const DESCRIPTORS_RESERVED: u64 = 512;
 /// Why sockets could not be opened.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum SocketsError {
-    #[error("listen for SIP on {address} ({transport}): {error}; is another program using the port (see `ss -lnp`), and is the address one of this machine's?")]
+    #[error(
+        "listen for SIP on {address} ({transport}): {error}; is another program using the port (see `ss -lnp`), and is the address one of this machine's?"
+    )]
     Sip { address: SocketAddr, transport: &'static str, error: io::Error },
-    #[error("open a single pair of media ports in {first}-{last} on {address}: {error}; choose another range in media.ports")]
+    #[error(
+        "open a single pair of media ports in {first}-{last} on {address}: {error}; choose another range in media.ports"
+    )]
     Media { address: IpAddr, first: u16, last: u16, error: io::Error },
 }
 

@@ -1,5 +1,7 @@
-//! The job workers: threads that take jobs from the queue, one after the other, and do them.
+//! The job workers: threads that take jobs from the queue, one after the other, and do them. They run at low priority, and so do
+//! the render processes that they start: what is archived can wait, what is recorded cannot.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -9,12 +11,21 @@ use callvault_render_protocol::Renderer;
 use rand::Rng;
 
 use crate::appliance::Appliance;
-use crate::archiving;
+use crate::archiving::{self, AWAY_MS};
 use crate::ingest::unix_ms;
 use crate::store::StoreError;
 
 /// Longest sleep between two looks at the queue.
 const LOOK: Duration = Duration::from_secs(5);
+
+/// After the queue failed, it is left alone for this long.
+const QUEUE_PAUSE: Duration = Duration::from_secs(1);
+
+/// How often the store is looked at.
+const STORE_LOOK: Duration = Duration::from_secs(5);
+
+/// How nice work is that nobody waits for.
+const NICENESS: i32 = 10;
 
 /// How many jobs of each kind may run at once.
 pub(crate) fn limits(appliance: &Appliance) -> KindLimits {
@@ -24,59 +35,78 @@ pub(crate) fn limits(appliance: &Appliance) -> KindLimits {
 
 /// One worker: works until the appliance stops.
 pub(crate) fn run(appliance: &Appliance) {
+    give_way();
     let limits = limits(appliance);
     let mut renderer: Option<Renderer> = None;
     let mut heard = 0;
-    loop {
-        if appliance.stopping.load(Ordering::Relaxed) {
-            return;
-        }
+    while !appliance.stopping.load(Ordering::Relaxed) {
         match appliance.queue.claim(unix_ms(), &limits) {
             Ok(Some(job)) => {
                 appliance.notes.clear("queue");
-                work(appliance, &mut renderer, &job);
+                let done = catch_unwind(AssertUnwindSafe(|| work(appliance, &mut renderer, &job)));
+                if done.is_err() {
+                    // A bug; it has been logged. It must not cost the worker, nor be tried in a tight loop.
+                    renderer = None;
+                    let text = "do the job: an internal error, see the log";
+                    let (now, random) = (unix_ms(), rand::rng().next_u64());
+                    let _ = appliance.queue.fail(&job.id, now, Failure::Transient, text, random);
+                }
             }
             Ok(None) => {
+                appliance.notes.clear("queue");
                 let due = appliance.queue.next_due(&limits).map(|at| at.saturating_sub(unix_ms()));
                 let sleep = due.map_or(LOOK, Duration::from_millis).clamp(Duration::from_millis(5), LOOK);
                 heard = appliance.work.wait(heard, sleep);
             }
             Err(error) => {
                 appliance.notes.set("queue", format!("failed to {error}"));
-                if appliance.queue.broken().is_some()
-                    && let Err(error) = appliance.queue.reopen(unix_ms())
-                {
-                    appliance.notes.set("queue", format!("failed to {error}"));
-                }
-                std::thread::sleep(Duration::from_secs(1));
+                appliance.mend_queue();
+                heard = appliance.work.wait(heard, QUEUE_PAUSE);
             }
         }
     }
 }
 
-fn work(appliance: &Appliance, renderer: &mut Option<Renderer>, job: &Job) {
+/// Looks at the store from time to time, on a thread that may hang with it.
+pub(crate) fn watch_store(appliance: &Appliance) {
+    let mut heard = 0;
+    while !appliance.stopping.load(Ordering::Relaxed) {
+        appliance.store.look();
+        heard = appliance.stop_bell.wait(heard, STORE_LOOK);
+    }
+}
+
+/// Lets everything else go first. On Linux niceness is a thread's own, and what a thread starts inherits it.
+#[allow(unsafe_code)]
+fn give_way() {
+    use nix::libc::{PRIO_PROCESS, setpriority};
+    // SAFETY: setpriority(2) takes three integers and touches no memory; 0 means the calling thread.
+    let result = unsafe { setpriority(PRIO_PROCESS, 0, NICENESS) };
+    if result != 0 {
+        tracing::debug!("the workers could not be given a low priority");
+    }
+}
+
+/// Does one job and tells the queue how it went.
+pub(crate) fn work(appliance: &Appliance, renderer: &mut Option<Renderer>, job: &Job) {
     let result = if job.kind == JobKind::ARCHIVE {
         archiving::archive(appliance, renderer, job.recording).map_err(|e| (e.failure(), e.to_string()))
     } else if job.kind == JobKind::DELETE {
-        delete(appliance, job).map_err(|e| match e {
-            StoreError::NotThere { .. } | StoreError::Another { .. } => {
-                (Failure::NotYet { wait_ms: 10_000 }, e.to_string())
-            }
-            e => (Failure::Transient, e.to_string()),
+        delete(appliance, job).map_err(|e| match e.is_away() {
+            true => (Failure::NotYet { wait_ms: AWAY_MS }, e.to_string()),
+            false => (Failure::Transient, e.to_string()),
         })
     } else {
         Err((Failure::Permanent, "do a job of a kind that this version does not know".to_owned()))
     };
     let told = match result {
-        Ok(()) => {
-            appliance.notes.clear("store");
-            appliance.queue.complete(&job.id, unix_ms())
-        }
+        Ok(()) => appliance.queue.complete(&job.id, unix_ms()),
         Err((failure, text)) => {
-            appliance.metrics.job_failures.fetch_add(1, Ordering::Relaxed);
-            tracing::error!(job = %job.id, attempt = job.attempts, "job {} failed to {text}", job.id);
             if matches!(failure, Failure::NotYet { .. }) {
-                appliance.notes.set("store", format!("failed to {text}"));
+                tracing::debug!(job = %job.id, "job {} waits: failed to {text}", job.id);
+            } else {
+                appliance.metrics.job_failures.fetch_add(1, Ordering::Relaxed);
+                tracing::error!(job = %job.id, attempt = job.attempts, "job {} failed to {text}", job.id);
             }
             appliance.queue.fail(&job.id, unix_ms(), failure, &text, rand::rng().next_u64()).map(drop)
         }
@@ -85,27 +115,12 @@ fn work(appliance: &Appliance, renderer: &mut Option<Renderer>, job: &Job) {
         && !matches!(error, QueueError::Unknown { .. })
     {
         appliance.notes.set("queue", format!("failed to {error}"));
+        appliance.mend_queue();
     }
 }
 
-/// Removes the archive of a deleted recording: its keys first, durably, then the file.
+/// Removes the archive of a deleted recording.
 fn delete(appliance: &Appliance, job: &Job) -> Result<(), StoreError> {
     let Some(path) = job.payload.get("path").and_then(serde_json::Value::as_str) else { return Ok(()) };
-    let name = Path::new(path);
-    match appliance.store.edit(name) {
-        Ok(mut file) => {
-            let erased = callvault_archive::erase_keys(&mut file);
-            if let Err(error) = erased {
-                tracing::warn!(%error, job = %job.id, "failed to {error}; the file is removed all the same");
-            }
-            file.sync_all().map_err(|error| StoreError::Io {
-                what: "make durable the erased keys of",
-                path: path.to_owned(),
-                error,
-            })?;
-        }
-        Err(StoreError::Io { error, .. }) if error.kind() == std::io::ErrorKind::NotFound => {}
-        Err(error) => return Err(error),
-    }
-    appliance.store.remove(name)
+    appliance.store.remove(Path::new(path))
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use callvault_supervise::{Action, Event, Limits, State, Supervisor};
 use proptest::prelude::*;
+use proptest::test_runner::FileFailurePersistence;
 
 fn at(ms: u64) -> Duration {
     Duration::from_millis(ms)
@@ -145,7 +146,15 @@ fn stopping_while_a_start_is_under_way_stops_what_was_started() {
     assert_eq!(machine.handle(at(3), Event::Exited), [Action::Stopped]);
 }
 
+/// Failing seeds are kept beside this file.
+fn kept() -> ProptestConfig {
+    let beside = FileFailurePersistence::WithSource("proptest-regressions");
+    ProptestConfig { failure_persistence: Some(Box::new(beside)), ..ProptestConfig::default() }
+}
+
 proptest! {
+    #![proptest_config(kept())]
+
     /// Whatever happens, the child is never started twice without an exit in between, and unless a stop is wanted the
     /// machine always has either a deadline or something under way.
     #[test]

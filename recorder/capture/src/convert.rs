@@ -4,7 +4,7 @@
 use callvault_journal::facts::{self, CodecFacts, Direction, TrackFacts};
 use callvault_media::{Encoding, PayloadType};
 use callvault_siprec::{
-    CallDirection, Flaw, HeaderParty, Metadata, NegotiatedTrack, Offer, Party, SiprecError, Signalling, TrackRole,
+    CallDirection, Flaw, HeaderParty, Metadata, NegotiatedTrack, Offer, Party, Signalling, SiprecError, TrackRole,
     session_facts,
 };
 

@@ -25,7 +25,9 @@ pub(crate) struct Handover {
 pub(crate) enum HandoverError {
     #[error("{0}")]
     Control(#[from] ControlError),
-    #[error("use descriptor 0 as the control connection: {0}; callvault-recorder is started by callvaultd, not by hand")]
+    #[error(
+        "use descriptor 0 as the control connection: {0}; callvault-recorder is started by callvaultd, not by hand"
+    )]
     NotAChild(io::Error),
     #[error("take over the sockets: {0}")]
     Sockets(&'static str),

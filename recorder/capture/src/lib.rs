@@ -19,6 +19,8 @@ mod convert;
 mod handover;
 mod ports;
 mod receive;
+#[cfg(test)]
+mod rig;
 mod sessions;
 mod signalling;
 mod sweep;
@@ -49,10 +51,31 @@ pub(crate) enum Feedback {
     Stopped,
 }
 
+/// How the process ends when a thread panicked, which is a bug: as every Rust program whose main thread does.
+const PANICKED: i32 = 101;
+
+/// A recorder without one of its threads would go on and lose calls: it ends at once, and the daemon starts another.
+///
+/// Only the place is logged: a panic's message may quote what it tripped over. And it ends without a core, in which keys and voices would be.
+fn end_on_panic() {
+    std::panic::set_hook(Box::new(|panic| {
+        let thread = std::thread::current();
+        let thread = thread.name().unwrap_or("unnamed");
+        let place = panic.location().map(ToString::to_string).unwrap_or_default();
+        tracing::error!(
+            thread,
+            place,
+            "the {thread} thread panicked at {place}: this is a bug; the recorder ends and is started again"
+        );
+        std::process::exit(PANICKED);
+    }));
+}
+
 /// The program `callvault-recorder`.
 #[must_use]
 pub fn main() -> ExitCode {
     tracing_subscriber::fmt().with_writer(std::io::stderr).with_target(false).without_time().init();
+    end_on_panic();
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {

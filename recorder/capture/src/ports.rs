@@ -16,6 +16,12 @@ const REST_NS: u64 = 2_000_000_000;
 /// Datagrams drained from one socket at a time: more than a receive buffer of the usual size holds.
 const DRAIN_MAX: usize = 8_192;
 
+/// Pairs woken in one go: each costs two system calls, and an INVITE waits meanwhile. More than any session takes.
+const WAKES_MAX: usize = 256;
+
+/// Pairs looked at beyond those wanted, at whose ports somebody may still be sending, before an INVITE is told that there is none.
+const BUSY_MAX: usize = 64;
+
 /// A pair of sockets: RTP on the even port, RTCP on the next.
 #[derive(Debug)]
 pub(crate) struct PortPair {
@@ -59,13 +65,16 @@ impl PortPool {
     pub(crate) fn take(&mut self, now_ns: u64, count: usize) -> Option<Vec<Arc<PortPair>>> {
         self.wake(now_ns);
         let mut taken = Vec::with_capacity(count);
+        let mut busy = 0;
         while taken.len() < count {
-            let Some(pair) = self.free.pop_front() else {
+            let next = if busy <= BUSY_MAX { self.free.pop_front() } else { None };
+            let Some(pair) = next else {
                 // Nothing was sent to these yet: they need no rest.
                 self.free.extend(taken);
                 return None;
             };
             if self.drain(&pair) {
+                busy += 1;
                 self.resting.push_back((now_ns + REST_NS, pair));
             } else {
                 taken.push(pair);
@@ -82,7 +91,10 @@ impl PortPool {
     }
 
     fn wake(&mut self, now_ns: u64) {
-        while self.resting.front().is_some_and(|(until, _)| *until <= now_ns) {
+        for _ in 0..WAKES_MAX {
+            if self.resting.front().is_none_or(|(until, _)| *until > now_ns) {
+                break;
+            }
             if let Some((_, pair)) = self.resting.pop_front() {
                 // What came while it rested is thrown away here; what comes after this is what `take` looks at.
                 let _ = self.drain(&pair);

@@ -69,7 +69,11 @@ impl Receiver {
         let mut total = 0;
         while total < most {
             let wanted = BATCH.min(most - total);
-            let got = self.receive_some(socket, wanted, &mut each)?;
+            let got = match self.receive_some(socket, wanted, &mut each) {
+                // What came before is told; the error comes again or was an ICMP answer.
+                Err(_) if total > 0 => break,
+                got => got?,
+            };
             total += got;
             if got < wanted {
                 break;
@@ -87,10 +91,8 @@ impl Receiver {
         let mut slices = [MaybeUninit::<libc::iovec>::uninit(); BATCH];
         let mut headers = [MaybeUninit::<libc::mmsghdr>::uninit(); BATCH];
         for i in 0..wanted {
-            let slice = slices[i].write(libc::iovec {
-                iov_base: self.bytes[i].as_mut_ptr().cast(),
-                iov_len: DATAGRAM_BYTES_MAX,
-            });
+            let slice = slices[i]
+                .write(libc::iovec { iov_base: self.bytes[i].as_mut_ptr().cast(), iov_len: DATAGRAM_BYTES_MAX });
             // SAFETY: mmsghdr is plain data for which all zeroes is a valid value (no buffers).
             let mut header: libc::mmsghdr = unsafe { mem::zeroed() };
             header.msg_hdr.msg_name = ptr::from_mut(&mut self.names[i]).cast();
@@ -123,9 +125,9 @@ impl Receiver {
                 _ => return Err(error),
             }
         };
-        for i in 0..got.min(wanted) {
+        for (i, header) in headers.iter().enumerate().take(got.min(wanted)) {
             // SAFETY: header i was initialised above and the kernel has filled it in.
-            let header = unsafe { headers[i].assume_init_ref() };
+            let header = unsafe { header.assume_init_ref() };
             let length = (header.msg_len as usize).min(DATAGRAM_BYTES_MAX);
             let Some(from) = address(&self.names[i]) else { continue };
             each(Datagram {

@@ -7,31 +7,47 @@
 //! The rule is *accept and flag*: a session is refused only for a source outside the allow-list, for a limit, or for an offer
 //! without audio. Everything else is recorded, and what was odd about it is written beside it.
 
+mod media;
+mod session;
+#[cfg(test)]
+mod tests;
+mod told;
+
 use std::collections::{BTreeMap, HashMap, VecDeque};
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use callvault_control::{CallState, Decision, LiveCall, Start, ToDaemon};
-use callvault_journal::facts::{self, CallFacts, Ended, Pause, RawBody, SessionEvent, Started};
+use callvault_journal::facts::{self, CallFacts, Ended, SessionEvent, Started};
 use callvault_sip::{
     Accept, DialogId, Event, Flow, Multipart, NameAddr, Request, TransactionId, TransportKind, multipart,
 };
-use callvault_siprec::{AnswerParams, DEFAULT_PREFERENCE, Merge, Metadata, NegotiatedTrack, Offer, SiprecError, answer};
+use callvault_siprec::{Metadata, Offer, SiprecError};
 use rand::Rng;
 use uuid::{Builder, Uuid};
 
 use crate::appender::Entry;
 use crate::convert;
 use crate::ports::{PortPair, PortPool};
-use crate::sweep::{Command, Counters, NewTrack};
+use crate::sweep::{Command, Counters};
+use session::{AnswerState, Session, SessionTrack, with_sdp};
 
-/// Raw bodies kept per session: a client that re-sends metadata all day must not fill the journal.
-const RAW_BODIES_MAX: u32 = 200;
-
-/// Flaws kept per session, for the same reason.
+/// Flaws kept per session: a client that goes wrong all day must not fill the journal.
 const FLAWS_MAX: usize = 64;
 
+/// Between two questions for the same verdict: a message in either direction may be lost, the recording must not be.
+const ASK_AGAIN_NS: u64 = 5_000_000_000;
+
+/// Recordings without a verdict, ended ones included: their keys are in memory only. Beyond it the oldest is kept, which loses nothing;
+/// a daemon that answers never gets this far.
+const UNDECIDED_MAX: usize = 10_000;
+
+/// Remote parties in a question for a verdict: rules look at the main one; the journal has all.
+const REMOTES_ASKED_MAX: usize = 16;
+
+/// Longest text of a live call, in bytes: three of them fit what the control protocol gives a call.
+const LIVE_TEXT_BYTES_MAX: usize = 120;
 
 /// Both clocks at one moment.
 #[derive(Debug, Clone, Copy)]
@@ -69,38 +85,6 @@ pub(crate) struct Totals {
     pub(crate) refused: u64,
 }
 
-struct Session {
-    recording: Uuid,
-    started: Moment,
-    parties: Parties,
-    offer: Offer,
-    metadata: Result<Option<Metadata>, SiprecError>,
-    call: CallFacts,
-    tracks: Vec<SessionTrack>,
-    sdp: AnswerState,
-    paused: bool,
-    raw_bodies: u32,
-    flaws: Vec<&'static str>,
-    counters: Arc<Counters>,
-}
-
-struct SessionTrack {
-    media_line: usize,
-    number: u8,
-    pair: Arc<PortPair>,
-    facts: facts::TrackFacts,
-    /// Whether its facts are in the journal.
-    told: bool,
-    paused: bool,
-}
-
-struct AnswerState {
-    session_id: u64,
-    version: u64,
-    address: IpAddr,
-    last: String,
-}
-
 /// What the header fields of the first INVITE say about the parties.
 #[derive(Clone)]
 pub(crate) struct Parties {
@@ -114,6 +98,8 @@ pub(crate) struct Sessions {
     ports: PortPool,
     by_dialog: BTreeMap<DialogId, Session>,
     by_recording: HashMap<Uuid, DialogId>,
+    /// Recordings without a verdict, oldest first (their ids are ordered by time): when to ask again, and what.
+    undecided: BTreeMap<Uuid, (u64, Box<CallFacts>)>,
     todo: VecDeque<Todo>,
     totals: Totals,
     draining: bool,
@@ -128,6 +114,7 @@ impl Sessions {
             ports,
             by_dialog: BTreeMap::new(),
             by_recording: HashMap::new(),
+            undecided: BTreeMap::new(),
             todo: VecDeque::new(),
             totals: Totals::default(),
             draining: false,
@@ -179,7 +166,35 @@ impl Sessions {
 
     /// The daemon's verdict on a recording.
     pub(crate) fn verdict(&mut self, recording: Uuid, decision: Decision) {
+        // An answer to a question that was asked twice comes twice.
+        if self.undecided.remove(&recording).is_none() {
+            return;
+        }
         self.todo.push_back(Todo::Journal(Entry::Decide { recording, decision }));
+    }
+
+    /// To be called now and then: asks again for verdicts that do not come.
+    pub(crate) fn tick(&mut self, now: Moment) {
+        for (recording, (ask_ns, facts)) in &mut self.undecided {
+            if *ask_ns <= now.journal_ns {
+                *ask_ns = now.journal_ns.saturating_add(ASK_AGAIN_NS);
+                let facts = facts.clone();
+                self.todo.push_back(Todo::Tell(ToDaemon::Decide { recording: *recording, facts }));
+            }
+        }
+    }
+
+    fn ask(&mut self, now: Moment, recording: Uuid, call: &CallFacts) {
+        if self.undecided.len() >= UNDECIDED_MAX
+            && let Some((oldest, _)) = self.undecided.pop_first()
+        {
+            tracing::error!("the daemon does not say what becomes of recordings; the oldest without a verdict is kept");
+            self.todo.push_back(Todo::Journal(Entry::Decide { recording: oldest, decision: Decision::Keep }));
+        }
+        let mut facts = Box::new(call.clone());
+        facts.remotes.truncate(REMOTES_ASKED_MAX);
+        self.undecided.insert(recording, (now.journal_ns.saturating_add(ASK_AGAIN_NS), facts.clone()));
+        self.todo.push_back(Todo::Tell(ToDaemon::Decide { recording, facts }));
     }
 
     /// The sweep has left the sockets of a session.
@@ -206,13 +221,13 @@ impl Sessions {
                     recording: s.recording,
                     started_unix_ms: s.started.wall_ns / 1_000_000,
                     duration_ms: now.journal_ns.saturating_sub(s.started.journal_ns) / 1_000_000,
-                    local_number: s.call.local.number.clone(),
-                    remote_number: remote.and_then(|p| p.number.clone()),
-                    remote_name: remote.and_then(|p| p.name.clone()),
+                    local_number: s.call.local.number.as_deref().map(clipped),
+                    remote_number: remote.and_then(|p| p.number.as_deref()).map(clipped),
+                    remote_name: remote.and_then(|p| p.name.as_deref()).map(clipped),
                     direction: convert::direction_name(s.call.direction).to_owned(),
                     tracks: u8::try_from(s.tracks.len()).unwrap_or(u8::MAX),
                     packets: s.counters.packets.load(Ordering::Relaxed),
-                    state: if s.paused { CallState::Paused } else { CallState::Recording },
+                    state: if s.is_paused() { CallState::Paused } else { CallState::Recording },
                 }
             })
             .collect();
@@ -233,7 +248,11 @@ impl Sessions {
                     );
                 }
                 if !hints.unknown_required.is_empty() {
-                    self.flaw(dialog, "extension-unknown", "the INVITE requires a SIP extension that is not known here".into());
+                    self.flaw(
+                        dialog,
+                        "extension-unknown",
+                        "the INVITE requires a SIP extension that is not known here".into(),
+                    );
                 }
             }
             Event::Reinvite { tx, dialog, request } | Event::Update { tx, dialog, request } => {
@@ -242,6 +261,7 @@ impl Sessions {
             Event::Info { tx, dialog, request } => {
                 if let Ok(bodies) = multipart::bodies(&request) {
                     self.keep_raw(dialog, &request, &bodies);
+                    self.take_metadata(dialog, &bodies);
                 }
                 self.todo.push_back(Todo::Accept(tx, Accept::default()));
             }
@@ -257,11 +277,7 @@ impl Sessions {
                 self.end(now, dialog, "bye");
             }
             Event::Cancelled { dialog, .. } => self.end(now, dialog, "cancel"),
-            Event::AckTimeout { dialog } => self.flaw(
-                dialog,
-                "ack-missing",
-                "the client never acknowledged the answer; the recording went on with the media that came".into(),
-            ),
+            Event::AckTimeout { dialog } => self.ack_missing(now, dialog),
             Event::Ended { dialog, .. } => self.end(now, dialog, "dialog-ended"),
             Event::Acked { .. } | Event::RequestAnswered { .. } => {}
         }
@@ -281,6 +297,7 @@ impl Sessions {
         }
         if let Some(why) = self.overload() {
             tracing::warn!(why, "a session was refused with 503: {why}");
+            self.totals.overloaded += 1;
             return self.unavailable(tx);
         }
         let bodies = match multipart::bodies(request) {
@@ -296,18 +313,25 @@ impl Sessions {
             Ok(offer) => offer,
             Err(error) => {
                 tracing::warn!(%error, "failed to {error}");
-                return self.refuse(tx, 488, "Not Acceptable Here", "the session description offers no audio");
+                let why = match error {
+                    SiprecError::NoAudio => "the session description offers no audio",
+                    _ => "the session description cannot be read",
+                };
+                return self.refuse(tx, 488, "Not Acceptable Here", why);
             }
         };
         let lines = self.lines_to_take(&offer);
         if lines.is_empty() {
-            return self.refuse(tx, 488, "Not Acceptable Here", "the session description offers no audio");
+            let secure = offer.recordable().any(|(_, line)| line.is_secure());
+            let why = if secure { "only SRTP is offered, which is not taken" } else { "every audio line has port 0" };
+            return self.refuse(tx, 488, "Not Acceptable Here", why);
         }
         let Some(pairs) = self.ports.take(now.journal_ns, lines.len()) else {
             tracing::error!(
                 used = self.ports.used(),
                 "a session was refused with 503: no media port is free; widen media.ports or lower limits.sessions_max"
             );
+            self.totals.overloaded += 1;
             return self.unavailable(tx);
         };
         let given: HashMap<usize, Arc<PortPair>> = lines.into_iter().zip(pairs).collect();
@@ -329,7 +353,7 @@ impl Sessions {
     ) {
         let recording = new_id(now, rng);
         let address = self.settings.media_address.unwrap_or_else(|| flow.local.ip());
-        let mut state = AnswerState { session_id: rng.next_u64() >> 1, version: 1, address, last: String::new() };
+        let mut state = AnswerState::new(rng.next_u64() >> 1, address);
         let negotiated = state.answer(offer, given);
         self.todo.push_back(Todo::Accept(tx, with_sdp(&state.last)));
         self.totals.accepted += 1;
@@ -346,8 +370,8 @@ impl Sessions {
             call: CallFacts::default(),
             tracks: Vec::new(),
             sdp: state,
-            paused: false,
             raw_bodies: 0,
+            raw_bytes: 0,
             flaws: Vec::new(),
             counters: Arc::clone(&counters),
         };
@@ -367,28 +391,23 @@ impl Sessions {
         for flaw in &bodies.flaws {
             self.flaw(dialog, "body-malformed", format!("the body was not as RFC 2046 has it: {}", flaw.name()));
         }
-        if given.len() < offer.recordable().count() {
-            self.flaw(dialog, "tracks-refused", "the offer has more media lines than limits.tracks_per_session_max".into());
-        }
+        self.note_refused_lines(dialog, offer);
         self.keep_raw(dialog, request, bodies);
         if let (Some(part), Some(session)) = (bodies.recording_metadata(), self.by_dialog.get_mut(&dialog)) {
             session.metadata = Metadata::parse(&part.body).map(Some);
         }
         self.tell_call(dialog);
-        let paused = self.by_dialog.get(&dialog).is_some_and(|s| s.tracks.iter().all(|t| t.paused));
-        if paused {
-            self.pause_session(now, dialog, true);
-        }
-        if let Some(session) = self.by_dialog.get(&dialog) {
-            let facts = Box::new(session.call.clone());
-            self.todo.push_back(Todo::Tell(ToDaemon::Decide { recording, facts }));
-        }
+        let Some(session) = self.by_dialog.get(&dialog) else { return };
+        let paused: Vec<_> = session.tracks.iter().filter(|t| t.paused).map(|t| (t.number, true)).collect();
+        let (count, call) = (session.tracks.len(), session.call.clone());
+        self.tell_pauses(now, recording, &paused, count);
+        self.ask(now, recording, &call);
     }
 
     /// A re-INVITE or an UPDATE: media, metadata, both or neither.
     fn changed(&mut self, now: Moment, tx: TransactionId, dialog: DialogId, request: &Request) {
         let Some(session) = self.by_dialog.get(&dialog) else {
-            return self.refuse(tx, 481, "Call/Transaction Does Not Exist", "this session has ended");
+            return self.decline(tx, 481, "Call/Transaction Does Not Exist", "this session has ended");
         };
         let is_invite = request.method == callvault_sip::Method::Invite;
         let last = session.sdp.last.clone();
@@ -396,7 +415,7 @@ impl Sessions {
             Ok(bodies) => bodies,
             Err(_) => {
                 self.flaw(dialog, "body-malformed", "the parts of a later message could not be told apart".into());
-                return self.refuse(tx, 400, "Bad Request", "the parts of the body cannot be told apart");
+                return self.decline(tx, 400, "Bad Request", "the parts of the body cannot be told apart");
             }
         };
         self.keep_raw(dialog, request, &bodies);
@@ -406,165 +425,34 @@ impl Sessions {
             None => self.todo.push_back(Todo::Accept(tx, Accept::default())),
             Some(Err(error)) => {
                 tracing::warn!(%error, "failed to {error}");
-                self.flaw(dialog, "offer-malformed", "a later offer could not be read; the media went on as before".into());
-                return self.refuse(tx, 488, "Not Acceptable Here", "the session description offers no audio");
+                self.flaw(
+                    dialog,
+                    "offer-malformed",
+                    "a later offer could not be read; the media went on as before".into(),
+                );
+                return self.decline(tx, 488, "Not Acceptable Here", "the session description offers no audio");
             }
             Some(Ok(offer)) => self.renegotiate(now, tx, dialog, &offer),
         }
         self.take_metadata(dialog, &bodies);
     }
 
-    fn renegotiate(&mut self, now: Moment, tx: TransactionId, dialog: DialogId, offer: &Offer) {
-        let wanted = self.lines_to_take(offer);
-        let Some(session) = self.by_dialog.get_mut(&dialog) else { return };
-        let recording = session.recording;
-        let mut given: HashMap<usize, Arc<PortPair>> =
-            session.tracks.iter().map(|t| (t.media_line, Arc::clone(&t.pair))).collect();
-        let missing: Vec<usize> = wanted.into_iter().filter(|line| !given.contains_key(line)).collect();
-        let fresh = if missing.is_empty() { Some(Vec::new()) } else { self.ports.take(now.journal_ns, missing.len()) };
-        if fresh.is_none() {
-            self.flaw(dialog, "ports-exhausted", "no media port was free for a media line that was added".into());
+    /// The answer was never acknowledged: while media comes there is something to record, without it there is nobody.
+    fn ack_missing(&mut self, now: Moment, dialog: DialogId) {
+        let Some(session) = self.by_dialog.get(&dialog) else { return };
+        if session.counters.packets.load(Ordering::Relaxed) > 0 {
+            let text = "the client never acknowledged the answer; the recording went on with the media that came";
+            return self.flaw(dialog, "ack-missing", text.into());
         }
-        let Some(session) = self.by_dialog.get_mut(&dialog) else { return };
-        given.extend(missing.iter().copied().zip(fresh.unwrap_or_default()));
-        let negotiated = session.sdp.answer(offer, &given);
-        session.offer = offer.clone();
-        self.todo.push_back(Todo::Accept(tx, with_sdp(&session.sdp.last)));
-
-        let mut todo = Vec::new();
-        for track in &negotiated {
-            match session.tracks.iter_mut().find(|t| t.media_line == track.media_line) {
-                Some(known) => todo.push(known.change(recording, track)),
-                None => {
-                    if let Some(pair) = given.get(&track.media_line) {
-                        let added = session.add_track(track, Arc::clone(pair));
-                        todo.push(Todo::Media(Command::AddTrack { recording, track: added.to_new() }));
-                    }
-                }
-            }
-        }
-        // A line that is gone from the answer (port 0) is silent on purpose until it comes back.
-        let mut pauses = Vec::new();
-        for track in &mut session.tracks {
-            let negotiated = negotiated.iter().find(|n| n.media_line == track.media_line);
-            let paused = negotiated.is_none_or(|n| n.paused);
-            if paused != track.paused {
-                track.paused = paused;
-                pauses.push((track.number, paused));
-            }
-        }
-        let all_paused = session.tracks.iter().all(|t| t.paused);
-        let was_paused = session.paused;
-        self.todo.extend(todo);
-        for (track, paused) in pauses {
-            self.todo.push_back(Todo::Media(Command::Pause { recording, track, paused }));
-            if all_paused == was_paused {
-                self.event(recording, pause_event(now, Some(track), paused));
-            }
-        }
-        if all_paused != was_paused {
-            self.pause_session(now, dialog, all_paused);
-        }
-        self.tell_call(dialog);
-    }
-
-    fn pause_session(&mut self, now: Moment, dialog: DialogId, paused: bool) {
-        let Some(session) = self.by_dialog.get_mut(&dialog) else { return };
-        session.paused = paused;
-        let recording = session.recording;
-        self.event(recording, pause_event(now, None, paused));
-    }
-
-    /// Which media lines are recorded: the first recordable ones, up to the limit.
-    fn lines_to_take(&self, offer: &Offer) -> Vec<usize> {
-        offer
-            .recordable()
-            .filter(|(_, line)| line.port != 0 && !line.is_secure())
-            .map(|(index, _)| index)
-            .take(usize::from(self.settings.tracks_per_session_max))
-            .collect()
-    }
-
-    /// Metadata that came with a later message.
-    fn take_metadata(&mut self, dialog: DialogId, bodies: &Multipart) {
-        let Some(session) = self.by_dialog.get_mut(&dialog) else { return };
-        let Some(part) = bodies.recording_metadata() else { return };
-        match (Metadata::parse(&part.body), &mut session.metadata) {
-            (Ok(later), Ok(Some(known))) => {
-                if known.merge(later) == Merge::Unchanged {
-                    return;
-                }
-            }
-            (Ok(later), unknown) => *unknown = Ok(Some(later)),
-            // What was understood before still holds.
-            (Err(error), Ok(Some(_))) => {
-                let text = format!("later metadata was not understood: failed to {error}");
-                return self.flaw(dialog, "metadata-malformed", text);
-            }
-            (Err(error), unknown) => *unknown = Err(error),
-        }
-        self.tell_call(dialog);
-    }
-
-    /// Works out the facts of the call again and writes down what changed.
-    fn tell_call(&mut self, dialog: DialogId) {
-        let Some(session) = self.by_dialog.get_mut(&dialog) else { return };
-        let recording = session.recording;
-        let understood = convert::understand(&session.parties, &session.offer, session.metadata.as_ref());
-        let mut events = Vec::new();
-        if understood.call != session.call {
-            session.call = understood.call;
-            events.push(SessionEvent::Call(Box::new(session.call.clone())));
-        }
-        for track in &mut session.tracks {
-            let mut facts = track.facts.clone();
-            if let Some(role) = understood.roles.iter().find(|r| r.media_line == track.media_line) {
-                (facts.local, facts.mixed) = (role.local, role.mixed);
-            }
-            if !track.told || facts != track.facts {
-                track.told = true;
-                track.facts = facts;
-                events.push(SessionEvent::Track(track.facts.clone()));
-            }
-        }
-        for event in events {
-            self.event(recording, event);
-        }
-        for flaw in understood.flaws {
-            self.flaw(dialog, flaw.code, flaw.text);
-        }
-    }
-
-    fn keep_raw(&mut self, dialog: DialogId, request: &Request, bodies: &Multipart) {
-        let Some(session) = self.by_dialog.get_mut(&dialog) else { return };
-        let recording = session.recording;
-        let mut kept = Vec::new();
-        for part in &bodies.parts {
-            if session.raw_bodies >= RAW_BODIES_MAX {
-                break;
-            }
-            session.raw_bodies += 1;
-            let text = String::from_utf8_lossy(&part.body);
-            kept.push(RawBody {
-                method: request.method.as_str().to_owned(),
-                content_type: part.content_type().unwrap_or_default(),
-                text: if part.is_sdp() { callvault_siprec::without_keys(&text) } else { text.into_owned() },
-            });
-        }
-        for body in kept {
-            self.event(recording, SessionEvent::Raw(body));
-        }
+        self.todo.push_back(Todo::Bye(dialog, "SIP ;text=\"no ACK and no media\""));
+        self.end(now, dialog, "ack-timeout");
     }
 
     fn end(&mut self, now: Moment, dialog: DialogId, reason: &str) {
         let Some(session) = self.by_dialog.remove(&dialog) else { return };
         self.by_recording.remove(&session.recording);
-        let ended = Ended {
-            wall_ns: now.wall_ns,
-            at_ns: now.journal_ns,
-            reason: reason.to_owned(),
-            tracks: Vec::new(),
-        };
+        let ended =
+            Ended { wall_ns: now.wall_ns, at_ns: now.journal_ns, reason: reason.to_owned(), tracks: Vec::new() };
         self.todo.push_back(Todo::Media(Command::Close { recording: session.recording, ended }));
     }
 
@@ -594,14 +482,19 @@ impl Sessions {
     }
 
     fn unavailable(&mut self, tx: TransactionId) {
-        self.totals.overloaded += 1;
         let headers = vec![("Retry-After".to_owned(), self.settings.retry_after_s.to_string())];
         self.todo.push_back(Todo::Reject(tx, 503, "Service Unavailable", headers));
     }
 
+    /// Refuses an INVITE for what it is.
     fn refuse(&mut self, tx: TransactionId, status: u16, reason: &'static str, why: &'static str) {
-        tracing::warn!(status, why, "a request was refused with {status}: {why}");
         self.totals.refused += 1;
+        self.decline(tx, status, reason, why);
+    }
+
+    /// Refuses a request that opens no session.
+    fn decline(&mut self, tx: TransactionId, status: u16, reason: &'static str, why: &'static str) {
+        tracing::warn!(status, why, "a request was refused with {status}: {why}");
         // RFC 3261 section 20.43: 399 is a warning for people.
         let headers = vec![("Warning".to_owned(), format!("399 callvault \"{why}\""))];
         self.todo.push_back(Todo::Reject(tx, status, reason, headers));
@@ -614,77 +507,6 @@ impl Sessions {
     fn event(&mut self, recording: Uuid, event: SessionEvent) {
         self.journal(Entry::Facts { recording, event });
     }
-}
-
-impl Session {
-    fn add_track(&mut self, negotiated: &NegotiatedTrack, pair: Arc<PortPair>) -> &SessionTrack {
-        let number = u8::try_from(self.tracks.len()).unwrap_or(u8::MAX);
-        self.tracks.push(SessionTrack {
-            media_line: negotiated.media_line,
-            number,
-            pair,
-            facts: convert::track_facts(number, negotiated),
-            told: false,
-            paused: negotiated.paused,
-        });
-        &self.tracks[self.tracks.len() - 1]
-    }
-}
-
-impl SessionTrack {
-    fn to_new(&self) -> NewTrack {
-        NewTrack {
-            number: self.number,
-            pair: Arc::clone(&self.pair),
-            payload_types: convert::payload_types(&self.facts),
-            paused: self.paused,
-        }
-    }
-
-    /// A later offer describes the track: new payload types, perhaps a new source.
-    fn change(&mut self, recording: Uuid, negotiated: &NegotiatedTrack) -> Todo {
-        let mut later = convert::track_facts(self.number, negotiated);
-        (later.local, later.mixed) = (self.facts.local, self.facts.mixed);
-        if later != self.facts {
-            self.facts = later;
-            self.told = false;
-        }
-        Todo::Media(Command::Describe {
-            recording,
-            track: self.number,
-            payload_types: convert::payload_types(&self.facts),
-        })
-    }
-}
-
-impl AnswerState {
-    fn answer(&mut self, offer: &Offer, given: &HashMap<usize, Arc<PortPair>>) -> Vec<NegotiatedTrack> {
-        let ports: Vec<Option<(u16, u16)>> = (0..offer.media.len())
-            .map(|line| given.get(&line).map(|pair| (pair.port, pair.port.saturating_add(1))))
-            .collect();
-        let (text, tracks) = answer(
-            offer,
-            &AnswerParams {
-                address: self.address,
-                session_id: self.session_id,
-                version: self.version,
-                ports: &ports,
-                prefer: DEFAULT_PREFERENCE,
-            },
-        );
-        self.version += 1;
-        self.last = text;
-        tracks
-    }
-}
-
-fn with_sdp(sdp: &str) -> Accept {
-    Accept { body: Some(("application/sdp".to_owned(), sdp.as_bytes().to_vec())), ..Accept::default() }
-}
-
-fn pause_event(now: Moment, track: Option<u8>, paused: bool) -> SessionEvent {
-    let pause = Pause { track, at_ns: now.journal_ns, by: "client".to_owned() };
-    if paused { SessionEvent::Paused(pause) } else { SessionEvent::Resumed(pause) }
 }
 
 fn parties(request: &Request) -> Parties {
@@ -709,6 +531,11 @@ fn started(now: Moment, request: &Request, flow: &Flow) -> Started {
         .to_owned(),
         user_agent: request.headers.get("User-Agent").map(str::to_owned),
     }
+}
+
+/// A text short enough for the list of live calls.
+fn clipped(text: &str) -> String {
+    text[..text.floor_char_boundary(LIVE_TEXT_BYTES_MAX)].to_owned()
 }
 
 /// A UUIDv7: unique everywhere, ordered by time.

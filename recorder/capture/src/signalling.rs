@@ -11,10 +11,10 @@ use std::sync::mpsc::{Sender, SyncSender, TrySendError, channel, sync_channel};
 use std::thread;
 use std::time::Duration;
 
-use callvault_control::{
-    CALLS_PER_MESSAGE_MAX, Channel, ControlError, Heartbeat, Start, ToDaemon, ToRecorder,
+use callvault_control::{CALLS_PER_MESSAGE_MAX, Channel, ControlError, Heartbeat, Start, ToDaemon, ToRecorder};
+use callvault_sip::{
+    DialogId, Endpoint, EndpointConfig, Event, Flow, FlowId, Limits, Now, Output, TransportKind, parse_datagram,
 };
-use callvault_sip::{Endpoint, EndpointConfig, Flow, FlowId, Limits, Now, Output, TransportKind, parse_datagram};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 use tokio::io::unix::AsyncFd;
@@ -41,11 +41,17 @@ const ENTRIES_MAX: usize = 32_768;
 /// Entries of the signalling that may wait beyond that; then new sessions are refused.
 const ENTRIES_WAITING_MAX: usize = 4_096;
 
+/// Messages that may wait for the daemon. Each only says where to look or is asked for again, so the oldest may go.
+const UNTOLD_MAX: usize = 16_384;
+
 /// Between two heartbeats.
 const BEAT: Duration = Duration::from_millis(500);
 
 /// How long BYEs are waited for when the recorder stops.
 const GOODBYE: Duration = Duration::from_millis(300);
+
+/// Pause after an error of a listening socket, which may last: a loop without one would burn the CPU.
+const AFTER_ERROR: Duration = Duration::from_millis(10);
 
 /// Largest datagram.
 const DATAGRAM_BYTES_MAX: usize = 65_535;
@@ -104,6 +110,8 @@ struct Signalling {
     rounds: u64,
     invalid: u64,
     stopping: bool,
+    /// The flow of the message that the endpoint is at.
+    hearing: Option<FlowId>,
 }
 
 /// Runs the recorder until the daemon stops it or is gone.
@@ -121,20 +129,14 @@ pub async fn run() -> Result<(), RunError> {
     let (spare_tx, spare_rx) = spare_batches();
     let appender_state = Arc::new(AppenderState::default());
     let sweep_state = Arc::new(SweepState::default());
-    let appender = Appender::begin(
-        Arc::clone(&settings),
-        Arc::clone(&appender_state),
-        feedback_tx.clone(),
-        spare_tx,
-    )?;
+    let appender = Appender::begin(Arc::clone(&settings), Arc::clone(&appender_state), feedback_tx.clone(), spare_tx)?;
     let stopped = feedback_tx.clone();
     let appender_thread = thread::Builder::new().name("journal".into()).spawn(move || {
         appender.run(&journal_rx);
         let _ = stopped.send(Feedback::Stopped);
     })?;
     let (media_tx, media_rx) = channel_of_commands();
-    let sweep =
-        Sweep::new(Arc::clone(&settings), journal_tx.clone(), spare_rx, feedback_tx, Arc::clone(&sweep_state));
+    let sweep = Sweep::new(Arc::clone(&settings), journal_tx.clone(), spare_rx, feedback_tx, Arc::clone(&sweep_state));
     let sweep_thread = thread::Builder::new().name("media".into()).spawn(move || sweep.run(&media_rx))?;
 
     let (inbound_tx, mut inbound) = mpsc::channel(INBOUND_MAX);
@@ -172,10 +174,13 @@ pub async fn run() -> Result<(), RunError> {
         invalid: 0,
         settings,
         stopping: false,
+        hearing: None,
     };
     signalling.tell(ToDaemon::Ready { generation: signalling.settings.generation, port_pairs });
     signalling.run(&mut inbound, &mut feedback, &mut terminate).await;
 
+    // From here on the appender does not wait for its disk for ever.
+    signalling.appender.stopping.store(true, Ordering::Relaxed);
     for step in signalling.waiting.drain(..) {
         match step {
             Step::Media(command) => drop(signalling.media.send(command)),
@@ -201,20 +206,26 @@ impl Signalling {
         terminate: &mut tokio::signal::unix::Signal,
     ) {
         let mut beat = tokio::time::interval(BEAT);
+        beat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut goodbye: Option<tokio::time::Instant> = None;
         loop {
             self.rounds += 1;
             self.work();
             if self.stopping && goodbye.is_none() {
+                self.sessions.drain();
                 self.sessions.end_all(moment(), "recorder-stopped");
                 self.work();
                 goodbye = Some(tokio::time::Instant::now() + GOODBYE);
+            }
+            if goodbye.is_some() && self.endpoint.dialogs() == 0 {
+                return;
             }
             let wait = self.endpoint.deadline().map(|Now(at)| Duration::from_nanos(at.saturating_sub(journal_ns())));
             tokio::select! {
                 Some(message) = inbound.recv() => self.receive(message),
                 Some(told) = feedback.recv() => self.hear(told),
-                message = control_message(&self.control) => self.obey(message),
+                // A closed connection is always ready: once stopping is decided, looking at it would starve the timers.
+                message = control_message(&self.control), if !self.stopping => self.obey(message),
                 _ = beat.tick() => self.beat(),
                 _ = terminate.recv() => self.stopping = true,
                 () = sleep_for(wait) => self.endpoint.handle_timeout(now()),
@@ -251,12 +262,20 @@ impl Signalling {
                 }
             }
             Output::Send { flow, bytes, .. } => {
-                if !self.connections.send(flow, bytes) {
-                    self.connections.close(flow);
+                // One that does not read its answers is no client.
+                if !self.connections.send(flow, bytes) && self.connections.cut(flow) {
+                    self.endpoint.flow_closed(now(), flow);
                 }
             }
             Output::CloseFlow { flow } => self.connections.close(flow),
-            Output::Event(event) => self.sessions.handle(moment(), event, &mut self.rng),
+            Output::Event(event) => {
+                match (&event, dialog_of(&event), self.hearing) {
+                    (Event::Ended { dialog, .. }, ..) => self.connections.dialog_ended(*dialog),
+                    (_, Some(dialog), Some(flow)) => self.connections.dialog_heard(dialog, flow),
+                    _ => {}
+                }
+                self.sessions.handle(moment(), event, &mut self.rng);
+            }
         }
     }
 
@@ -305,21 +324,29 @@ impl Signalling {
     }
 
     fn tell(&mut self, message: ToDaemon) {
+        if self.untold.len() >= UNTOLD_MAX {
+            self.untold.pop_front();
+        }
         self.untold.push_back(message);
         self.retry();
     }
 
     fn receive(&mut self, message: Inbound) {
         match message {
-            Inbound::Message(flow, message) => self.endpoint.receive(now(), &flow, *message),
+            Inbound::Message(flow, message) => {
+                self.hearing = Some(flow.id);
+                self.endpoint.receive(now(), &flow, *message);
+                self.work();
+                self.hearing = None;
+            }
             Inbound::Invalid(flow, raw, error) => {
                 self.invalid += 1;
                 tracing::debug!(%error, "failed to {error}");
                 self.endpoint.receive_invalid(now(), &flow, &raw, &error);
             }
             Inbound::Accepted(stream, peer) => self.connections.accept(stream, peer),
-            Inbound::Closed(flow, peer) => {
-                self.connections.closed(flow, peer);
+            Inbound::Closed(flow) => {
+                self.connections.closed(flow);
                 self.endpoint.flow_closed(now(), flow);
             }
         }
@@ -366,6 +393,7 @@ impl Signalling {
     }
 
     fn beat(&mut self) {
+        self.sessions.tick(moment());
         let totals = self.sessions.totals();
         let (used, _) = self.sessions.port_pairs();
         let beat = Heartbeat {
@@ -389,6 +417,18 @@ impl Signalling {
         if self.untold.is_empty() {
             self.tell(ToDaemon::Heartbeat(beat));
         }
+    }
+}
+
+/// The dialog that a request of the peer's belongs to.
+fn dialog_of(event: &Event) -> Option<DialogId> {
+    match event {
+        Event::Invite { dialog, .. }
+        | Event::Reinvite { dialog, .. }
+        | Event::Update { dialog, .. }
+        | Event::Info { dialog, .. }
+        | Event::Acked { dialog, .. } => Some(*dialog),
+        _ => None,
     }
 }
 
@@ -446,7 +486,9 @@ fn listen_udp(
 ) -> io::Result<Vec<Arc<UdpSocket>>> {
     let mut listeners = Vec::new();
     for (index, fd) in sockets.into_iter().enumerate() {
-        let socket = Arc::new(UdpSocket::from_std(StdUdpSocket::from(fd))?);
+        let socket = StdUdpSocket::from(fd);
+        socket.set_nonblocking(true)?;
+        let socket = Arc::new(UdpSocket::from_std(socket)?);
         listeners.push(Arc::clone(&socket));
         let bound = settings.sip_listeners.get(index).copied().unwrap_or(socket.local_addr()?);
         let inbound = inbound.clone();
@@ -455,10 +497,12 @@ fn listen_udp(
             let mut routes = Routes { bound, known: HashMap::new() };
             loop {
                 // An ICMP error for an earlier answer comes out here; it says nothing about the next datagram.
-                let Ok((length, peer)) = socket.recv_from(&mut buffer).await else { continue };
+                let Ok((length, peer)) = socket.recv_from(&mut buffer).await else {
+                    tokio::time::sleep(AFTER_ERROR).await;
+                    continue;
+                };
                 let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
-                let flow =
-                    Flow { id: FlowId(index as u64), kind: TransportKind::Udp, local: routes.local(peer), peer };
+                let flow = Flow { id: FlowId(index as u64), kind: TransportKind::Udp, local: routes.local(peer), peer };
                 let bytes = &buffer[..length];
                 let message = match parse_datagram(bytes, &limits) {
                     Ok(Some(message)) => Inbound::Message(flow, Box::new(message)),
@@ -476,7 +520,9 @@ fn listen_udp(
 
 fn listen_tcp(sockets: Vec<OwnedFd>, inbound: &mpsc::Sender<Inbound>) -> io::Result<()> {
     for fd in sockets {
-        let listener = TcpListener::from_std(std::net::TcpListener::from(fd))?;
+        let listener = std::net::TcpListener::from(fd);
+        listener.set_nonblocking(true)?;
+        let listener = TcpListener::from_std(listener)?;
         let inbound = inbound.clone();
         tokio::spawn(async move {
             loop {
@@ -489,7 +535,7 @@ fn listen_tcp(sockets: Vec<OwnedFd>, inbound: &mpsc::Sender<Inbound>) -> io::Res
                     // Out of descriptors, mostly: the connection waits in the kernel, a loop without a pause would burn the CPU.
                     Err(error) => {
                         tracing::error!(%error, "failed to accept a connection: {error}");
-                        tokio::time::sleep(Duration::from_millis(100)).await;
+                        tokio::time::sleep(10 * AFTER_ERROR).await;
                     }
                 }
             }

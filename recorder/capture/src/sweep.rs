@@ -8,27 +8,31 @@
 
 #[doc(hidden)]
 pub mod bench;
+mod live;
+mod outbox;
+#[cfg(test)]
+mod tests;
 
 use std::collections::HashMap;
-use std::net::SocketAddr;
-use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver as Queue, SyncSender, TryRecvError, TrySendError};
+use std::sync::mpsc::{Receiver as Queue, SyncSender, TryRecvError};
 use std::thread;
 use std::time::Duration;
 
 use callvault_control::Start;
-use callvault_journal::facts::{Ended, Flaw, SessionEvent, SourceFacts, TrackCounts};
-use callvault_journal::{AudioBatch, Packet, Pushed};
-use callvault_media::{Held, Kept, PayloadType, Received, Track, TrackConfig};
+use callvault_journal::AudioBatch;
+use callvault_journal::facts::Ended;
+use callvault_media::PayloadType;
 use uuid::Uuid;
 
 use crate::Feedback;
 use crate::appender::Entry;
 use crate::clock::ArrivalClock;
 use crate::ports::PortPair;
-use crate::receive::{Datagram, Receiver};
+use crate::receive::Receiver;
+use live::LiveSession;
+use outbox::Outbox;
 
 /// Time between two sweeps. Long enough that a sweep finds about one packet per socket, short enough that with a batch
 /// interval of 200 ms at most that much audio is in this process alone.
@@ -38,11 +42,15 @@ const SWEEP: Duration = Duration::from_millis(20);
 /// recorder was away, in several sweeps.
 const DATAGRAMS_PER_SWEEP_MAX: usize = 256;
 
+/// Datagrams taken from one socket when a session ends or pauses: more than a receive buffer of the usual size holds, so that all that had
+/// arrived is there, and a bound all the same.
+const DATAGRAMS_AT_END_MAX: usize = 8_192;
+
 /// RTCP is looked at every so many sweeps: a report every few seconds is all that comes.
 const RTCP_EVERY: u64 = 25;
 
-/// Full batches of one session that may wait for the appender: 32 KiB each, about 20 s of two G.711 tracks.
-const WAITING_BATCHES_MAX: usize = 12;
+/// A pause is no silence, but who pauses longer than a day is gone and only keeps ports.
+const PAUSE_NS_MAX: u64 = 24 * 3_600 * 1_000_000_000;
 
 /// What the signalling asks of the sweep.
 pub(crate) enum Command {
@@ -83,45 +91,36 @@ pub(crate) struct SweepState {
     pub(crate) dropped: AtomicU64,
 }
 
-struct LiveTrack {
-    number: u8,
-    pair: Arc<PortPair>,
-    reception: Track,
-    paused: bool,
-}
-
-struct LiveSession {
-    recording: Uuid,
-    tracks: Vec<LiveTrack>,
-    counters: Arc<Counters>,
-    /// When the sockets were last found empty.
-    swept_ns: u64,
-    heard_ns: u64,
-    silent_told: bool,
-    out: Outbox,
-}
-
-/// What a session has for the journal.
-struct Outbox {
-    recording: Uuid,
-    batch: AudioBatch,
-    /// Entries that the appender had no room for, in order.
-    waiting: Vec<Entry>,
-    dropped: u64,
-}
-
 /// The sweep. [`Sweep::run`] is its thread.
 pub(crate) struct Sweep {
     settings: Arc<Start>,
     sessions: Vec<LiveSession>,
     places: HashMap<Uuid, usize>,
+    /// What sessions that have ended still have for the journal. Bounded as they were; while there is any, the journal is behind and
+    /// no new session is taken.
+    closing: Vec<Outbox>,
     receiver: Receiver,
-    journal: SyncSender<Entry>,
-    spare: Queue<AudioBatch>,
+    ways: Ways,
     feedback: tokio::sync::mpsc::UnboundedSender<Feedback>,
     state: Arc<SweepState>,
     rounds: u64,
 }
+
+/// Where batches go, and where they come back from.
+struct Ways {
+    journal: SyncSender<Entry>,
+    spare: Queue<AudioBatch>,
+}
+
+/// How thoroughly to look at the sockets of a session.
+#[derive(Clone, Copy)]
+struct Look {
+    with_rtcp: bool,
+    datagrams_max: usize,
+}
+
+/// Everything that is there.
+const TO_THE_END: Look = Look { with_rtcp: true, datagrams_max: DATAGRAMS_AT_END_MAX };
 
 impl Sweep {
     pub(crate) fn new(
@@ -135,9 +134,9 @@ impl Sweep {
             settings,
             sessions: Vec::new(),
             places: HashMap::new(),
+            closing: Vec::new(),
             receiver: Receiver::new(),
-            journal,
-            spare,
+            ways: Ways { journal, spare },
             feedback,
             state,
             rounds: 0,
@@ -162,34 +161,27 @@ impl Sweep {
     fn handle(&mut self, command: Command) {
         match command {
             Command::Open { recording, tracks, counters, opened_ns } => {
-                let tracks = tracks.into_iter().map(LiveTrack::new).collect();
+                let batch = self.ways.spare.try_recv().unwrap_or_default();
+                let out = Outbox::new(recording, batch);
                 self.places.insert(recording, self.sessions.len());
-                self.sessions.push(LiveSession {
-                    recording,
-                    tracks,
-                    counters,
-                    swept_ns: opened_ns,
-                    heard_ns: opened_ns,
-                    silent_told: false,
-                    out: Outbox { recording, batch: self.spare.try_recv().unwrap_or_default(), waiting: Vec::new(), dropped: 0 },
-                });
+                self.sessions.push(LiveSession::new(tracks, counters, opened_ns, out));
             }
             Command::AddTrack { recording, track } => {
+                let now_ns = ArrivalClock::read().now_ns();
                 if let Some(session) = self.session(recording) {
-                    session.tracks.push(LiveTrack::new(track));
+                    session.add_track(track, now_ns);
                 }
             }
             Command::Describe { recording, track, payload_types } => {
-                if let Some(track) = self.track(recording, track) {
-                    track.reception.describe(&payload_types);
-                    track.reception.signalled_change();
+                if let Some(session) = self.session(recording) {
+                    session.describe(track, &payload_types);
                 }
             }
             Command::Pause { recording, track, paused } => {
-                // What arrived before the pause was signalled belongs to the recording.
+                // What arrived before the pause was signalled belongs to the recording; what came in it does not.
                 self.sweep_one(recording);
-                if let Some(track) = self.track(recording, track) {
-                    track.paused = paused;
+                if let Some(session) = self.session(recording) {
+                    session.pause(track, paused);
                 }
             }
             Command::Close { recording, ended } => self.close(recording, ended),
@@ -201,32 +193,24 @@ impl Sweep {
         self.places.get(&recording).and_then(|&place| self.sessions.get_mut(place))
     }
 
-    fn track(&mut self, recording: Uuid, number: u8) -> Option<&mut LiveTrack> {
-        self.session(recording)?.tracks.iter_mut().find(|t| t.number == number)
-    }
-
     fn sweep(&mut self) {
         self.rounds += 1;
-        let with_rtcp = self.rounds.is_multiple_of(RTCP_EVERY);
+        let look = Look { with_rtcp: self.rounds.is_multiple_of(RTCP_EVERY), datagrams_max: DATAGRAMS_PER_SWEEP_MAX };
         let batch_ns = u64::from(self.settings.batch_interval_ms) * 1_000_000;
         let silence_ns = u64::from(self.settings.media_timeout_s) * 1_000_000_000;
         let mut packets = 0;
         let mut dropped = 0;
         for session in &mut self.sessions {
             let clock = ArrivalClock::read();
-            packets += session.sweep(&mut self.receiver, clock, with_rtcp, &self.journal, &self.spare);
-            let waited = session.out.batch.first_arrival_ns().map(|first| clock.now_ns().saturating_sub(first));
-            if waited.is_some_and(|ns| ns >= batch_ns) {
-                session.out.flush(&self.journal, &self.spare);
-            }
-            session.out.retry(&self.journal);
-            dropped += std::mem::take(&mut session.out.dropped);
-            let silent_ns = clock.now_ns().saturating_sub(session.heard_ns);
-            if silence_ns > 0 && silent_ns > silence_ns && !session.silent_told {
-                session.silent_told = true;
-                let _ = self.feedback.send(Feedback::Silent(session.recording));
+            packets += session.sweep(&mut self.receiver, clock, look, &self.ways);
+            session.out.flush_if_due(clock.now_ns(), batch_ns, &self.ways);
+            dropped += session.out.take_dropped();
+            let patience_ns = if session.is_paused() { PAUSE_NS_MAX } else { silence_ns };
+            if silence_ns > 0 && session.fell_silent(clock.now_ns(), patience_ns) {
+                let _ = self.feedback.send(Feedback::Silent(session.out.recording()));
             }
         }
+        self.closing.retain_mut(|out| !out.hand_over(&self.ways));
         self.state.packets.fetch_add(packets, Ordering::Relaxed);
         self.state.dropped.fetch_add(dropped, Ordering::Relaxed);
         self.state.sweeps.fetch_add(1, Ordering::Relaxed);
@@ -235,236 +219,38 @@ impl Sweep {
     fn sweep_one(&mut self, recording: Uuid) {
         let Some(&place) = self.places.get(&recording) else { return };
         if let Some(session) = self.sessions.get_mut(place) {
-            let packets = session.sweep(&mut self.receiver, ArrivalClock::read(), true, &self.journal, &self.spare);
+            let packets = session.sweep(&mut self.receiver, ArrivalClock::read(), TO_THE_END, &self.ways);
             self.state.packets.fetch_add(packets, Ordering::Relaxed);
         }
     }
 
-    fn close(&mut self, recording: Uuid, mut ended: Ended) {
+    fn close(&mut self, recording: Uuid, ended: Ended) {
         self.sweep_one(recording);
         let Some(place) = self.places.remove(&recording) else { return };
-        let mut session = self.sessions.swap_remove(place);
+        let session = self.sessions.swap_remove(place);
         if let Some(moved) = self.sessions.get(place) {
-            self.places.insert(moved.recording, place);
+            self.places.insert(moved.out.recording(), place);
         }
-        let mut packets = 0;
-        for track in &mut session.tracks {
-            track.reception.finish();
-            packets += session.out.held(track.number, &mut track.reception, &self.journal, &self.spare);
-            ended.tracks.push(track.counts());
-        }
+        let (mut out, pairs, packets) = session.close(ended, &self.ways);
         self.state.packets.fetch_add(packets, Ordering::Relaxed);
-        session.out.flush(&self.journal, &self.spare);
-        if session.out.dropped > 0 {
-            self.state.dropped.fetch_add(session.out.dropped, Ordering::Relaxed);
+        self.state.dropped.fetch_add(out.take_dropped(), Ordering::Relaxed);
+        if !out.hand_over(&self.ways) {
+            self.closing.push(out);
         }
-        session.out.put(Entry::End { recording, ended });
-        // The end must get there, and the sockets are left already: waiting here is the appender's pace, which is bounded.
-        for entry in session.out.waiting.drain(..) {
-            if self.journal.send(entry).is_err() {
-                break;
-            }
-        }
-        let pairs = session.tracks.into_iter().map(|t| t.pair).collect();
         let _ = self.feedback.send(Feedback::Left(pairs));
     }
 
+    /// Hands everything over, for which the appender is waited for: it ends by itself, whatever its disk does.
     fn stop(mut self) {
-        let live: Vec<Uuid> = self.sessions.iter().map(|s| s.recording).collect();
+        let live: Vec<Uuid> = self.sessions.iter().map(|s| s.out.recording()).collect();
         for recording in live {
             self.sweep_one(recording);
-            if let Some(session) = self.session(recording) {
-                let waiting = std::mem::take(&mut session.out.waiting);
-                let batch = std::mem::take(&mut session.out.batch);
-                for entry in waiting.into_iter().chain([Entry::Audio { recording, batch }]) {
-                    let _ = self.journal.send(entry);
-                }
+        }
+        let outboxes = self.sessions.into_iter().map(|s| s.out).chain(self.closing);
+        for entry in outboxes.flat_map(Outbox::into_entries) {
+            if self.ways.journal.send(entry).is_err() {
+                return;
             }
         }
-    }
-}
-
-impl LiveTrack {
-    fn new(new: NewTrack) -> Self {
-        let mut reception = Track::new(TrackConfig::default());
-        reception.describe(&new.payload_types);
-        Self { number: new.number, pair: new.pair, reception, paused: new.paused }
-    }
-
-    fn counts(&self) -> TrackCounts {
-        let counts = self.reception.counts();
-        TrackCounts {
-            track: self.number,
-            packets: counts.packets,
-            lost: counts.lost,
-            duplicates: counts.duplicates,
-            late: counts.late,
-            foreign: counts.foreign,
-            invalid: counts.invalid,
-            gaps_ms: counts.gaps_ms,
-        }
-    }
-}
-
-impl LiveSession {
-    /// Takes what waits at the session's sockets; returns how many packets were kept.
-    fn sweep(
-        &mut self,
-        receiver: &mut Receiver,
-        clock: ArrivalClock,
-        with_rtcp: bool,
-        journal: &SyncSender<Entry>,
-        spare: &Queue<AudioBatch>,
-    ) -> u64 {
-        let mut kept_packets = 0;
-        let mut heard = false;
-        let (out, not_before_ns) = (&mut self.out, self.swept_ns);
-        for track in &mut self.tracks {
-            let (reception, number, paused) = (&mut track.reception, track.number, track.paused);
-            // An error is an ICMP answer to something sent, or a lack of memory: the next sweep tries again.
-            let _ = receiver.receive(track.pair.rtp.as_fd(), DATAGRAMS_PER_SWEEP_MAX, |datagram| {
-                heard = true;
-                if paused {
-                    return;
-                }
-                let arrival_ns = clock.arrival_ns(datagram.stamp_ns, not_before_ns);
-                kept_packets += keep(reception, number, arrival_ns, &datagram, out, journal, spare);
-            });
-            if with_rtcp {
-                let _ = receiver.receive(track.pair.rtcp.as_fd(), DATAGRAMS_PER_SWEEP_MAX, |_| heard = true);
-            }
-        }
-        if heard {
-            self.heard_ns = clock.now_ns();
-            self.silent_told = false;
-        }
-        self.swept_ns = clock.now_ns();
-        self.counters.packets.fetch_add(kept_packets, Ordering::Relaxed);
-        kept_packets
-    }
-}
-
-/// Puts one datagram where it belongs; returns how many packets of it (or held back before it) are kept.
-fn keep(
-    reception: &mut Track,
-    track: u8,
-    arrival_ns: u64,
-    datagram: &Datagram<'_>,
-    out: &mut Outbox,
-    journal: &SyncSender<Entry>,
-    spare: &Queue<AudioBatch>,
-) -> u64 {
-    let from: SocketAddr = datagram.from;
-    if datagram.cut {
-        // Longer than any packet of audio, and not whole: nothing to keep, but not to be passed over in silence either.
-        out.dropped += 1;
-        out.flaw();
-        return 0;
-    }
-    match reception.receive(arrival_ns, from, datagram.bytes) {
-        Received::Kept(kept) => out.packet(track, arrival_ns, &kept, datagram.bytes, journal, spare),
-        Received::Held => out.held(track, reception, journal, spare),
-        _ => 0,
-    }
-}
-
-impl Outbox {
-    fn packet(
-        &mut self,
-        track: u8,
-        arrival_ns: u64,
-        kept: &Kept,
-        bytes: &[u8],
-        journal: &SyncSender<Entry>,
-        spare: &Queue<AudioBatch>,
-    ) -> u64 {
-        if let Some(ssrc) = kept.new_source {
-            let source = SourceFacts { track, source: kept.source, ssrc, at_ns: arrival_ns };
-            self.put(Entry::Facts { recording: self.recording, event: SessionEvent::Source(source) });
-        }
-        let packet = Packet {
-            track,
-            source: kept.source,
-            payload_type: kept.payload_type,
-            marker: kept.marker,
-            seq: kept.seq,
-            timestamp: kept.timestamp,
-            arrival_ns,
-            payload: bytes.get(kept.payload.clone()).unwrap_or_default(),
-        };
-        for _ in 0..2 {
-            match self.batch.push(&packet) {
-                Pushed::Taken => return 1,
-                Pushed::TooLong => break,
-                Pushed::Full => self.flush(journal, spare),
-            }
-        }
-        self.dropped += 1;
-        0
-    }
-
-    /// Packets that were held back until it was clear that they belong to the track.
-    fn held(
-        &mut self,
-        track: u8,
-        reception: &mut Track,
-        journal: &SyncSender<Entry>,
-        spare: &Queue<AudioBatch>,
-    ) -> u64 {
-        let mut packets = 0;
-        while let Some(Held { arrival_ns, kept, payload }) = reception.take_held() {
-            packets += self.packet(track, arrival_ns, &kept, &payload, journal, spare);
-        }
-        packets
-    }
-
-    /// Sends the batch off.
-    fn flush(&mut self, journal: &SyncSender<Entry>, spare: &Queue<AudioBatch>) {
-        self.retry(journal);
-        if self.batch.is_empty() {
-            return;
-        }
-        if self.waiting.len() >= WAITING_BATCHES_MAX {
-            self.dropped += u64::from(self.batch.packets());
-            self.batch.clear();
-            self.flaw();
-            return;
-        }
-        let batch = std::mem::replace(&mut self.batch, spare.try_recv().unwrap_or_default());
-        self.put(Entry::Audio { recording: self.recording, batch });
-        self.retry(journal);
-    }
-
-    fn put(&mut self, entry: Entry) {
-        self.waiting.push(entry);
-    }
-
-    /// Audio that could not be stored is said so in the recording, once.
-    fn flaw(&mut self) {
-        let said = self.waiting.iter().any(|e| matches!(e, Entry::Facts { event: SessionEvent::Flaw(_), .. }));
-        if !said {
-            let flaw = Flaw {
-                code: "audio-dropped".into(),
-                text: "audio was lost because the journal's disk did not keep up".into(),
-            };
-            self.put(Entry::Facts { recording: self.recording, event: SessionEvent::Flaw(flaw) });
-        }
-    }
-
-    /// Gives the appender what it has room for, in order.
-    fn retry(&mut self, journal: &SyncSender<Entry>) {
-        let mut sent = 0;
-        let mut waiting = std::mem::take(&mut self.waiting).into_iter();
-        while let Some(entry) = waiting.next() {
-            match journal.try_send(entry) {
-                Ok(()) => sent += 1,
-                Err(TrySendError::Full(entry) | TrySendError::Disconnected(entry)) => {
-                    self.waiting.push(entry);
-                    self.waiting.extend(waiting);
-                    break;
-                }
-            }
-        }
-        tracing::trace!(sent, "given to the appender");
     }
 }

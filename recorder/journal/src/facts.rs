@@ -220,4 +220,14 @@ pub struct TrackCounts {
     pub invalid: u64,
     /// Milliseconds of audio missing inside the track because of loss.
     pub gaps_ms: u64,
+    /// Payload bytes of the packets kept.
+    pub bytes: u64,
+    /// Packets of the followed source whose sequence number fitted nowhere, not kept.
+    pub strays: u64,
+    /// Packets kept whose payload type the signalling had not described.
+    pub undescribed: u64,
+    /// Sources followed one after the other.
+    pub sources: u32,
+    /// The largest interarrival jitter (RFC 3550 section 6.4.1), in microseconds.
+    pub jitter_us_max: u32,
 }

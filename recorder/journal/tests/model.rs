@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 
 use callvault_journal::{AudioBatch, Lane, LaneEnd, Limits, Pushed, Scanner, Writer, verify};
 use proptest::prelude::*;
+use proptest::test_runner::FileFailurePersistence;
 use proptest::sample::Index;
 use sample::*;
 use uuid::Uuid;
@@ -130,8 +131,14 @@ fn apply(files: &mut Files, damage: &Damage) {
     }
 }
 
+/// Failing seeds are kept beside this file.
+fn kept(cases: u32) -> ProptestConfig {
+    let beside = FileFailurePersistence::WithSource("proptest-regressions");
+    ProptestConfig { cases, failure_persistence: Some(Box::new(beside)), ..ProptestConfig::default() }
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 96, ..ProptestConfig::default() })]
+    #![proptest_config(kept(96))]
 
     #[test]
     fn untouched_frames_are_read_and_every_change_is_found(

@@ -7,6 +7,7 @@ use std::collections::HashSet;
 
 use callvault_media::Received;
 use proptest::prelude::*;
+use proptest::test_runner::FileFailurePersistence;
 use rig::{Rig, Sent, assert_all_counted};
 
 #[derive(Debug, Clone)]
@@ -36,7 +37,15 @@ fn step() -> impl Strategy<Value = Step> {
     prop_oneof![20 => rtp, 3 => bytes, 1 => Just(Step::Announce)]
 }
 
+/// Failing seeds are kept beside this file.
+fn kept() -> ProptestConfig {
+    let beside = FileFailurePersistence::WithSource("proptest-regressions");
+    ProptestConfig { failure_persistence: Some(Box::new(beside)), ..ProptestConfig::default() }
+}
+
 proptest! {
+    #![proptest_config(kept())]
+
     #[test]
     fn every_datagram_is_counted_once_and_no_packet_is_kept_twice(steps in prop::collection::vec(step(), 0..400)) {
         let mut rig = Rig::new();

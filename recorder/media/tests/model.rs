@@ -7,6 +7,7 @@ use std::collections::HashSet;
 
 use callvault_media::Counts;
 use proptest::prelude::*;
+use proptest::test_runner::FileFailurePersistence;
 use rig::{Rig, Sent, assert_all_counted};
 
 /// What the path does to one packet.
@@ -92,8 +93,14 @@ fn first() -> impl Strategy<Value = Sent> {
     (seq, timestamp).prop_map(|(seq, timestamp)| Sent { seq, timestamp, ..Sent::pcmu(7, 0) })
 }
 
+/// Failing seeds are kept beside this file.
+fn kept(cases: u32) -> ProptestConfig {
+    let beside = FileFailurePersistence::WithSource("proptest-regressions");
+    ProptestConfig { cases, failure_persistence: Some(Box::new(beside)), ..ProptestConfig::default() }
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
+    #![proptest_config(kept(64))]
 
     #[test]
     fn counts_are_what_was_done(first in first(), fates in prop::collection::vec(fate(5, 5, 2), 0..600)) {

@@ -5,6 +5,7 @@ use callvault_seal::{
     DataKey, KEYRING_KEYS_MAX, KeyId, Keyring, Private, PrivateKey, PublicKey, SealError, SealedKey, seal_key,
 };
 use proptest::prelude::*;
+use proptest::test_runner::FileFailurePersistence;
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 
@@ -197,7 +198,15 @@ fn cipher_known_answer() {
     assert_eq!(buf, expected);
 }
 
+/// Failing seeds are kept beside this file.
+fn kept() -> ProptestConfig {
+    let beside = FileFailurePersistence::WithSource("proptest-regressions");
+    ProptestConfig { failure_persistence: Some(Box::new(beside)), ..ProptestConfig::default() }
+}
+
 proptest! {
+    #![proptest_config(kept())]
+
     #[test]
     fn cipher_round_trip_and_any_change_is_noticed(
         head in prop::collection::vec(any::<u8>(), 0..40),

@@ -50,13 +50,41 @@ pub struct NegotiatedTrack {
     pub remote_port: u16,
     /// The client's RTCP port.
     pub remote_rtcp_port: Option<u16>,
+    /// Whether the answer has keys for it: what comes is SRTP, whatever the transport is called.
+    pub secured: bool,
+}
+
+/// What an accepted media line is answered with.
+#[derive(Clone, Copy)]
+struct Given<'a> {
+    ports: Ports,
+    crypto: Option<&'a str>,
 }
 
 /// Answers an offer: the text of the answer, and a track for each accepted media line.
 ///
 /// Every audio line that has a port from the client and ports from us is accepted with all its codecs, since what comes is
-/// carried as received. The answer depends on nothing but its arguments.
+/// carried as received. The answer depends on nothing but its arguments. It has no keys: see [`answer_secured`].
 pub fn answer(offer: &Offer, params: &AnswerParams<'_>) -> (String, Vec<NegotiatedTrack>) {
+    answer_secured(offer, params, &[])
+}
+
+/// As [`answer`], with a crypto attribute for the media lines whose keys were agreed on (RFC 4568, section 5.1.2).
+///
+/// `crypto` has the attribute's value (tag, suite, our key: what follows `a=crypto:`) for each media line of the offer, in its
+/// order; None, or nothing, for a line that is answered without. It is written for a line of whatever RTP profile, as long as
+/// the offer has crypto attributes for it: under RTP/AVP they are a best-effort offer, which becomes SRTP by this answer and
+/// stays RTP without it (RFC 8643, section 3).
+///
+/// A line of a secure profile can be answered without one, and is then accepted as it stands; RFC 4568 wants it refused. Whoever
+/// wants that gives no ports for it.
+///
+/// The text then holds our keys: whoever stores or logs it takes [`without_keys`](crate::without_keys).
+pub fn answer_secured(
+    offer: &Offer,
+    params: &AnswerParams<'_>,
+    crypto: &[Option<&str>],
+) -> (String, Vec<NegotiatedTrack>) {
     let AnswerParams { address, session_id, version, .. } = params;
     let family = match address {
         IpAddr::V4(_) => "IP4",
@@ -70,8 +98,10 @@ pub fn answer(offer: &Offer, params: &AnswerParams<'_>) -> (String, Vec<Negotiat
         let ports = params.ports.get(index).copied().flatten();
         match ports.filter(|_| line.is_recordable() && line.port != 0) {
             Some(ports) => {
-                let track = accept(index, line, ports, params.prefer);
-                describe(&mut text, line, &track);
+                let crypto = crypto.get(index).copied().flatten().filter(|value| may_answer(line, value));
+                let given = Given { ports, crypto };
+                let track = accept(index, line, given, params.prefer);
+                describe(&mut text, line, &track, given);
                 tracks.push(track);
             }
             None => refuse(&mut text, line),
@@ -80,7 +110,13 @@ pub fn answer(offer: &Offer, params: &AnswerParams<'_>) -> (String, Vec<Negotiat
     (text, tracks)
 }
 
-fn accept(index: usize, line: &MediaLine, ports: Ports, prefer: &[&str]) -> NegotiatedTrack {
+/// Whether this may stand behind `a=crypto:` in the answer to a line: the line asks for keys, and the value is one line.
+fn may_answer(line: &MediaLine, value: &str) -> bool {
+    !line.crypto.is_empty() && !value.is_empty() && !value.contains(char::is_control)
+}
+
+fn accept(index: usize, line: &MediaLine, given: Given<'_>, prefer: &[&str]) -> NegotiatedTrack {
+    let ports = given.ports;
     let mut codecs = line.codecs.clone();
     // A stable sort: what is equally liked stays in the offered order.
     codecs.sort_by_key(|codec| prefer.iter().position(|name| codec.is(name)).unwrap_or(prefer.len()));
@@ -95,10 +131,11 @@ fn accept(index: usize, line: &MediaLine, ports: Ports, prefer: &[&str]) -> Nego
         remote_address: line.address.clone(),
         remote_port: line.port,
         remote_rtcp_port: line.rtcp_port(),
+        secured: given.crypto.is_some(),
     }
 }
 
-fn describe(text: &mut String, line: &MediaLine, track: &NegotiatedTrack) {
+fn describe(text: &mut String, line: &MediaLine, track: &NegotiatedTrack, given: Given<'_>) {
     let (rtp, rtcp) = track.ports;
     let _ = write!(text, "m=audio {rtp} {}", line.proto);
     for codec in &track.codecs {
@@ -115,6 +152,9 @@ fn describe(text: &mut String, line: &MediaLine, track: &NegotiatedTrack) {
         if let Some(fmtp) = &codec.fmtp {
             attribute(format!("fmtp:{} {fmtp}", codec.payload_type));
         }
+    }
+    if let Some(value) = given.crypto {
+        attribute(format!("crypto:{value}"));
     }
     if let Some(ptime_ms) = track.ptime_ms {
         attribute(format!("ptime:{ptime_ms}"));

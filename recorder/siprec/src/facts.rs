@@ -1,6 +1,7 @@
 //! From signalling to the facts of a session: who is recorded, whom they talk to, which media line carries whom.
 
 mod binding;
+mod vendor;
 
 use serde::Serialize;
 
@@ -10,6 +11,7 @@ use crate::metadata::{BroadworksFacts, CallLeg, DataMode, Metadata, Participant,
 use crate::number::{comparable, may_be_same, number_of};
 use crate::sdp::Offer;
 use binding::Bindings;
+use vendor::{add_built_in_bridge, add_vendor, is_calling};
 
 /// A party as a SIP header names it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -122,10 +124,10 @@ pub fn session_facts(
     let metadata = metadata.unwrap_or_default();
     let local = metadata.and_then(|known| local_participant(signalling, known));
     let bindings = Bindings::new(offer, metadata, &mut flaws);
-    let tracks = bindings.roles(local);
+    let mut tracks = bindings.roles(local);
     let call = match metadata {
         Some(known) => known_call(signalling, known, local, &bindings),
-        None => bare_call(signalling, &tracks),
+        None => bare_call(signalling, &mut tracks),
     };
     SessionFacts { call, tracks, flaws }
 }
@@ -149,6 +151,14 @@ fn note_metadata(metadata: Result<Option<&Metadata>, &SiprecError>, flaws: &mut 
             }
             if known.participants.is_empty() {
                 note(flaws, Flaw::new("participants-missing", "the metadata names no participant"));
+            } else if known.participants.iter().any(Participant::is_placeholder) {
+                note(
+                    flaws,
+                    Flaw::new(
+                        "participant-placeholder",
+                        "the metadata has the client itself in the place of a participant",
+                    ),
+                );
             }
         }
     }
@@ -168,23 +178,26 @@ fn note_security(offer: &Offer, flaws: &mut Vec<Flaw>) {
 /// Index of the recorded user among the participants.
 fn local_participant(signalling: &Signalling<'_>, metadata: &Metadata) -> Option<usize> {
     let participants = &metadata.participants;
-    if participants.is_empty() {
-        return None;
-    }
+    let first = participants.iter().position(|participant| !participant.is_placeholder())?;
     if let Some(broadworks) = &metadata.broadworks {
         let user_id = broadworks.user_id.as_deref();
         let named = user_id.and_then(|id| position_of(participants, id));
-        return Some(named.unwrap_or(0));
+        return Some(named.unwrap_or(first));
+    }
+    let recorded = metadata.vendor.as_ref().and_then(|vendor| number_of(vendor.recorded.as_deref()?));
+    if let Some(index) = recorded.and_then(|number| position_of_number(participants, &number)) {
+        return Some(index);
     }
     position_of(participants, signalling.from.uri)
         .or_else(|| from_number(signalling).and_then(|number| position_of_number(participants, &number)))
         .or_else(|| sole_sender_of_first(metadata))
-        .or(Some(0))
+        .or(Some(first))
 }
 
 fn position_of(participants: &[Participant], address: &str) -> Option<usize> {
     let wanted = comparable(address);
-    participants.iter().position(|participant| participant.aors.iter().any(|aor| comparable(aor) == wanted))
+    let is_it = |participant: &Participant| participant.aors.iter().any(|aor| comparable(aor) == wanted);
+    participants.iter().position(|participant| is_it(participant) && !participant.is_placeholder())
 }
 
 fn position_of_number(participants: &[Participant], number: &str) -> Option<usize> {
@@ -193,13 +206,16 @@ fn position_of_number(participants: &[Participant], number: &str) -> Option<usiz
         .position(|participant| participant.aors.iter().filter_map(|aor| number_of(aor)).any(|own| own == number))
 }
 
-/// Who sends the stream with label 1, if one participant does so alone.
+/// Who sends the stream with label 1, or did before going on hold, if one participant does so alone.
 fn sole_sender_of_first(metadata: &Metadata) -> Option<usize> {
     let stream = metadata.streams.iter().find(|stream| stream.label.as_deref() == Some("1"))?;
-    let mut senders =
-        metadata.participants.iter().enumerate().filter(|(_, participant)| participant.sends.contains(&stream.id));
-    let (index, _) = senders.next()?;
-    senders.next().is_none().then_some(index)
+    let mut senders = metadata
+        .participants
+        .iter()
+        .enumerate()
+        .filter(|(_, participant)| participant.has_sent(&stream.id) && !participant.is_gone());
+    let (index, sender) = senders.next()?;
+    (senders.next().is_none() && !sender.is_placeholder()).then_some(index)
 }
 
 fn from_number(signalling: &Signalling<'_>) -> Option<String> {
@@ -217,11 +233,11 @@ fn from_name(signalling: &Signalling<'_>) -> Option<String> {
 }
 
 /// Without metadata the headers are all there is; their `From` is the recorded user for the clients that matter most.
-fn bare_call(signalling: &Signalling<'_>, tracks: &[TrackRole]) -> CallFacts {
+fn bare_call(signalling: &Signalling<'_>, tracks: &mut [TrackRole]) -> CallFacts {
     let labels = |local: bool| {
         tracks.iter().filter(|track| track.mixed || track.local == local).map(|track| track.label.clone()).collect()
     };
-    CallFacts {
+    let mut call = CallFacts {
         local: Party {
             number: from_number(signalling),
             name: from_name(signalling),
@@ -231,7 +247,9 @@ fn bare_call(signalling: &Signalling<'_>, tracks: &[TrackRole]) -> CallFacts {
         },
         tracking_id: tracking_of(signalling),
         ..CallFacts::default()
-    }
+    };
+    add_built_in_bridge(&mut call, tracks, signalling);
+    call
 }
 
 fn aor_of(signalling: &Signalling<'_>) -> Option<String> {
@@ -257,7 +275,10 @@ fn known_call(
         user_id: None,
         labels: bindings.labels_of(index),
     };
-    let others = || metadata.participants.iter().enumerate().filter(move |(index, _)| Some(*index) != local);
+    let others = || {
+        let all = metadata.participants.iter().enumerate();
+        all.filter(move |(index, participant)| Some(*index) != local && !participant.is_placeholder())
+    };
     let active = others().filter(|(_, participant)| participant.is_active());
     let gone = others().filter(|(_, participant)| !participant.is_active());
     let active_count = active.clone().count();
@@ -271,7 +292,11 @@ fn known_call(
     };
     match &metadata.broadworks {
         Some(broadworks) => add_broadworks(&mut call, signalling, broadworks, active_count),
-        None => add_header(&mut call, signalling, metadata.shape),
+        None => {
+            add_header(&mut call, signalling, metadata.shape);
+            let vendor = metadata.vendor.clone().unwrap_or_default();
+            add_vendor(&mut call, &vendor, is_calling(metadata, local), active_count);
+        }
     }
     call
 }

@@ -13,8 +13,9 @@
 //! application/sdp ──▶ Offer::parse ──▶ answer() ──▶ the answer's text, NegotiatedTrack per accepted media line
 //!                          │
 //! rs-metadata+xml ──▶ Metadata::parse, Metadata::merge
+//! X-Cisco-… ────────▶ Metadata::from_cisco_participants, where there is no document
 //!                          │
-//! From, To, X-… ───────────┴──▶ session_facts() ──▶ SessionFacts { call, tracks, flaws }
+//! From, X-BroadWorks… ─────┴──▶ session_facts() ──▶ SessionFacts { call, tracks, flaws }
 //! ```
 //!
 //! Flaw texts and error texts hold no numbers, names or addresses, so they may be logged. The values themselves are personal
@@ -32,7 +33,7 @@ mod metadata;
 mod number;
 mod sdp;
 
-pub use answer::{AnswerParams, DEFAULT_PREFERENCE, NegotiatedTrack, Ports, answer};
+pub use answer::{AnswerParams, DEFAULT_PREFERENCE, NegotiatedTrack, Ports, answer, answer_secured};
 pub use codec::{Codec, UNKNOWN_ENCODING};
 pub use error::SiprecError;
 pub use facts::{CallDirection, CallFacts, HeaderParty, Party, SessionFacts, Signalling, TrackRole, session_facts};
@@ -40,6 +41,7 @@ pub use flaw::Flaw;
 pub use metadata::{
     Acd, BroadworksFacts, CallLeg, DEPTH_MAX, DataMode, METADATA_BYTES_MAX, Merge, Metadata, PARTICIPANTS_MAX,
     Participant, RedirectedCall, SESSIONS_MAX, STREAMS_MAX, Session, Shape, Stream, StreamMode, TEXT_CHARS_MAX,
+    VendorCall,
 };
 pub use number::number_of;
 pub use sdp::{

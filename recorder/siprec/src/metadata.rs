@@ -6,15 +6,22 @@
 //! stand and whatever namespace they claim.
 
 mod broadworks;
+mod cisco;
+mod mend;
 mod read;
+mod vendor;
 mod xml;
+
+use std::collections::BTreeMap;
 
 pub use broadworks::{Acd, BroadworksFacts, CallLeg, RedirectedCall};
 pub use read::{PARTICIPANTS_MAX, SESSIONS_MAX, STREAMS_MAX};
+pub use vendor::VendorCall;
 pub use xml::{DEPTH_MAX, METADATA_BYTES_MAX, TEXT_CHARS_MAX};
 
 use crate::error::SiprecError;
 use crate::flaw::{Flaw, note};
+use crate::number::comparable;
 
 /// The family of metadata that was recognised.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,6 +33,8 @@ pub enum Shape {
     Rfc7865,
     /// One of the drafts before RFC 7865, without vendor data that is known here.
     Draft,
+    /// No document: participants from `X-Cisco-Recording-Participant` header fields.
+    Cisco,
     /// Another root element; read by the same rules all the same.
     Unknown,
 }
@@ -37,6 +46,7 @@ impl Shape {
             Shape::Broadworks => "broadworks",
             Shape::Rfc7865 => "rfc7865",
             Shape::Draft => "draft",
+            Shape::Cisco => "cisco",
             Shape::Unknown => "unknown",
         }
     }
@@ -66,6 +76,8 @@ pub struct Metadata {
     pub streams: Vec<Stream>,
     /// What BroadWorks adds.
     pub broadworks: Option<BroadworksFacts>,
+    /// What other clients add about the call.
+    pub vendor: Option<VendorCall>,
     /// Deviations that were tolerated.
     pub flaws: Vec<Flaw>,
 }
@@ -98,8 +110,16 @@ pub struct Participant {
     pub sends: Vec<String>,
     /// Ids of the streams that it receives.
     pub recvs: Vec<String>,
-    /// Whether it is said to have left.
+    /// Whether it called (`true`) or was called, where the client says so of each participant.
+    pub calling: Option<bool>,
+    /// Whether it is said to have left: for good, or every session that it was in.
     pub left: bool,
+    /// Whether it was there when last anybody was: the end of a call must not make strangers of those who had it.
+    there_last: bool,
+    /// Ids of the streams that it sends, or sent when last it sent any.
+    sent: Vec<String>,
+    /// The sessions that it was ever in, and whether it still is.
+    sessions: BTreeMap<String, bool>,
     /// Whether the document speaks of its streams: if so and there are none, it sends none any more.
     streams_stated: bool,
     /// Whether the document speaks of its belonging to a session.
@@ -126,7 +146,13 @@ pub struct Stream {
     pub label: Option<String>,
     /// Whether it carries one side or all; drafts only.
     pub mode: Option<StreamMode>,
+    /// Place of its media line in the offer, from 0, where the client names that and no label.
+    pub media_line: Option<usize>,
 }
+
+/// User part and host of a participant that is the client itself, standing in for a party that it does not know yet: Avaya's
+/// border element sends it until the call is answered.
+const PLACEHOLDER: &str = "asbce@asbce.com";
 
 /// What [`Metadata::merge`] did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -176,7 +202,20 @@ impl Metadata {
                 later.shape = Shape::Broadworks;
             }
         }
+        if let Some(mut known) = self.vendor.take() {
+            known.update(later.vendor.take().unwrap_or_default());
+            later.vendor = Some(known);
+        }
+        for participant in &mut later.participants {
+            if let Some(old) = self.participants.iter().find(|old| old.id == participant.id) {
+                participant.there_last |= old.there_last && participant.left;
+                if participant.sent.is_empty() {
+                    participant.sent.clone_from(&old.sent);
+                }
+            }
+        }
         *self = later;
+        self.settle();
     }
 
     fn extend(&mut self, later: Metadata) {
@@ -206,8 +245,32 @@ impl Metadata {
             }
             (_, None) => {}
         }
+        if let Some(later) = later.vendor {
+            self.vendor.get_or_insert_default().update(later);
+        }
+        self.settle();
         for flaw in later.flaws {
             note(&mut self.flaws, flaw);
+        }
+    }
+
+    /// Works out who has left: a participant leaves with the last session that it is in (RFC 7865, section 6.6), and a
+    /// session that stops is left by all.
+    fn settle(&mut self) {
+        let stopped =
+            |id: &String| self.sessions.iter().any(|session| &session.id == id && session.stop_time.is_some());
+        for participant in &mut self.participants {
+            if !participant.sessions.is_empty() {
+                participant.left = !participant.sessions.iter().any(|(id, open)| *open && !stopped(id));
+            }
+            if !participant.sends.is_empty() {
+                participant.sent.clone_from(&participant.sends);
+            }
+        }
+        if self.participants.iter().any(|participant| !participant.left) {
+            for participant in &mut self.participants {
+                participant.there_last = !participant.left;
+            }
         }
     }
 
@@ -218,6 +281,7 @@ impl Metadata {
             && self.streams == other.streams
             && self.participants == other.participants
             && self.broadworks == other.broadworks
+            && self.vendor == other.vendor
     }
 }
 
@@ -235,6 +299,7 @@ impl Stream {
         take_some(&mut self.session_id, later.session_id);
         take_some(&mut self.label, later.label);
         take_some(&mut self.mode, later.mode);
+        take_some(&mut self.media_line, later.media_line);
     }
 }
 
@@ -244,15 +309,36 @@ impl Participant {
         self.names.first().map(String::as_str)
     }
 
-    /// Whether it takes part: it has not left, and where the document speaks of its streams, it has some.
+    /// Whether it takes part: it has not left, and where the document speaks of its streams, it has some. When everybody has
+    /// left, as the last document of a call says, those who left last take part.
     pub fn is_active(&self) -> bool {
+        if self.left && self.there_last {
+            return true;
+        }
         let silent = self.streams_stated && self.sends.is_empty() && self.recvs.is_empty();
         !self.left && !silent
+    }
+
+    /// Whether it has left before the others did.
+    pub(crate) fn is_gone(&self) -> bool {
+        self.left && !self.there_last
+    }
+
+    /// Whether it sends this stream, or did when last it sent any.
+    pub(crate) fn has_sent(&self, stream_id: &str) -> bool {
+        self.sent.iter().any(|id| id == stream_id)
+    }
+
+    /// Whether it is no party, but the client itself in the place of one.
+    pub fn is_placeholder(&self) -> bool {
+        let is_client = |aor: &String| comparable(aor).eq_ignore_ascii_case(PLACEHOLDER);
+        !self.aors.is_empty() && self.aors.iter().all(is_client)
     }
 
     fn update(&mut self, later: Participant) {
         take_filled(&mut self.aors, later.aors);
         take_filled(&mut self.names, later.names);
+        take_some(&mut self.calling, later.calling);
         if later.streams_stated {
             self.sends = later.sends;
             self.recvs = later.recvs;
@@ -261,6 +347,11 @@ impl Participant {
         if later.session_stated {
             self.left = later.left;
             self.session_stated = true;
+        }
+        for (id, open) in later.sessions {
+            if self.sessions.len() < SESSIONS_MAX || self.sessions.contains_key(&id) {
+                self.sessions.insert(id, open);
+            }
         }
     }
 }

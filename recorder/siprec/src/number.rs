@@ -9,9 +9,9 @@ const NUMBER_CHARS_MAX: usize = 32;
 /// scheme, without parameters (`;user=phone`), password and visual separators. A leading `+` stays. None where the user part
 /// is no number ("anonymous", an opaque id), so that whoever shows it can fall back on something better.
 pub fn number_of(address: &str) -> Option<String> {
-    let user = user_part(address)?;
+    let user = percent_decoded(user_part(address)?);
     let mut number = String::new();
-    for c in percent_decoded(user).trim().chars() {
+    for c in without_extension_word(user.trim()).chars() {
         match c {
             '0'..='9' | '*' | '#' => number.push(c),
             '+' if number.is_empty() => number.push(c),
@@ -23,6 +23,23 @@ pub fn number_of(address: &str) -> Option<String> {
         }
     }
     number.chars().any(|c| c.is_ascii_digit()).then_some(number)
+}
+
+/// Without the word that some switches (SEMS among them) put before an extension: `Extension-7711`.
+fn without_extension_word(user: &str) -> &str {
+    const WORD: &str = "extension-";
+    match user.split_at_checked(WORD.len()) {
+        Some((word, rest)) if word.eq_ignore_ascii_case(WORD) => rest,
+        _ => user,
+    }
+}
+
+/// The value of a URI's parameter; empty where it has none. Parameters of the user part count too: clients misplace them.
+pub(crate) fn uri_param<'a>(address: &'a str, name: &str) -> Option<&'a str> {
+    bare_uri(address).split(';').skip(1).find_map(|param| {
+        let (own, value) = param.split_once('=').unwrap_or((param, ""));
+        own.trim().eq_ignore_ascii_case(name).then(|| value.split(['@', '?']).next().unwrap_or(value).trim())
+    })
 }
 
 /// The address reduced to `user@host`, to compare by: no display name, scheme, parameters or port, the host in lower case.
@@ -126,6 +143,8 @@ mod tests {
         check("+14155550100", Some("+14155550100"));
         check("*44", Some("*44"));
         check("7711@example.com", Some("7711"));
+        check("Extension-0165550142@example.com", Some("0165550142"));
+        check("sip:Extension-desk@example.com", None);
         check("sip:anonymous@anonymous.invalid", None);
         check("sip:qq11ww22ee@31415926.example.com", None);
         check("sip:192.0.2.10:5060", None);
@@ -148,6 +167,18 @@ mod tests {
         check("sip:qq11@example.com;user=phone", "sip:qq11@example.com", true);
         check("sip:QQ11@example.com", "sip:qq11@example.com", false);
         check("sip:qq11@example.com", "sip:qq12@example.com", false);
+    }
+
+    #[test]
+    fn parameters_are_found() {
+        fn check(address: &str, value: Option<&str>) {
+            assert_eq!(uri_param(address, "x-farendaddr"), value, "{address}");
+        }
+        check("sip:2000@h;x-nearend;x-farendaddr=1000", Some("1000"));
+        check("<sip:2000@h;X-FarEndAddr=1000;x-refci=1>;tag=1", Some("1000"));
+        check("sip:2000;x-farendaddr=1000@h", Some("1000"));
+        check("sip:2000@h;x-farendaddr", Some(""));
+        check("sip:x-farendaddr=1@h", None);
     }
 
     #[test]

@@ -4,7 +4,9 @@
 
 use std::net::IpAddr;
 
-use callvault_siprec::{AnswerParams, DEFAULT_PREFERENCE, NegotiatedTrack, Offer, Ports, answer};
+use callvault_siprec::{
+    AnswerParams, DEFAULT_PREFERENCE, NegotiatedTrack, Offer, Ports, answer, answer_secured, without_keys,
+};
 
 const PORTS: &[Option<Ports>] = &[Some((20_000, 20_001)), Some((20_002, 20_003))];
 
@@ -98,4 +100,59 @@ fn six_is_named_six() {
     assert!(text.contains("\r\nc=IN IP6 2001:db8::5\r\n"), "{text}");
     assert!(text.contains("\r\nm=audio 20000 RTP/AVP 120\r\n"), "{text}");
     assert!(!text.contains("rtpmap"), "an undescribed payload type stays so: {text}");
+}
+
+#[test]
+fn keys_are_answered_where_they_were_offered() {
+    const OURS: &str = "1 AES_CM_128_HMAC_SHA1_80 inline:OurOwnKey";
+    /// The answer to one audio line of this transport: its media line, and its crypto attributes.
+    fn check(proto: &str, attributes: &str, ours: Option<&str>, crypto: &[&str]) {
+        let offer = format!("c=IN IP4 198.51.100.1\nm=audio 4000 {proto} 0\n{attributes}");
+        let offer = Offer::parse(offer.as_bytes()).unwrap();
+        let params = AnswerParams {
+            address: IpAddr::from([192, 0, 2, 5]),
+            session_id: 1,
+            version: 1,
+            ports: PORTS,
+            prefer: DEFAULT_PREFERENCE,
+        };
+        let (text, tracks) = answer_secured(&offer, &params, &[ours]);
+        assert!(text.contains(&format!("\r\nm=audio 20000 {proto} 0\r\n")), "{text}");
+        let found: Vec<&str> = text.lines().filter(|line| line.starts_with("a=crypto")).collect();
+        assert_eq!(found, crypto, "{proto} {attributes:?}");
+        assert_eq!(tracks[0].secured, !crypto.is_empty());
+        assert!(!text.contains("Theirs") && !without_keys(&text).contains("OurOwnKey"), "{text}");
+        let (plain, _) = answer(&offer, &params);
+        assert!(!plain.contains("crypto"), "{plain}");
+    }
+    const OFFERED: &str =
+        "a=crypto:1 AES_CM_128_HMAC_SHA1_80 inline:Theirs\na=crypto:2 AES_CM_128_HMAC_SHA1_32 inline:Theirs\n";
+    let answered = &[format!("a=crypto:{OURS}")];
+    let answered: Vec<&str> = answered.iter().map(String::as_str).collect();
+    check("RTP/SAVP", OFFERED, Some(OURS), &answered);
+    check("RTP/SAVPF", OFFERED, Some(OURS), &answered);
+    check("UDP/RTP/SAVP", OFFERED, Some(OURS), &answered);
+    check("RTP/AVP", OFFERED, Some(OURS), &answered);
+    check("RTP/AVPF", OFFERED, Some(OURS), &answered);
+    check("RTP/AVP", OFFERED, None, &[]);
+    check("RTP/AVP", "", Some(OURS), &[]);
+    check("RTP/SAVP", OFFERED, None, &[]);
+    check("RTP/SAVP", OFFERED, Some(""), &[]);
+    check("RTP/SAVP", OFFERED, Some("1 X inline:Y\r\na=inactive"), &[]);
+}
+
+#[test]
+fn each_line_has_its_own_keys() {
+    let offer = Offer::parse(
+        b"m=audio 1 RTP/SAVP 0\na=crypto:4 X inline:A\nm=audio 3 RTP/AVP 8\nm=audio 5 RTP/SAVP 8\na=crypto:7 X inline:B\n",
+    )
+    .unwrap();
+    let ports = [Some((20_000, 20_001)), Some((20_002, 20_003)), Some((20_004, 20_005))];
+    let params =
+        AnswerParams { address: IpAddr::from([192, 0, 2, 5]), session_id: 1, version: 1, ports: &ports, prefer: &[] };
+    let (text, tracks) = answer_secured(&offer, &params, &[Some("4 X inline:C"), None, Some("7 X inline:D")]);
+    let sections: Vec<&str> = text.split("m=audio ").skip(1).collect();
+    let has = |section: usize, line: &str| sections[section].contains(&format!("\r\na=crypto:{line}\r\n"));
+    assert!(has(0, "4 X inline:C") && has(2, "7 X inline:D") && !sections[1].contains("crypto"), "{text}");
+    assert_eq!(tracks.iter().map(|track| track.secured).collect::<Vec<_>>(), [true, false, true]);
 }

@@ -2,25 +2,72 @@
 
 #![allow(clippy::unwrap_used)]
 
+use std::fs;
 use std::net::IpAddr;
+use std::path::Path;
+use std::sync::LazyLock;
 
+use callvault_sip::{Limits, Message, multipart, parse_datagram};
 use callvault_siprec::{
-    AnswerParams, DEFAULT_PREFERENCE, HeaderParty, Metadata, Offer, Ports, Signalling, answer, session_facts,
-    without_keys,
+    AnswerParams, DEFAULT_PREFERENCE, HeaderParty, Merge, Metadata, Offer, PARTICIPANTS_MAX, Ports, SESSIONS_MAX,
+    STREAMS_MAX, Signalling, answer, session_facts, without_keys,
 };
 use proptest::prelude::*;
+use proptest::test_runner::FileFailurePersistence;
 
-const SDP: &[u8] = include_bytes!("../../../tests/corpus/webex/offer.sdp");
-const DRAFT: &[u8] = include_bytes!("../../../tests/corpus/broadworks/redirected.xml");
-const STANDARD: &[u8] = include_bytes!("../../../tests/corpus/rfc7865/two-parties.xml");
+/// The bodies in the corpus: session descriptions and metadata, on their own and in messages.
+struct Bodies {
+    sdp: Vec<Vec<u8>>,
+    metadata: Vec<Vec<u8>>,
+}
 
-/// A body with some of its bytes changed, taken out or doubled.
-fn mutated(body: &'static [u8]) -> impl Strategy<Value = Vec<u8>> {
-    let change = (0..body.len(), any::<u8>(), 0..4_u8);
-    proptest::collection::vec(change, 0..12).prop_map(move |changes| {
-        let mut bytes = body.to_vec();
+static BODIES: LazyLock<Bodies> = LazyLock::new(|| {
+    let mut bodies = Bodies { sdp: Vec::new(), metadata: Vec::new() };
+    let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/corpus");
+    let mut files: Vec<_> = fs::read_dir(corpus)
+        .unwrap()
+        .flat_map(|client| fs::read_dir(client.unwrap().path()).unwrap())
+        .map(|entry| entry.unwrap().path())
+        .collect();
+    // A seed must find the same file again.
+    files.sort();
+    for path in files {
+        let bytes = fs::read(&path).unwrap();
+        match path.extension().and_then(|ending| ending.to_str()) {
+            Some("sdp") => bodies.sdp.push(bytes),
+            Some("xml") => bodies.metadata.push(bytes),
+            Some("sip") => {
+                // Without a length, the body goes to the end.
+                let text = String::from_utf8(bytes).unwrap();
+                let text: String = text.split_inclusive('\n').filter(|line| !line.contains("{length}")).collect();
+                let message = parse_datagram(text.as_bytes(), &Limits::default()).unwrap().unwrap();
+                let Message::Request(request) = message else { panic!("{} is no request", path.display()) };
+                for part in multipart::bodies(&request).unwrap().parts {
+                    let list = if part.is_sdp() { &mut bodies.sdp } else { &mut bodies.metadata };
+                    list.push(part.body);
+                }
+            }
+            _ => {}
+        }
+    }
+    assert!(bodies.sdp.len() > 20 && bodies.metadata.len() > 20);
+    bodies
+});
+
+fn sdp() -> impl Strategy<Value = Vec<u8>> {
+    mutated(&BODIES.sdp)
+}
+
+fn metadata() -> impl Strategy<Value = Vec<u8>> {
+    mutated(&BODIES.metadata)
+}
+
+/// A body of the corpus with some of its bytes changed, taken out or doubled.
+fn mutated(bodies: &'static [Vec<u8>]) -> impl Strategy<Value = Vec<u8>> {
+    let change = (any::<prop::sample::Index>(), any::<u8>(), 0..4_u8);
+    (prop::sample::select(bodies), proptest::collection::vec(change, 0..6)).prop_map(|(mut bytes, changes)| {
         for (at, byte, kind) in changes {
-            let at = at.min(bytes.len().saturating_sub(1));
+            let at = at.index(bytes.len());
             match kind {
                 0 => bytes[at] = byte,
                 1 => bytes.truncate(at.max(1)),
@@ -80,6 +127,19 @@ fn check_answer(bytes: &[u8]) -> Result<(), TestCaseError> {
     Ok(())
 }
 
+/// Whatever follows whatever, what is known stays within bounds, and the same again is nothing new.
+fn check_merges(first: &[u8], later: &[u8]) -> Result<(), TestCaseError> {
+    let (Ok(mut known), Ok(later)) = (Metadata::parse(first), Metadata::parse(later)) else {
+        return Ok(());
+    };
+    known.merge(later.clone());
+    prop_assert!(known.participants.len() <= PARTICIPANTS_MAX);
+    prop_assert!(known.streams.len() <= STREAMS_MAX);
+    prop_assert!(known.sessions.len() <= SESSIONS_MAX);
+    prop_assert_eq!(known.merge(later), Merge::Unchanged);
+    Ok(())
+}
+
 fn check_facts(sdp: &[u8], xml: &[u8], uri: &str) -> Result<(), TestCaseError> {
     let Ok(offer) = Offer::parse(sdp) else {
         return Ok(());
@@ -99,7 +159,15 @@ fn check_facts(sdp: &[u8], xml: &[u8], uri: &str) -> Result<(), TestCaseError> {
     Ok(())
 }
 
+/// Failing seeds are kept beside this file.
+fn kept() -> ProptestConfig {
+    let beside = FileFailurePersistence::WithSource("proptest-regressions");
+    ProptestConfig { failure_persistence: Some(Box::new(beside)), ..ProptestConfig::default() }
+}
+
 proptest! {
+    #![proptest_config(kept())]
+
     #[test]
     fn any_bytes_are_taken(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
         check_answer(&bytes)?;
@@ -107,7 +175,7 @@ proptest! {
     }
 
     #[test]
-    fn changed_offers_are_answered(bytes in mutated(SDP)) {
+    fn changed_offers_are_answered(bytes in sdp()) {
         check_answer(&bytes)?;
     }
 
@@ -118,11 +186,22 @@ proptest! {
 
     #[test]
     fn changed_bodies_give_facts(
-        sdp in mutated(SDP),
-        xml in prop_oneof![mutated(DRAFT), mutated(STANDARD)],
+        sdp in sdp(),
+        xml in metadata(),
         uri in "\\PC{0,40}",
     ) {
         check_facts(&sdp, &xml, &uri)?;
+    }
+
+    #[test]
+    fn changed_metadata_is_merged(first in metadata(), later in metadata()) {
+        check_merges(&first, &later)?;
+    }
+
+    #[test]
+    fn any_header_names_participants(values in proptest::collection::vec("(sip:[0-9]{1,4}@h)?;?(media-index=)?\\PC{0,20}", 0..5)) {
+        let metadata = Metadata::from_cisco_participants(values.iter().map(String::as_str));
+        prop_assert!(metadata.is_none_or(|known| known.participants.len() <= values.len()));
     }
 
     #[test]

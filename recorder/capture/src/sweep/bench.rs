@@ -77,7 +77,7 @@ impl HandSweep {
     /// its session to `each`, which takes the place of the appender.
     pub fn flush(&mut self, mut each: impl FnMut(usize, &mut AudioBatch)) {
         for session in &mut self.sweep.sessions {
-            session.out.flush(&self.sweep.journal, &self.sweep.spare);
+            session.out.flush(&self.sweep.ways);
         }
         while let Ok(entry) = self.entries.try_recv() {
             if let Entry::Audio { recording, mut batch } = entry {

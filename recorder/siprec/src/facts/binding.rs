@@ -1,7 +1,7 @@
 //! Which participant is heard on which media line.
 
 use crate::flaw::{Flaw, note};
-use crate::metadata::{Metadata, Stream, StreamMode};
+use crate::metadata::{Metadata, Participant, Stream, StreamMode};
 use crate::sdp::{MediaLine, Offer};
 
 use super::TrackRole;
@@ -12,6 +12,8 @@ struct Bound<'a> {
     line: &'a MediaLine,
     /// Indices of the participants that send it and take part.
     senders: Vec<usize>,
+    /// Indices of the participants that sent it when last they sent any: who is on hold sends nothing.
+    owners: Vec<usize>,
     /// The metadata says that the stream is a mix.
     declared_mixed: bool,
 }
@@ -27,18 +29,26 @@ impl<'a> Bindings<'a> {
         let mut bindings = Bindings {
             lines: offer
                 .recordable()
-                .map(|(media_line, line)| Bound { media_line, line, senders: Vec::new(), declared_mixed: false })
+                .map(|(media_line, line)| Bound {
+                    media_line,
+                    line,
+                    senders: Vec::new(),
+                    owners: Vec::new(),
+                    declared_mixed: false,
+                })
                 .collect(),
-            has_participants: metadata.is_some_and(|known| !known.participants.is_empty()),
+            has_participants: metadata
+                .is_some_and(|known| known.participants.iter().any(|participant| !participant.is_placeholder())),
         };
         if let Some(metadata) = metadata {
             bindings.bind(metadata, flaws);
+            bindings.bind_in_order(metadata, flaws);
         }
         bindings
     }
 
     fn bind(&mut self, metadata: &Metadata, flaws: &mut Vec<Flaw>) {
-        let by_label = metadata.streams.iter().any(|stream| self.line_labelled(stream.label.as_deref()).is_some());
+        let by_label = metadata.streams.iter().any(|stream| self.line_of(stream).is_some());
         if !by_label && !metadata.streams.is_empty() {
             note(
                 flaws,
@@ -49,7 +59,7 @@ impl<'a> Bindings<'a> {
             );
         }
         let place = |(index, stream): (usize, &Stream)| match by_label {
-            true => self.line_labelled(stream.label.as_deref()),
+            true => self.line_of(stream),
             false => (index < self.lines.len()).then_some(index),
         };
         let places: Vec<Option<usize>> = metadata.streams.iter().enumerate().map(place).collect();
@@ -59,8 +69,15 @@ impl<'a> Bindings<'a> {
             }
         }
         for (index, participant) in metadata.participants.iter().enumerate() {
-            if participant.left {
+            if participant.is_gone() || participant.is_placeholder() {
                 continue;
+            }
+            for (stream, place) in metadata.streams.iter().zip(&places) {
+                if let Some(bound) = place.and_then(|at| self.lines.get_mut(at))
+                    && participant.has_sent(&stream.id)
+                {
+                    bound.owners.push(index);
+                }
             }
             for id in &participant.sends {
                 // Some clients name the label where the stream's id belongs.
@@ -77,6 +94,39 @@ impl<'a> Bindings<'a> {
                     ),
                 }
             }
+        }
+    }
+
+    /// Two parties on two lines of which nothing says whose is whose: the first has the first, as every client has it that
+    /// says so.
+    fn bind_in_order(&mut self, metadata: &Metadata, flaws: &mut Vec<Flaw>) {
+        if self.lines.len() != 2 || self.lines.iter().any(|bound| !bound.senders.is_empty()) {
+            return;
+        }
+        let participants = metadata.participants.iter().enumerate();
+        let active = |participant: &Participant| participant.is_active() && !participant.is_placeholder();
+        let parties: Vec<usize> =
+            participants.filter(|(_, participant)| active(participant)).map(|(index, _)| index).collect();
+        if parties.len() != self.lines.len() {
+            return;
+        }
+        for (bound, index) in self.lines.iter_mut().zip(parties) {
+            bound.senders.push(index);
+        }
+        note(
+            flaws,
+            Flaw::new(
+                "streams-unbound",
+                "no participant is said to send a media line; they were matched by their order",
+            ),
+        );
+    }
+
+    /// The line of a stream: by its label, or by its place where that is what the client names.
+    fn line_of(&self, stream: &Stream) -> Option<usize> {
+        match stream.media_line {
+            Some(place) => self.lines.iter().position(|bound| bound.media_line == place),
+            None => self.line_labelled(stream.label.as_deref()),
         }
     }
 
@@ -97,6 +147,11 @@ impl<'a> Bindings<'a> {
     /// The role of each line, when this participant is the recorded user.
     pub(super) fn roles(&self, local: Option<usize>) -> Vec<TrackRole> {
         let is_alone = self.lines.len() == 1;
+        // Of a line that nobody sends for now, whoever did.
+        let is_senders = |bound: &Bound<'_>, local| match bound.senders.as_slice() {
+            [] => bound.owners == [local],
+            senders => senders.contains(&local),
+        };
         let mixed = |bound: &Bound<'_>| {
             let several = bound.senders.len() > 1;
             let with_local = local.is_some_and(|local| bound.senders.contains(&local));
@@ -110,7 +165,7 @@ impl<'a> Bindings<'a> {
             .map(|bound| TrackRole {
                 media_line: bound.media_line,
                 label: bound.line.label.clone(),
-                local: !mixed(bound) && local.is_some_and(|local| bound.senders.contains(&local)),
+                local: !mixed(bound) && local.is_some_and(|local| is_senders(bound, local)),
                 mixed: mixed(bound),
             })
             .collect();

@@ -130,6 +130,106 @@ fn broadworks_numbers_are_found() {
 }
 
 #[test]
+fn other_clients_words_are_used() {
+    /// The participants' addresses are `12` and `other`; the client adds `extension`.
+    fn check(other: &str, extension: &str, direction: CallDirection, remote: Option<&str>, name: Option<&str>) {
+        let metadata = drafted(&[("12", &["1"]), (other, &["2"])], &[("1", ""), ("2", "")], extension);
+        let facts = session_facts(&from("sip:src@h"), &offer(&["1", "2"]), Ok(Some(&metadata)));
+        assert_eq!(facts.call.direction, direction, "{extension}");
+        assert_eq!(facts.call.local.number.as_deref(), Some("12"), "{extension}");
+        assert_eq!(facts.call.remotes[0].number.as_deref(), remote, "{extension}");
+        assert_eq!(facts.call.remotes[0].name.as_deref(), name, "{extension}");
+    }
+    use CallDirection::{Incoming, Outgoing, Unknown};
+    let ribbon = |from, to| format!("<callData><fromhdr>{from}</fromhdr><tohdr>{to}</tohdr></callData>");
+    check("a@h", &ribbon("&lt;sip:12@x&gt;", "\"Bo\" &lt;sip:34@x&gt;"), Outgoing, Some("34"), Some("Bo"));
+    check("a@h", &ribbon("\"Bo\" &lt;sip:34@x&gt;", "sip:12@x"), Incoming, Some("34"), Some("Bo"));
+    check("a@h", &ribbon("sip:34@x", "sip:56@x"), Unknown, None, None);
+    check("a@h", &ribbon("sip:12@x", "sip:12@x"), Unknown, None, None);
+    let metaswitch = |half, dialed| {
+        format!(
+            "<metaswitchRecordingMetadata><callType>{half}</callType><recordedParty>12</recordedParty><callingPartyNumber>78</callingPartyNumber><dialedDigits>{dialed}</dialedDigits></metaswitchRecordingMetadata>"
+        )
+    };
+    check("a@h", &metaswitch("originating", "934"), Outgoing, Some("934"), None);
+    check("34", &metaswitch("originating", "934"), Outgoing, Some("34"), None);
+    check("a@h", &metaswitch("terminating", "100"), Incoming, Some("78"), None);
+}
+
+#[test]
+fn who_called_follows_from_either_party() {
+    /// Whether the recorded user and the other are said to have called.
+    fn check(own: &str, other: &str, direction: CallDirection) {
+        let person = |id: &str, said: &str| {
+            let said = match said {
+                "" => String::new(),
+                said => format!("<extensiondata><callingParty>{said}</callingParty></extensiondata>"),
+            };
+            format!("<participant id='{id}'><aor>{id}</aor><send>{id}</send>{said}</participant>")
+        };
+        let metadata = parsed(&format!("{}{}", person("a", own), person("b", other)));
+        let facts = session_facts(&from("sip:src@h"), &offer(&["1", "2"]), Ok(Some(&metadata)));
+        assert_eq!(facts.call.direction, direction, "{own} {other}");
+    }
+    check("true", "false", CallDirection::Outgoing);
+    check("false", "true", CallDirection::Incoming);
+    check("", "true", CallDirection::Incoming);
+    check("", "false", CallDirection::Outgoing);
+    check("", "", CallDirection::Unknown);
+}
+
+#[test]
+fn placeholders_are_nobody() {
+    fn check(people: &[(&str, &[&str])], local: Option<&str>, remotes: &[&str]) {
+        let metadata = drafted(people, &[("1", ""), ("2", "")], "");
+        let facts = session_facts(&from("sip:ASBCE@asbce.com"), &offer(&["1", "2"]), Ok(Some(&metadata)));
+        assert_eq!(facts.call.local.aor.as_deref(), local, "{people:?}");
+        let found: Vec<&str> = facts.call.remotes.iter().map(|party| party.aor.as_deref().unwrap()).collect();
+        assert_eq!(found, remotes, "{people:?}");
+        assert_eq!(facts.flaws[0].code, "participant-placeholder");
+    }
+    const NOBODY: &str = "sip:ASBCE@asbce.com";
+    check(&[(NOBODY, &["1"]), ("a@h", &["2"])], Some("a@h"), &[]);
+    check(&[("a@h", &["2"]), (NOBODY, &["1"]), ("b@h", &["1"])], Some("a@h"), &["b@h"]);
+    check(&[(NOBODY, &["1"])], Some(NOBODY), &[]);
+}
+
+#[test]
+fn a_line_that_nobody_sends_stays_whose_it_was() {
+    /// Whose line is local after one more document; the recorded user's is the second, which has label 1.
+    fn check(change: &str, local: [bool; 2]) {
+        let person = |id| format!("<participant participant_id='{id}'><nameID aor='sip:{id}@h'/></participant>");
+        let stream = |id, label| format!("<stream stream_id='{id}'><label>{label}</label></stream>");
+        let sends =
+            |id, stream| format!("<participantstreamassoc participant_id='{id}'>{stream}</participantstreamassoc>");
+        let mut known = parsed(&format!(
+            "{}{}{}{}{}{}",
+            person("b"),
+            person("a"),
+            stream("s", 1),
+            stream("t", 2),
+            sends("b", "<send>s</send>"),
+            sends("a", "<send>t</send>")
+        ));
+        known.merge(parsed(change));
+        let facts = session_facts(&from("sip:a@h"), &offer(&["1", "2"]), Ok(Some(&known)));
+        let found: Vec<bool> = facts.tracks.iter().map(|role| role.local).collect();
+        assert_eq!(found, local, "{change}");
+    }
+    const PARTIAL: &str = "<datamode>partial</datamode>";
+    const BOTH_SILENT: &str =
+        "<participantstreamassoc participant_id='a'/><participantstreamassoc participant_id='b'/>";
+    check(PARTIAL, [false, true]);
+    check(&format!("{PARTIAL}{BOTH_SILENT}"), [false, true]);
+    check(
+        &format!(
+            "{PARTIAL}<participantstreamassoc participant_id='a'><send>s</send></participantstreamassoc><participantstreamassoc participant_id='b'/>"
+        ),
+        [true, false],
+    );
+}
+
+#[test]
 fn the_main_remote_party_comes_first() {
     fn check(numbers: &[Option<&str>], active_count: usize, number: &str, expected: &[Option<&str>]) {
         let mut remotes: Vec<Party> =

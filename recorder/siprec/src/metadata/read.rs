@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use roxmltree::Node;
 
 use super::broadworks::BroadworksFacts;
+use super::mend::mend;
+use super::vendor::{VendorCall, is_calling};
 use super::xml::{self, METADATA_BYTES_MAX, attribute, child, child_text, children, local_name, text};
 use super::{DataMode, Metadata, Participant, Session, Shape, Stream, StreamMode, push_below, too_many};
 use crate::encoding::decode;
@@ -30,8 +32,21 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Metadata, SiprecError> {
     }
     let decoded = decode(bytes);
     // Space before the XML declaration is not well-formed, but clients send it; a NUL may end the body.
-    let document = xml::parse(decoded.trim_matches(|c: char| c.is_whitespace() || c == '\0'))?;
-    Ok(Reader::default().read(document.root_element()))
+    let text = decoded.trim_matches(|c: char| c.is_whitespace() || c == '\0');
+    match xml::parse(text) {
+        Ok(document) => Ok(Reader::default().read(document.root_element())),
+        Err(error @ SiprecError::MetadataMalformed { .. }) => read_mended(text).ok_or(error),
+        Err(error) => Err(error),
+    }
+}
+
+/// Reads a document that is not well-formed as it came; none where mending does not help.
+fn read_mended(text: &str) -> Option<Metadata> {
+    let mended = mend(text)?;
+    let document = xml::parse(&mended).ok()?;
+    let mut reader = Reader::default();
+    reader.flaw("metadata-mended", "the metadata was not well-formed XML; it was read after mending its markup");
+    Some(reader.read(document.root_element()))
 }
 
 /// A `participantsessionassoc`.
@@ -57,6 +72,7 @@ struct Reader {
     session_associations: Vec<SessionAssociation>,
     stream_associations: Vec<StreamAssociation>,
     broadworks: Option<BroadworksFacts>,
+    vendor: Option<VendorCall>,
     flaws: Vec<Flaw>,
 }
 
@@ -74,6 +90,7 @@ impl Reader {
             .descendants()
             .find(|node| node.is_element() && local_name(*node) == "broadworksrecordingmetadata")
             .map(BroadworksFacts::read);
+        self.vendor = VendorCall::read(root, &self.sessions);
         let shape = match recording {
             _ if self.broadworks.is_some() => Shape::Broadworks,
             None => Shape::Unknown,
@@ -86,15 +103,18 @@ impl Reader {
         }
         self.associate();
         self.check_ids();
-        Metadata {
+        let mut metadata = Metadata {
             shape,
             datamode: self.datamode.unwrap_or(DataMode::Complete),
             sessions: self.sessions,
             participants: self.participants,
             streams: self.streams,
             broadworks: self.broadworks,
+            vendor: self.vendor,
             flaws: self.flaws,
-        }
+        };
+        metadata.settle();
+        metadata
     }
 
     fn flaw(&mut self, code: &'static str, text: &'static str) {
@@ -168,15 +188,20 @@ impl Reader {
         let sends = references(node, "send");
         let recvs = references(node, "recv");
         let streams_stated = name_ids.is_empty() || !sends.is_empty() || !recvs.is_empty();
+        let left = child(node, "disassociate-time").is_some();
+        let session_id = attribute(node, &["session_id", "session"]);
         let participant = Participant {
             id: self.id_of(node, "participant_id", self.participants.len()),
             aors,
             names,
             sends,
             recvs,
-            left: child(node, "disassociate-time").is_some(),
+            calling: is_calling(node),
+            left,
+            sessions: session_id.map(|id| (id, !left)).into_iter().collect(),
             streams_stated,
-            session_stated: child(node, "disassociate-time").is_some() || streams_stated,
+            session_stated: left || streams_stated,
+            ..Participant::default()
         };
         match self.participants.iter_mut().find(|old| old.id == participant.id) {
             Some(old) => old.update(participant),
@@ -198,6 +223,7 @@ impl Reader {
                 Some("mixed") => Some(StreamMode::Mixed),
                 _ => None,
             },
+            media_line: None,
         };
         match self.streams.iter_mut().find(|old| old.id == stream.id) {
             Some(old) => old.update(stream),
@@ -250,20 +276,16 @@ impl Reader {
             add_new(&mut participant.sends, association.sends);
             add_new(&mut participant.recvs, association.recvs);
         }
-        // Someone has left who has left every session that they were in.
-        let mut open: BTreeMap<String, bool> = BTreeMap::new();
+        // Of several associations with a session, as when someone comes back, an open one counts.
+        let mut open: BTreeMap<(String, String), bool> = BTreeMap::new();
         for association in std::mem::take(&mut self.session_associations) {
-            let stopped = self
-                .sessions
-                .iter()
-                .filter(|session| Some(&session.id) == association.session_id.as_ref())
-                .any(|session| session.stop_time.is_some());
-            *open.entry(association.participant_id).or_default() |= !association.closed && !stopped;
+            let session_id = association.session_id.unwrap_or_default();
+            *open.entry((association.participant_id, session_id)).or_default() |= !association.closed;
         }
-        for (participant_id, open) in open {
+        for ((participant_id, session_id), open) in open {
             if let Some(participant) = self.participant(&participant_id) {
                 participant.session_stated = true;
-                participant.left = !open;
+                participant.sessions.insert(session_id, open);
             }
         }
     }

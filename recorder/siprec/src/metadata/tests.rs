@@ -89,6 +89,7 @@ fn streams_are_read() {
         session_id: session.map(str::to_owned),
         label: label.map(str::to_owned),
         mode,
+        media_line: None,
     };
     check("<stream stream_id='s' session_id='q'><label>96</label></stream>", stream(Some("q"), Some("96"), None));
     check(
@@ -169,7 +170,8 @@ fn what_cannot_be_read_is_an_error() {
     check("no xml", at((1, 1)));
     check("<recording>\n <session>\n", at((2, 11)));
     check("<recording>\n </session>", at((2, 2)));
-    check("<recording>\n <x:y/></recording>", at((2, 3)));
+    check("<recording>\n <x:y></recording>", at((2, 3)));
+    check("<recording>\n<session start=>\n", at((2, 16)));
     check("<!DOCTYPE r [<!ENTITY a 'b'>]><recording>&a;</recording>", |error| {
         matches!(error, SiprecError::MetadataHasDtd)
     });
@@ -209,6 +211,79 @@ fn long_texts_are_cut() {
     let name = "é".repeat(TEXT_CHARS_MAX + 5);
     let metadata = parsed(&standard(&format!("<participant id='p'><name>{name}</name></participant>")));
     assert_eq!(metadata.participants[0].names[0].chars().count(), TEXT_CHARS_MAX);
+}
+
+#[test]
+fn slips_of_markup_are_flaws() {
+    fn check(elements: &str, name: &str, mended: bool) {
+        let metadata = parsed(&standard(elements));
+        assert_eq!(metadata.participants[0].name(), Some(name), "{elements}");
+        let flawed = metadata.flaws.iter().any(|flaw| flaw.code == "metadata-mended");
+        assert_eq!(flawed, mended, "{elements}");
+    }
+    check("<participant id='p'><name>Ann &amp; Bo</name></participant>", "Ann & Bo", false);
+    check("<participant id='p'><name>Ann & Bo</name></participant>", "Ann & Bo", true);
+    check("<participant id=p><name lang=en>Ann</name></participant>", "Ann", true);
+    check("<x:participant id='p'><y:name>Ann</y:name></x:participant>", "Ann", true);
+}
+
+#[test]
+fn clients_own_words_are_read() {
+    fn check(elements: &str, wanted: VendorCall) {
+        assert_eq!(parsed(&standard(elements)).vendor.unwrap_or_default(), wanted, "{elements}");
+    }
+    let some = |text: &str| Some(text.to_owned());
+    check("<extensiondata><recordingType>on</recordingType></extensiondata>", VendorCall::default());
+    check(
+        "<metaswitchRecordingMetadata><callType>terminating</callType><recordedParty>12</recordedParty><callingPartyNumber>34</callingPartyNumber><dialedDigits>99</dialedDigits><businessGroup>g</businessGroup></metaswitchRecordingMetadata>",
+        VendorCall {
+            leg: Some(CallLeg::Terminating),
+            recorded: some("12"),
+            calling: some("34"),
+            called: some("12"),
+            dialed: some("99"),
+            group_id: some("g"),
+            ..VendorCall::default()
+        },
+    );
+    check(
+        "<metaswitchRecordingMetadata><callType>Originating</callType><recordedParty>12</recordedParty><dialedDigits>99</dialedDigits></metaswitchRecordingMetadata>",
+        VendorCall {
+            leg: Some(CallLeg::Originating),
+            recorded: some("12"),
+            calling: some("12"),
+            dialed: some("99"),
+            ..VendorCall::default()
+        },
+    );
+    check(
+        "<group><callData><fromhdr>1</fromhdr><tohdr>2</tohdr><callid>3</callid><gcid>4</gcid></callData></group>",
+        VendorCall {
+            calling: some("1"),
+            called: some("2"),
+            call_id: some("3"),
+            tracking_id: some("4"),
+            ..VendorCall::default()
+        },
+    );
+    let tracked = |id| VendorCall { tracking_id: some(id), ..VendorCall::default() };
+    check("<session id='1'><ucid>00FA08002A0B3C65F1D2E4;encoding=hex</ucid></session>", tracked("002A0B3C65F1D2E4"));
+    check("<session id='1'><AvayaUCID>other</AvayaUCID></session>", tracked("other"));
+    check("<session id='00FA08002A0B3C65F1D2E4'/>", tracked("002A0B3C65F1D2E4"));
+}
+
+#[test]
+fn who_called_is_read_of_each_participant() {
+    fn check(text: &str, calling: Option<bool>) {
+        let elements = format!(
+            "<participant id='p'><extensiondata xmlns:k='k'><k:callingParty>{text}</k:callingParty></extensiondata></participant>"
+        );
+        assert_eq!(parsed(&standard(&elements)).participants[0].calling, calling, "{text}");
+    }
+    check("true", Some(true));
+    check(" False ", Some(false));
+    check("perhaps", None);
+    check("", None);
 }
 
 /// A draft document with these participants: id, address, stream sent.
@@ -261,6 +336,62 @@ fn a_standard_partial_that_does_not_speak_of_streams_leaves_them() {
     assert_eq!(known.merge(renamed), Merge::Extended);
     assert_eq!(known.participants[0].name(), Some("Ann"));
     assert_eq!(known.participants[0].sends, ["s"]);
+}
+
+#[test]
+fn a_session_that_stops_is_left_by_all() {
+    /// Of `a`, who is in `q` alone, and `b`, who is in `q` and `r`: who is left.
+    fn check(changes: &str, left: [bool; 2]) {
+        let person = |id| format!("<participant participant_id='{id}'><nameID aor='{id}'/></participant>");
+        let mut known = parsed(&standard(&format!(
+            "<session session_id='q'/><session session_id='r'/>{}{}{}{}{}",
+            person("a"),
+            person("b"),
+            "<participantsessionassoc participant_id='a' session_id='q'/>",
+            "<participantsessionassoc participant_id='b' session_id='q'/>",
+            "<participantsessionassoc participant_id='b' session_id='r'/>",
+        )));
+        known.merge(parsed(&standard(&format!("<datamode>partial</datamode>{changes}"))));
+        let found: Vec<bool> = known.participants.iter().map(|participant| participant.left).collect();
+        assert_eq!(found, left, "{changes}");
+    }
+    const STOP_Q: &str = "<session session_id='q'><stop-time>1</stop-time></session>";
+    const STOP_R: &str = "<session session_id='r'><stop-time>1</stop-time></session>";
+    const A_JOINS_S: &str = "<session session_id='s'/><participantsessionassoc participant_id='a' session_id='s'/>";
+    const B_LEAVES_Q: &str = "<participantsessionassoc participant_id='b' session_id='q'><disassociate-time>1</disassociate-time></participantsessionassoc>";
+    check("", [false, false]);
+    check(STOP_Q, [true, false]);
+    check(&format!("{STOP_Q}{STOP_R}"), [true, true]);
+    check(&format!("{STOP_Q}{A_JOINS_S}"), [false, false]);
+    check(B_LEAVES_Q, [false, false]);
+    check(&format!("{B_LEAVES_Q}{STOP_R}"), [false, true]);
+}
+
+#[test]
+fn the_end_of_a_call_leaves_those_who_had_it() {
+    /// Of `a` and `b`, of whom `b` leaves first, and then who else is said to go: who counts as there.
+    fn check(last: &str, active: [bool; 2]) {
+        let person = |id| format!("<participant participant_id='{id}'><nameID aor='{id}'/></participant>");
+        let member = |id| format!("<participantsessionassoc participant_id='{id}' session_id='q'/>");
+        let all = format!("<session session_id='q'/>{}{}{}{}", person("a"), person("b"), member("a"), member("b"));
+        let mut known = parsed(&standard(&all));
+        known.merge(parsed(&standard(&format!("<datamode>partial</datamode>{}", left("b")))));
+        known.merge(parsed(&standard(last)));
+        let found: Vec<bool> = known.participants.iter().map(Participant::is_active).collect();
+        assert_eq!(found, active, "{last}");
+    }
+    fn left(id: &str) -> String {
+        format!(
+            "<participantsessionassoc participant_id='{id}' session_id='q'><disassociate-time>1</disassociate-time></participantsessionassoc>"
+        )
+    }
+    let partial = |changes: &str| format!("<datamode>partial</datamode>{changes}");
+    check(&partial(""), [true, false]);
+    check(&partial(&left("a")), [true, false]);
+    check(&partial("<session session_id='q'><stop-time>2</stop-time></session>"), [true, false]);
+    let both = "<participant participant_id='a'><nameID aor='a'/></participant><participant participant_id='b'><nameID aor='b'/></participant>";
+    check(&format!("<session session_id='q'/>{both}{}{}", left("a"), left("b")), [true, false]);
+    check(&format!("<session session_id='q'/>{both}{}", left("a")), [false, true]);
 }
 
 #[test]

@@ -17,7 +17,7 @@ pub const TEXT_CHARS_MAX: usize = 512;
 const NODES_MAX: u32 = 20_000;
 
 /// Most attributes of an element. Each is compared with all others of its element by the parser.
-const ATTRIBUTES_MAX: usize = 64;
+pub(super) const ATTRIBUTES_MAX: usize = 64;
 
 /// Most namespace declarations. An element that has one takes a copy of all that are in force.
 const NAMESPACES_MAX: usize = 256;
@@ -112,7 +112,7 @@ fn survey(text: &[u8]) -> Result<(), SiprecError> {
 }
 
 /// How the thing that begins here ends, when it is none that holds elements.
-fn opaque_ending(text: &[u8]) -> Option<&'static [u8]> {
+pub(super) fn opaque_ending(text: &[u8]) -> Option<&'static [u8]> {
     if text.starts_with(b"<!--") {
         Some(b"-->")
     } else if text.starts_with(b"<![CDATA[") {

@@ -1,0 +1,123 @@
+//! The numbers for monitoring, by Prometheus' conventions: base units, `_total` on counters, HELP and TYPE for each.
+//!
+//! They are read when they are asked for, from counters that are kept elsewhere (the recorder's heartbeat, the queue), so there is
+//! no registry; what remains is a dozen lines of a format that does not change, written here by hand.
+
+use std::fmt::Write as _;
+use std::sync::atomic::Ordering;
+
+use callvault_http::Health;
+
+use crate::appliance::Appliance;
+use crate::recorder::RecorderState;
+
+/// Prometheus' text form. Written here by hand: it is a dozen lines of a format that does not change.
+pub(crate) fn metrics(appliance: &Appliance, recorder: &RecorderState, health: &Health) -> String {
+    let mut text = String::new();
+    let mut metric = |name: &str, kind: &str, help: &str, values: &[(String, f64)]| {
+        let _ = writeln!(text, "# HELP callvault_{name} {help}\n# TYPE callvault_{name} {kind}");
+        for (labels, value) in values {
+            let _ = writeln!(text, "callvault_{name}{labels} {value}");
+        }
+    };
+    let one = |value: f64| vec![(String::new(), value)];
+    let (beat, before) = (&recorder.heartbeat, &recorder.before);
+    let total = |now: u64, before: u64| one(now.saturating_add(before) as f64);
+    metric("calls_live", "gauge", "Sessions being recorded now.", &one(f64::from(beat.live)));
+    metric("sessions_accepted_total", "counter", "Sessions accepted.", &total(beat.accepted, before.accepted));
+    metric(
+        "sessions_overloaded_total",
+        "counter",
+        "INVITEs answered 503 for a limit.",
+        &total(beat.overloaded, before.overloaded),
+    );
+    metric(
+        "sessions_refused_total",
+        "counter",
+        "INVITEs refused for what they are.",
+        &total(beat.refused, before.refused),
+    );
+    metric("media_packets_total", "counter", "Media packets kept.", &total(beat.packets, before.packets));
+    metric(
+        "media_packets_dropped_total",
+        "counter",
+        "Media packets that could not be stored.",
+        &total(beat.dropped, before.dropped),
+    );
+    metric(
+        "sip_messages_invalid_total",
+        "counter",
+        "SIP messages that could not be read.",
+        &total(beat.invalid_messages, before.invalid_messages),
+    );
+    metric(
+        "journal_appended_bytes_total",
+        "counter",
+        "Bytes appended to the journal.",
+        &total(beat.appended_bytes, before.appended_bytes),
+    );
+    metric(
+        "journal_commits_total",
+        "counter",
+        "Commits (fdatasync) of the journal.",
+        &total(beat.commits, before.commits),
+    );
+    metric("journal_bytes", "gauge", "Bytes of all journal files.", &one(appliance.journals.bytes() as f64));
+    metric("spool_free_bytes", "gauge", "Free bytes on the journal's disk.", &one(beat.spool_free_bytes as f64));
+    metric("media_port_pairs", "gauge", "Pairs of media ports.", &one(f64::from(recorder.port_pairs)));
+    metric(
+        "media_port_pairs_used",
+        "gauge",
+        "Pairs of media ports in use or resting.",
+        &one(f64::from(beat.port_pairs_used)),
+    );
+    metric("recorder_up", "gauge", "Whether the recorder answers calls.", &one(f64::from(u8::from(recorder.up))));
+    metric(
+        "recorder_restarts_total",
+        "counter",
+        "Deaths of the recorder since the daemon's start.",
+        &one(recorder.deaths_total as f64),
+    );
+    let count = |counter: &std::sync::atomic::AtomicU64| one(counter.load(Ordering::Relaxed) as f64);
+    metric(
+        "recordings_ingested_total",
+        "counter",
+        "Recordings taken into the catalogue since the start.",
+        &count(&appliance.metrics.ingested),
+    );
+    metric(
+        "recordings_archived_total",
+        "counter",
+        "Recordings archived and verified since the start.",
+        &count(&appliance.metrics.archived),
+    );
+    metric(
+        "archived_bytes_total",
+        "counter",
+        "Bytes of archives written since the start.",
+        &count(&appliance.metrics.archived_bytes),
+    );
+    metric(
+        "job_failures_total",
+        "counter",
+        "Jobs that failed, each attempt counted.",
+        &count(&appliance.metrics.job_failures),
+    );
+    let jobs: Vec<(String, f64)> = appliance
+        .queue
+        .counts()
+        .iter()
+        .map(|((kind, state), n)| (format!("{{kind=\"{kind}\",state=\"{state}\"}}"), *n as f64))
+        .collect();
+    metric("jobs", "gauge", "Jobs by kind and state.", &jobs);
+    if let Some(free) = appliance.store.condition().free_bytes {
+        metric("store_free_bytes", "gauge", "Free bytes in the store.", &one(free as f64));
+    }
+    let parts: Vec<(String, f64)> = health
+        .components
+        .iter()
+        .map(|(name, c)| (format!("{{component=\"{name}\"}}"), c.status as u8 as f64))
+        .collect();
+    metric("component_status", "gauge", "0 ok, 1 degraded, 2 failing.", &parts);
+    text
+}

@@ -1,0 +1,104 @@
+//! Rows of the catalogue: what the policy made of a session, or what there is to say when nothing can be read of it.
+
+use callvault_catalogue::{Archive, Direction, Flaw, Recording, Track, Traffic, Verdict};
+use callvault_journal::facts::SessionEvent;
+use callvault_policy::Summary;
+use jiff::Timestamp;
+use uuid::Uuid;
+
+/// Whether there is anything of it to archive or to play. A session that was discarded, or whose key was never written, has a row
+/// and nothing else.
+pub(crate) fn has_audio(row: &Recording) -> bool {
+    row.verdict != Verdict::Discarded && !row.flaws.iter().any(|f| WITHOUT_AUDIO.contains(&f.code.as_str()))
+}
+
+/// Flaw of a session whose key was never written.
+pub(crate) const KEY_LOST: &str = "key-lost";
+
+/// Flaw of a session of which not even the id can be read.
+pub(crate) const UNNAMED: &str = "id-lost";
+
+/// Flaws that leave nothing to be heard.
+const WITHOUT_AUDIO: [&str; 2] = [KEY_LOST, UNNAMED];
+
+/// The row of a recording from its summary.
+pub(crate) fn recording(id: Uuid, summary: Summary, events: &[SessionEvent]) -> Recording {
+    Recording {
+        id,
+        verdict: summary.verdict.as_str().parse().unwrap_or(Verdict::Failed),
+        started_at: summary.started_at,
+        ended_at: summary.ended_at,
+        duration_ms: summary.duration_ms,
+        owner: summary.owner,
+        direction: match summary.direction {
+            callvault_journal::facts::Direction::Incoming => Direction::Incoming,
+            callvault_journal::facts::Direction::Outgoing => Direction::Outgoing,
+            callvault_journal::facts::Direction::Unknown => Direction::Unknown,
+        },
+        local_number: summary.local_number,
+        local_name: summary.local_name,
+        remote_number: summary.remote_number,
+        remote_name: summary.remote_name,
+        traffic: match summary.traffic {
+            callvault_policy::Traffic::Internal => Traffic::Internal,
+            callvault_policy::Traffic::External => Traffic::External,
+            callvault_policy::Traffic::Unknown => Traffic::Unknown,
+        },
+        call_id: summary.call_id,
+        tracks: summary
+            .tracks
+            .into_iter()
+            .map(|t| Track {
+                label: t.label,
+                participant: t.participant,
+                codec: t.codec,
+                packets: t.packets,
+                lost: t.lost,
+                duplicates: t.duplicates,
+                late: t.late,
+                gaps_ms: t.gaps_ms,
+                local: t.local,
+            })
+            .collect(),
+        flaws: summary.flaws.into_iter().map(|f| Flaw { code: f.code, text: f.text }).collect(),
+        archive: Archive::journal(),
+        tracking_id: summary.tracking_id,
+        facts: serde_json::to_value(events).unwrap_or_default(),
+    }
+}
+
+/// The row of a session of which nothing can be read: its id alone says when it was. It has neither facts nor tracks.
+pub(crate) fn nameless(id: Uuid, verdict: Verdict, code: &str, text: &str) -> Recording {
+    let (seconds, nanos) = id.get_timestamp().map_or((0, 0), |t| t.to_unix());
+    let at = Timestamp::new(i64::try_from(seconds).unwrap_or(0), i32::try_from(nanos).unwrap_or(0)).unwrap_or_default();
+    Recording {
+        id,
+        verdict,
+        started_at: at,
+        ended_at: at,
+        duration_ms: 0,
+        owner: None,
+        direction: Direction::Unknown,
+        local_number: None,
+        local_name: None,
+        remote_number: None,
+        remote_name: None,
+        traffic: Traffic::Unknown,
+        call_id: None,
+        tracks: Vec::new(),
+        flaws: vec![Flaw { code: code.to_owned(), text: text.to_owned() }],
+        archive: Archive::journal(),
+        tracking_id: None,
+        facts: serde_json::Value::Null,
+    }
+}
+
+/// An id for a lane of which no frame that names its recording is readable: always the same for the same lane, so that it is
+/// entered once. Time and random bits are the generation's, so it sorts to when the recorder ran.
+pub(crate) fn unnamed_id(generation: Uuid, lane: u32) -> Uuid {
+    let mut bytes = *generation.as_bytes();
+    for (byte, of_lane) in bytes[12..].iter_mut().zip(lane.to_be_bytes()) {
+        *byte ^= of_lane;
+    }
+    Uuid::from_bytes(bytes)
+}

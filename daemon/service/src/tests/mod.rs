@@ -1,0 +1,9 @@
+//! Tests of the parts together: a journal as a recorder writes it, catalogue, queue and store in a temporary folder, and the steps
+//! of the daemon one by one. Starting and crashing are opening and dropping.
+
+#![allow(clippy::unwrap_used)]
+
+mod archives;
+mod ingesting;
+mod order;
+mod rig;

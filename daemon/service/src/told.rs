@@ -1,0 +1,71 @@
+//! What a recorder is told: its settings when it is started, and what becomes of each call.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::time::Duration;
+
+use callvault_config::{Config, MediaAddress};
+use callvault_control::{Decision, Network, Start};
+use callvault_journal::facts::CallFacts;
+use callvault_policy::{KeepVerdict, PolicySettings, keep};
+use callvault_seal::PublicKey;
+use uuid::Uuid;
+
+use crate::appliance::Appliance;
+use crate::sockets::Sockets;
+
+/// What becomes of a call, by the rules of the policy.
+pub(crate) fn decide(facts: &CallFacts) -> Decision {
+    match keep(facts, &PolicySettings::default()) {
+        // Nobody can ask for a call yet, so none waits to be asked for.
+        KeepVerdict::Keep | KeepVerdict::OnDemand => Decision::Keep,
+        KeepVerdict::Discard { rule } => Decision::Discard { rule },
+    }
+}
+
+/// What a recorder is told.
+pub(crate) fn settings(appliance: &Appliance, sockets: &Sockets) -> Start {
+    let config = &appliance.config;
+    let u32_of = |value: u64| u32::try_from(value).unwrap_or(u32::MAX);
+    let ms = |d: Duration| u32_of(u64::try_from(d.as_millis()).unwrap_or(u64::MAX));
+    let bound = media_bound(config);
+    Start {
+        generation: Uuid::nil(),
+        journal_dir: config.journal_path(),
+        recipients: appliance.recipients.iter().map(PublicKey::to_text).collect(),
+        media_address: Some(bound).filter(|ip| !ip.is_unspecified()),
+        media_bound: bound,
+        sip_listeners: sockets.sip_addresses(),
+        allowed_peers: config
+            .sip
+            .allowed_peers
+            .0
+            .iter()
+            .map(|n| Network { address: n.address(), prefix: n.prefix_bits() })
+            .collect(),
+        server_name: config.sip.server_name.clone(),
+        sessions_max: config.limits.sessions_max,
+        retry_after_s: u32_of(config.limits.retry_after.as_secs().max(1)),
+        tracks_per_session_max: u8::try_from(config.limits.tracks_per_session_max).unwrap_or(u8::MAX),
+        connections_max: config.limits.connections_max,
+        connections_per_peer_max: config.limits.connections_max,
+        connection_idle_s: 3_600,
+        body_bytes_max: u32_of(config.limits.message_bytes_max.0),
+        media_timeout_s: u32_of(config.media.timeout.as_secs()),
+        commit_interval_ms: ms(config.journal.commit_interval),
+        batch_interval_ms: ms(config.journal.batch_interval),
+        file_bytes_max: config.journal.file_bytes_max.0,
+        file_age_max_s: u32_of(config.journal.file_age_max.as_secs()),
+        spool_free_min_bytes: config.journal.spool_free_min.0,
+    }
+}
+
+/// The address that media sockets are bound to.
+pub(crate) fn media_bound(config: &Config) -> IpAddr {
+    match config.media.address {
+        MediaAddress::Ip(ip) => ip,
+        MediaAddress::Auto => match config.sip.udp.0.iter().chain(&config.sip.tcp.0).next() {
+            Some(listener) => listener.ip(),
+            None => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+        },
+    }
+}

@@ -1,0 +1,66 @@
+//! What the tests of several modules need.
+
+use std::net::{IpAddr, Ipv4Addr, UdpSocket};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use callvault_control::{Network, Start};
+use callvault_seal::{Keyring, PrivateKey};
+use nix::sys::socket::{setsockopt, sockopt::ReceiveTimestampns};
+use uuid::Uuid;
+
+use crate::ports::PortPair;
+
+pub(crate) const GENERATION: Uuid = Uuid::from_u128(0x0190_0000_0000_7000_8000_0000_0000_0001);
+
+/// Settings under which nothing ends by itself.
+pub(crate) fn settings() -> Start {
+    let local = IpAddr::V4(Ipv4Addr::LOCALHOST);
+    Start {
+        generation: GENERATION,
+        journal_dir: PathBuf::from("/nonexistent"),
+        recipients: Vec::new(),
+        media_address: None,
+        media_bound: local,
+        sip_listeners: Vec::new(),
+        allowed_peers: vec![Network { address: local, prefix: 8 }],
+        server_name: "callvault".into(),
+        sessions_max: 100,
+        retry_after_s: 7,
+        tracks_per_session_max: 4,
+        connections_max: 10,
+        connections_per_peer_max: 10,
+        connection_idle_s: 60,
+        body_bytes_max: 64 * 1024,
+        media_timeout_s: 0,
+        commit_interval_ms: 1_000,
+        batch_interval_ms: 200,
+        file_bytes_max: 256 << 20,
+        file_age_max_s: 3_600,
+        spool_free_min_bytes: 0,
+    }
+}
+
+/// A key pair: what opens, and the text to seal to.
+pub(crate) fn keys() -> (Keyring, String) {
+    let private = PrivateKey::generate(&mut rand::rng());
+    let public = private.public().to_text();
+    (Keyring::new(private, Vec::new()).unwrap(), public)
+}
+
+/// A pair of media ports on loopback, with timestamps as the daemon sets them.
+pub(crate) fn pair() -> PortPair {
+    let bind = || {
+        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+        setsockopt(&socket, ReceiveTimestampns, &true).unwrap();
+        socket
+    };
+    let rtp = bind();
+    let port = rtp.local_addr().unwrap().port();
+    PortPair { port, rtp: rtp.into(), rtcp: bind().into() }
+}
+
+/// The same, shared.
+pub(crate) fn shared_pair() -> Arc<PortPair> {
+    Arc::new(pair())
+}

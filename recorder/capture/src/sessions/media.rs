@@ -1,0 +1,117 @@
+//! The media of a session as offers change it: which lines are taken, and what is paused.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use callvault_journal::facts::{Pause, SessionEvent};
+use callvault_sip::{DialogId, TransactionId};
+use callvault_siprec::{MediaLine, Offer};
+use uuid::Uuid;
+
+use super::session::with_sdp;
+use super::{Moment, Sessions, Todo};
+use crate::ports::PortPair;
+use crate::sweep::Command;
+
+impl Sessions {
+    /// Answers a later offer and does what it says.
+    pub(super) fn renegotiate(&mut self, now: Moment, tx: TransactionId, dialog: DialogId, offer: &Offer) {
+        let Some(session) = self.by_dialog.get(&dialog) else { return };
+        let recording = session.recording;
+        let takes = |line: usize| offer.media.get(line).is_some_and(is_taken);
+        let mut given: HashMap<usize, Arc<PortPair>> = session
+            .tracks
+            .iter()
+            .filter(|t| takes(t.media_line))
+            .map(|t| (t.media_line, Arc::clone(&t.pair)))
+            .collect();
+        // Tracks that were removed count too: they keep their number and their ports, to come back with.
+        let room = usize::from(self.settings.tracks_per_session_max).saturating_sub(session.tracks.len());
+        let is_new = |line: &usize| !session.tracks.iter().any(|t| t.media_line == *line);
+        let missing: Vec<usize> = lines_taken(offer).filter(is_new).take(room).collect();
+        let fresh = if missing.is_empty() { Some(Vec::new()) } else { self.ports.take(now.journal_ns, missing.len()) };
+        if fresh.is_none() {
+            self.flaw(dialog, "ports-exhausted", "no media port was free for a media line that was added".into());
+        }
+        let Some(session) = self.by_dialog.get_mut(&dialog) else { return };
+        given.extend(missing.iter().copied().zip(fresh.unwrap_or_default()));
+        let negotiated = session.sdp.answer(offer, &given);
+        session.offer = offer.clone();
+        self.todo.push_back(Todo::Accept(tx, with_sdp(&session.sdp.last)));
+
+        let mut changes = Vec::new();
+        let mut media = Vec::new();
+        for track in &negotiated {
+            match session.tracks.iter_mut().find(|t| t.media_line == track.media_line) {
+                Some(known) => media.extend(known.change(recording, track)),
+                None => {
+                    let Some(pair) = given.get(&track.media_line) else { continue };
+                    let added = session.add_track(track, Arc::clone(pair));
+                    media.push(Todo::Media(Command::AddTrack { recording, track: added.to_new() }));
+                    if added.paused {
+                        changes.push((added.number, true));
+                    }
+                }
+            }
+        }
+        // A line that is gone from the answer (port 0) is silent on purpose until it comes back.
+        for track in &mut session.tracks {
+            let negotiated = negotiated.iter().find(|n| n.media_line == track.media_line);
+            let paused = negotiated.is_none_or(|n| n.paused);
+            if paused != track.paused {
+                track.paused = paused;
+                changes.push((track.number, paused));
+                media.push(Todo::Media(Command::Pause { recording, track: track.number, paused }));
+            }
+        }
+        let count = session.tracks.len();
+        self.todo.extend(media);
+        self.note_refused_lines(dialog, offer);
+        self.tell_call(dialog);
+        self.tell_pauses(now, recording, &changes, count);
+    }
+
+    /// Writes down what was paused or resumed: once for the session when all of its tracks changed alike, otherwise track by
+    /// track, so that no reader has to know what an event for all means for one.
+    pub(super) fn tell_pauses(&mut self, now: Moment, recording: Uuid, changes: &[(u8, bool)], tracks: usize) {
+        let Some(&(_, paused)) = changes.first() else { return };
+        if changes.len() == tracks && changes.iter().all(|change| change.1 == paused) {
+            return self.event(recording, pause_event(now, None, paused));
+        }
+        for &(track, paused) in changes {
+            self.event(recording, pause_event(now, Some(track), paused));
+        }
+    }
+
+    /// Which media lines of a first offer are recorded: the first that can be, up to the limit.
+    pub(super) fn lines_to_take(&self, offer: &Offer) -> Vec<usize> {
+        lines_taken(offer).take(usize::from(self.settings.tracks_per_session_max)).collect()
+    }
+
+    /// Says which audio of the offer is not recorded, and why.
+    pub(super) fn note_refused_lines(&mut self, dialog: DialogId, offer: &Offer) {
+        let Some(session) = self.by_dialog.get(&dialog) else { return };
+        let missing = lines_taken(offer).filter(|line| !session.tracks.iter().any(|t| t.media_line == *line)).count();
+        let over = session.tracks.len() + missing > usize::from(self.settings.tracks_per_session_max);
+        if missing > 0 && over {
+            let text = "the offer has more media lines than limits.tracks_per_session_max";
+            self.flaw(dialog, "tracks-refused", text.into());
+        }
+        if offer.recordable().any(|(_, line)| line.port != 0 && line.is_secure()) {
+            self.flaw(dialog, "srtp-refused", "a media line asks for SRTP, which is not taken; it was refused".into());
+        }
+    }
+}
+
+fn lines_taken(offer: &Offer) -> impl Iterator<Item = usize> {
+    offer.recordable().filter(|(_, line)| is_taken(line)).map(|(index, _)| index)
+}
+
+fn is_taken(line: &MediaLine) -> bool {
+    line.is_recordable() && line.port != 0 && !line.is_secure()
+}
+
+fn pause_event(now: Moment, track: Option<u8>, paused: bool) -> SessionEvent {
+    let pause = Pause { track, at_ns: now.journal_ns, by: "client".to_owned() };
+    if paused { SessionEvent::Paused(pause) } else { SessionEvent::Resumed(pause) }
+}

@@ -1,0 +1,139 @@
+//! What is remembered of a session.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use callvault_journal::facts::{self, CallFacts};
+use callvault_sip::Accept;
+use callvault_siprec::{AnswerParams, DEFAULT_PREFERENCE, Metadata, NegotiatedTrack, Offer, SiprecError, answer};
+use uuid::Uuid;
+
+use super::{Moment, Parties, Todo};
+use crate::convert;
+use crate::ports::PortPair;
+use crate::sweep::{Command, Counters, NewTrack};
+
+/// One session: a dialog and the recording that comes of it.
+pub(super) struct Session {
+    pub(super) recording: Uuid,
+    pub(super) started: Moment,
+    pub(super) parties: Parties,
+    pub(super) offer: Offer,
+    pub(super) metadata: Result<Option<Metadata>, SiprecError>,
+    pub(super) call: CallFacts,
+    pub(super) tracks: Vec<SessionTrack>,
+    pub(super) sdp: AnswerState,
+    pub(super) raw_bodies: u32,
+    /// Their bytes.
+    pub(super) raw_bytes: usize,
+    pub(super) flaws: Vec<&'static str>,
+    pub(super) counters: Arc<Counters>,
+}
+
+/// A media line that is recorded.
+pub(super) struct SessionTrack {
+    pub(super) media_line: usize,
+    pub(super) number: u8,
+    pub(super) pair: Arc<PortPair>,
+    pub(super) facts: facts::TrackFacts,
+    /// Whether its facts are in the journal.
+    pub(super) told: bool,
+    /// Nothing is sent on it for now.
+    pub(super) paused: bool,
+    /// Where the client said it sends from.
+    pub(super) remote: (Option<String>, u16),
+}
+
+/// What all answers of a dialog have in common.
+pub(super) struct AnswerState {
+    pub(super) session_id: u64,
+    pub(super) version: u64,
+    pub(super) address: IpAddr,
+    pub(super) last: String,
+}
+
+impl Session {
+    /// Whether nothing is sent on any track for now.
+    pub(super) fn is_paused(&self) -> bool {
+        self.tracks.iter().all(|track| track.paused)
+    }
+
+    pub(super) fn add_track(&mut self, negotiated: &NegotiatedTrack, pair: Arc<PortPair>) -> &SessionTrack {
+        let number = u8::try_from(self.tracks.len()).unwrap_or(u8::MAX);
+        self.tracks.push(SessionTrack {
+            media_line: negotiated.media_line,
+            number,
+            pair,
+            facts: convert::track_facts(number, negotiated),
+            told: false,
+            paused: negotiated.paused,
+            remote: remote(negotiated),
+        });
+        &self.tracks[self.tracks.len() - 1]
+    }
+}
+
+impl SessionTrack {
+    pub(super) fn to_new(&self) -> NewTrack {
+        NewTrack {
+            number: self.number,
+            pair: Arc::clone(&self.pair),
+            payload_types: convert::payload_types(&self.facts),
+            paused: self.paused,
+        }
+    }
+
+    /// A later offer describes the track. Where it says something new, the reception is to know.
+    pub(super) fn change(&mut self, recording: Uuid, negotiated: &NegotiatedTrack) -> Option<Todo> {
+        let mut later = convert::track_facts(self.number, negotiated);
+        (later.local, later.mixed) = (self.facts.local, self.facts.mixed);
+        let moved = std::mem::replace(&mut self.remote, remote(negotiated)) != remote(negotiated);
+        let described = later != self.facts;
+        if described {
+            self.facts = later;
+            self.told = false;
+        }
+        (moved || described).then(|| self.announce(recording))
+    }
+
+    /// Tells the reception that another source may send from now on.
+    pub(super) fn announce(&self, recording: Uuid) -> Todo {
+        let payload_types = convert::payload_types(&self.facts);
+        Todo::Media(Command::Describe { recording, track: self.number, payload_types })
+    }
+}
+
+fn remote(negotiated: &NegotiatedTrack) -> (Option<String>, u16) {
+    (negotiated.remote_address.clone(), negotiated.remote_port)
+}
+
+impl AnswerState {
+    pub(super) fn new(session_id: u64, address: IpAddr) -> Self {
+        Self { session_id, version: 1, address, last: String::new() }
+    }
+
+    /// Answers an offer; the text is in `last`. Lines are taken that have a pair of ports.
+    pub(super) fn answer(&mut self, offer: &Offer, given: &HashMap<usize, Arc<PortPair>>) -> Vec<NegotiatedTrack> {
+        let ports: Vec<Option<(u16, u16)>> = (0..offer.media.len())
+            .map(|line| given.get(&line).map(|pair| (pair.port, pair.port.saturating_add(1))))
+            .collect();
+        let say = |version| {
+            let (address, session_id) = (self.address, self.session_id);
+            answer(offer, &AnswerParams { address, session_id, version, ports: &ports, prefer: DEFAULT_PREFERENCE })
+        };
+        let (mut text, tracks) = say(self.version);
+        // The version rises only when something changed (RFC 3264 section 8).
+        if !self.last.is_empty() && text != self.last {
+            self.version += 1;
+            text = say(self.version).0;
+        }
+        self.last = text;
+        tracks
+    }
+}
+
+/// A 200 with a session description.
+pub(super) fn with_sdp(sdp: &str) -> Accept {
+    Accept { body: Some(("application/sdp".to_owned(), sdp.as_bytes().to_vec())), ..Accept::default() }
+}

@@ -1,0 +1,205 @@
+//! What a session has for the journal: packets in batches, and what is to be said of them, in order and within a bound.
+
+use std::collections::VecDeque;
+use std::sync::mpsc::TrySendError;
+
+use callvault_journal::facts::{Ended, Flaw, SessionEvent, SourceFacts};
+use callvault_journal::{AudioBatch, Packet, Pushed};
+use callvault_media::{Held, Kept, OVERFLOW_SOURCE, Track};
+use uuid::Uuid;
+
+use super::Ways;
+use crate::appender::Entry;
+
+/// Full batches of one session that may wait for the appender: 32 KiB each, about 20 s of two G.711 tracks.
+pub(super) const WAITING_BATCHES_MAX: usize = 12;
+
+/// What is remarked on a recording, each once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Remark {
+    /// The journal did not follow.
+    Behind,
+    /// Datagrams were longer than any that is read.
+    TooLong,
+    /// Payload types came that nobody had described.
+    Undescribed,
+    /// There were more sources than numbers for them.
+    SourcesOverflowed,
+}
+
+impl Remark {
+    fn flaw(self) -> Flaw {
+        let (code, text) = match self {
+            Self::Behind => ("audio-dropped", "audio was lost because the journal's disk did not keep up"),
+            Self::TooLong => ("audio-dropped", "packets were lost because they were longer than any that is read"),
+            Self::Undescribed => (
+                "payload-undescribed",
+                "packets came with a payload type that the signalling did not describe; they are kept",
+            ),
+            Self::SourcesOverflowed => {
+                ("sources-overflowed", "a track changed its source so often that the last ones share a number")
+            }
+        };
+        Flaw { code: code.into(), text: text.into() }
+    }
+}
+
+/// See the module.
+pub(super) struct Outbox {
+    recording: Uuid,
+    batch: AudioBatch,
+    /// Entries that the appender had no room for, in order.
+    waiting: VecDeque<Entry>,
+    waiting_batches: usize,
+    dropped: u64,
+    remarked: Vec<Remark>,
+    /// Tracks whose sources can no longer be told apart: said once each.
+    overflowed: Vec<u8>,
+}
+
+impl Outbox {
+    pub(super) fn new(recording: Uuid, batch: AudioBatch) -> Self {
+        Self {
+            recording,
+            batch,
+            waiting: VecDeque::new(),
+            waiting_batches: 0,
+            dropped: 0,
+            remarked: Vec::new(),
+            overflowed: Vec::new(),
+        }
+    }
+
+    pub(super) fn recording(&self) -> Uuid {
+        self.recording
+    }
+
+    /// Puts a packet into the batch; returns how many are kept.
+    pub(super) fn packet(&mut self, track: u8, arrival_ns: u64, kept: &Kept, payload: &[u8], ways: &Ways) -> u64 {
+        if let Some(ssrc) = kept.new_source {
+            self.source(SourceFacts { track, source: kept.source, ssrc, at_ns: arrival_ns });
+        }
+        let packet = Packet {
+            track,
+            source: kept.source,
+            payload_type: kept.payload_type,
+            marker: kept.marker,
+            seq: kept.seq,
+            timestamp: kept.timestamp,
+            arrival_ns,
+            payload,
+        };
+        for _ in 0..2 {
+            match self.batch.push(&packet) {
+                Pushed::Taken => return 1,
+                Pushed::TooLong => {
+                    self.drop_packets(1, Remark::TooLong);
+                    return 0;
+                }
+                Pushed::Full => self.flush(ways),
+            }
+        }
+        self.drop_packets(1, Remark::Behind);
+        0
+    }
+
+    /// Packets that were held back until it was clear that they belong to the track.
+    pub(super) fn held(&mut self, track: u8, reception: &mut Track, ways: &Ways) -> u64 {
+        let mut packets = 0;
+        while let Some(Held { arrival_ns, kept, payload }) = reception.take_held() {
+            packets += self.packet(track, arrival_ns, &kept, &payload, ways);
+        }
+        packets
+    }
+
+    /// Sends the batch off when it has waited long enough. While the appender does not follow, batches are filled first, so that
+    /// the bound on their number is one on audio.
+    pub(super) fn flush_if_due(&mut self, now_ns: u64, batch_ns: u64, ways: &Ways) {
+        self.retry(ways);
+        let waited = self.batch.first_arrival_ns().map(|first| now_ns.saturating_sub(first));
+        if self.waiting.is_empty() && waited.is_some_and(|ns| ns >= batch_ns) {
+            self.flush(ways);
+        }
+    }
+
+    /// Sends the batch off.
+    pub(super) fn flush(&mut self, ways: &Ways) {
+        self.retry(ways);
+        if self.batch.is_empty() {
+            return;
+        }
+        if self.waiting_batches >= WAITING_BATCHES_MAX {
+            let packets = u64::from(self.batch.packets());
+            self.batch.clear();
+            return self.drop_packets(packets, Remark::Behind);
+        }
+        let batch = std::mem::replace(&mut self.batch, ways.spare.try_recv().unwrap_or_default());
+        self.waiting_batches += 1;
+        self.waiting.push_back(Entry::Audio { recording: self.recording, batch });
+        self.retry(ways);
+    }
+
+    /// Packets that came and are not stored.
+    pub(super) fn drop_packets(&mut self, packets: u64, why: Remark) {
+        self.dropped += packets;
+        self.remark(why);
+    }
+
+    /// Packets dropped since this was last asked.
+    pub(super) fn take_dropped(&mut self) -> u64 {
+        std::mem::take(&mut self.dropped)
+    }
+
+    /// Notes something about the recording, once.
+    pub(super) fn remark(&mut self, remark: Remark) {
+        if !self.remarked.contains(&remark) {
+            self.remarked.push(remark);
+            self.event(SessionEvent::Flaw(remark.flaw()));
+        }
+    }
+
+    /// The last thing that is said of the recording. The last batch goes with it, whatever waits.
+    pub(super) fn end(&mut self, ended: Ended, ways: &Ways) {
+        self.flush(ways);
+        self.waiting.push_back(Entry::End { recording: self.recording, ended });
+    }
+
+    /// Gives the appender what it has room for; says whether nothing is left.
+    pub(super) fn hand_over(&mut self, ways: &Ways) -> bool {
+        self.retry(ways);
+        self.waiting.is_empty()
+    }
+
+    /// All that is left, in order.
+    pub(super) fn into_entries(self) -> impl Iterator<Item = Entry> {
+        let Self { recording, batch, waiting, .. } = self;
+        let last = (!batch.is_empty()).then_some(Entry::Audio { recording, batch });
+        // Behind an end nothing comes: its batch went before it.
+        waiting.into_iter().chain(last)
+    }
+
+    fn source(&mut self, source: SourceFacts) {
+        if source.source == OVERFLOW_SOURCE {
+            if self.overflowed.contains(&source.track) {
+                return;
+            }
+            self.overflowed.push(source.track);
+        }
+        self.event(SessionEvent::Source(source));
+    }
+
+    fn event(&mut self, event: SessionEvent) {
+        self.waiting.push_back(Entry::Facts { recording: self.recording, event });
+    }
+
+    fn retry(&mut self, ways: &Ways) {
+        while let Some(entry) = self.waiting.pop_front() {
+            let is_audio = matches!(entry, Entry::Audio { .. });
+            if let Err(TrySendError::Full(entry) | TrySendError::Disconnected(entry)) = ways.journal.try_send(entry) {
+                self.waiting.push_front(entry);
+                return;
+            }
+            self.waiting_batches -= usize::from(is_audio);
+        }
+    }
+}

@@ -1,0 +1,302 @@
+//! The sweep at real sockets on loopback, driven by hand.
+
+use std::net::{SocketAddr, UdpSocket};
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver as Queue, sync_channel};
+
+use callvault_journal::facts::{Ended, SessionEvent, TrackCounts};
+use callvault_media::PayloadType;
+use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+use uuid::Uuid;
+
+use super::{Command, Counters, NewTrack, Sweep, SweepState};
+use crate::Feedback;
+use crate::appender::{Entry, spare_batches};
+use crate::clock::journal_ns;
+use crate::ports::PortPair;
+use crate::rig::{settings, shared_pair};
+
+const A: Uuid = Uuid::from_u128(0xa);
+
+struct Rig {
+    sweep: Sweep,
+    entries: Queue<Entry>,
+    feedback: UnboundedReceiver<Feedback>,
+    pair: Arc<PortPair>,
+    sender: UdpSocket,
+    /// What went to the journal, a word each.
+    seen: Vec<String>,
+    counts: TrackCounts,
+}
+
+fn rig(entries_max: usize) -> Rig {
+    let (journal, entries) = sync_channel(entries_max);
+    let (tx, feedback) = unbounded_channel();
+    let mut settings = settings();
+    settings.batch_interval_ms = 0;
+    let state = Arc::new(SweepState::default());
+    let mut sweep = Sweep::new(Arc::new(settings), journal, spare_batches().1, tx, state);
+    let pair = shared_pair();
+    let track = NewTrack {
+        number: 0,
+        pair: Arc::clone(&pair),
+        payload_types: PayloadType::assigned(0).into_iter().collect(),
+        paused: false,
+    };
+    let counters = Arc::new(Counters::default());
+    sweep.handle(Command::Open { recording: A, tracks: vec![track], counters, opened_ns: journal_ns() });
+    let sender = UdpSocket::bind("127.0.0.1:0").unwrap();
+    Rig { sweep, entries, feedback, pair, sender, seen: Vec::new(), counts: TrackCounts::default() }
+}
+
+fn local(socket: &impl AsFd) -> SocketAddr {
+    UdpSocket::from(socket.as_fd().try_clone_to_owned().unwrap()).local_addr().unwrap()
+}
+
+impl Rig {
+    fn rtp(&self, ssrc: u32, payload_type: u8, seqs: impl IntoIterator<Item = u16>) {
+        for seq in seqs {
+            let mut bytes = vec![0x80, payload_type];
+            bytes.extend_from_slice(&seq.to_be_bytes());
+            bytes.extend_from_slice(&(u32::from(seq) * 160).to_be_bytes());
+            bytes.extend_from_slice(&ssrc.to_be_bytes());
+            bytes.extend_from_slice(&[0x55; 160]);
+            self.sender.send_to(&bytes, local(&self.pair.rtp)).unwrap();
+        }
+    }
+
+    fn goodbye(&self, ssrc: u32, to: &impl AsFd) {
+        let mut bytes = vec![0x80, 201, 0, 1];
+        bytes.extend_from_slice(&ssrc.to_be_bytes());
+        bytes.extend_from_slice(&[0x81, 203, 0, 1]);
+        bytes.extend_from_slice(&ssrc.to_be_bytes());
+        self.sender.send_to(&bytes, local(to)).unwrap();
+    }
+
+    fn pause(&mut self, paused: bool) {
+        self.sweep.handle(Command::Pause { recording: A, track: 0, paused });
+    }
+
+    fn close(&mut self) {
+        self.sweep.handle(Command::Close { recording: A, ended: Ended::default() });
+    }
+
+    /// What went to the journal since the beginning.
+    fn seen(&mut self) -> &[String] {
+        while let Ok(entry) = self.entries.try_recv() {
+            let word = match entry {
+                Entry::Audio { batch, .. } => format!("audio {}", batch.packets()),
+                Entry::Facts { event: SessionEvent::Source(source), .. } => {
+                    format!("source {} {}", source.source, source.ssrc)
+                }
+                Entry::Facts { event: SessionEvent::Flaw(flaw), .. } => flaw.code,
+                Entry::End { mut ended, .. } => {
+                    self.counts = ended.tracks.remove(0);
+                    "end".to_owned()
+                }
+                _ => "another".to_owned(),
+            };
+            self.seen.push(word);
+        }
+        &self.seen
+    }
+
+    fn check(&mut self, expected: &[&str]) {
+        assert_eq!(self.seen(), expected);
+    }
+}
+
+#[test]
+fn what_had_arrived_is_there_when_a_session_ends() {
+    let mut rig = rig(100);
+    // More than one sweep takes from a socket, and within what a receive buffer holds.
+    rig.rtp(1, 0, 0..150);
+    rig.close();
+    rig.check(&["source 0 1", "audio 150", "end"]);
+    assert_eq!((rig.counts.packets, rig.counts.bytes, rig.counts.sources), (150, 24_000, 1));
+    let Ok(Feedback::Left(pairs)) = rig.feedback.try_recv() else { panic!("the sockets were not left") };
+    assert_eq!(pairs.len(), 1);
+}
+
+#[test]
+fn counts_of_what_was_done_to_the_packets() {
+    let mut rig = rig(100);
+    rig.rtp(1, 0, [1, 2, 4, 3, 3, 5, 8]);
+    rig.sender.send_to(&[0x80, 0, 1], local(&rig.pair.rtp)).unwrap();
+    rig.sweep.sweep();
+    rig.close();
+    rig.seen();
+    let expected = TrackCounts {
+        packets: 7 - 1,
+        lost: 2,
+        duplicates: 1,
+        late: 1,
+        invalid: 1,
+        gaps_ms: 40,
+        bytes: 6 * 160,
+        sources: 1,
+        jitter_us_max: rig.counts.jitter_us_max,
+        ..TrackCounts::default()
+    };
+    assert_eq!(rig.counts, expected);
+}
+
+#[test]
+fn nothing_of_a_pause_is_kept_and_nothing_of_it_is_lost() {
+    let mut rig = rig(100);
+    rig.rtp(1, 0, 0..5);
+    // These were there before the pause was signalled.
+    rig.pause(true);
+    rig.rtp(1, 0, 5..20);
+    rig.sweep.sweep();
+    rig.rtp(1, 0, 20..25);
+    rig.pause(false);
+    rig.rtp(1, 0, 25..30);
+    rig.close();
+    rig.check(&["source 0 1", "audio 5", "source 1 1", "audio 5", "end"]);
+    assert_eq!((rig.counts.packets, rig.counts.lost, rig.counts.sources), (10, 0, 2));
+}
+
+#[test]
+fn a_pause_in_which_nothing_came_is_no_new_source() {
+    let mut rig = rig(100);
+    rig.rtp(1, 0, 0..5);
+    rig.pause(true);
+    rig.sweep.sweep();
+    rig.pause(false);
+    rig.rtp(1, 0, 5..8);
+    rig.close();
+    rig.check(&["source 0 1", "audio 5", "audio 3", "end"]);
+    assert_eq!((rig.counts.lost, rig.counts.sources), (0, 1));
+}
+
+#[test]
+fn a_goodbye_on_either_port_lets_the_next_source_in_at_once() {
+    fn check(muxed: bool, paused: bool) {
+        let mut rig = rig(100);
+        rig.rtp(1, 0, 0..3);
+        rig.sweep.sweep();
+        if paused {
+            rig.pause(true);
+        }
+        let pair = Arc::clone(&rig.pair);
+        rig.goodbye(1, if muxed { &pair.rtp } else { &pair.rtcp });
+        // Pausing and resuming looks at both sockets, as every 25th sweep does.
+        rig.pause(true);
+        rig.pause(false);
+        rig.rtp(2, 0, 0..3);
+        rig.close();
+        rig.check(&["source 0 1", "audio 3", "source 1 2", "audio 3", "end"]);
+        assert_eq!(rig.counts.foreign, 0);
+    }
+    check(false, false);
+    check(true, false);
+    check(false, true);
+    check(true, true);
+}
+
+#[test]
+fn without_a_goodbye_a_second_source_waits_for_its_turn() {
+    let mut rig = rig(100);
+    rig.rtp(1, 0, 0..3);
+    rig.rtp(2, 0, 0..3);
+    rig.rtp(1, 0, 3..4);
+    rig.close();
+    rig.check(&["source 0 1", "audio 4", "end"]);
+    assert_eq!(rig.counts.foreign, 3);
+}
+
+#[test]
+fn signalling_lets_another_source_in_at_once() {
+    let mut rig = rig(100);
+    rig.rtp(1, 0, 0..3);
+    rig.sweep.sweep();
+    rig.sweep.handle(Command::Describe { recording: A, track: 0, payload_types: Vec::new() });
+    rig.rtp(2, 0, 0..3);
+    rig.close();
+    rig.check(&["source 0 1", "audio 3", "source 1 2", "audio 3", "end"]);
+}
+
+#[test]
+fn what_is_odd_is_remarked_once_and_before_the_end() {
+    let mut rig = rig(100);
+    rig.rtp(1, 77, 0..3);
+    for _ in 0..2 {
+        rig.sender.send_to(&[0x80; 3_000], local(&rig.pair.rtp)).unwrap();
+        rig.sweep.sweep();
+    }
+    rig.close();
+    rig.check(&["source 0 1", "audio-dropped", "audio 3", "payload-undescribed", "end"]);
+    assert_eq!(rig.counts.undescribed, 3);
+    assert_eq!(rig.sweep.state.dropped.load(std::sync::atomic::Ordering::Relaxed), 2);
+}
+
+#[test]
+fn an_appender_that_does_not_follow_holds_up_nobody_and_gets_everything_in_order() {
+    let mut rig = rig(1);
+    for round in 0..20 {
+        rig.rtp(1, 0, round * 10..round * 10 + 10);
+        rig.sweep.sweep();
+    }
+    rig.close();
+    assert_eq!(rig.sweep.closing.len(), 1);
+    let mut packets = 0;
+    while !rig.seen().iter().any(|word| word == "end") {
+        rig.sweep.sweep();
+    }
+    for word in &rig.seen {
+        packets += word.strip_prefix("audio ").map_or(0, |count| count.parse::<u32>().unwrap());
+    }
+    assert_eq!((rig.seen[0].as_str(), packets, rig.seen.last().unwrap().as_str()), ("source 0 1", 200, "end"));
+    assert!(rig.sweep.closing.is_empty());
+}
+
+#[test]
+fn beyond_its_bound_audio_is_dropped_and_said_to_be() {
+    let mut rig = rig(1);
+    let per_batch = 180;
+    for round in 0..16 {
+        for part in 0..3 {
+            let first = round * per_batch + part * 60;
+            rig.rtp(1, 0, first..first + 60);
+            rig.sweep.sweep();
+        }
+    }
+    rig.close();
+    let dropped = rig.sweep.state.dropped.load(std::sync::atomic::Ordering::Relaxed);
+    while !rig.seen().iter().any(|word| word == "end") {
+        rig.sweep.sweep();
+    }
+    let stored: u64 = rig.seen.iter().filter_map(|w| w.strip_prefix("audio ")).map(|c| c.parse::<u64>().unwrap()).sum();
+    assert!(dropped > 0);
+    assert_eq!(stored + dropped, 16 * u64::from(per_batch));
+    assert_eq!(rig.seen.iter().filter(|word| *word == "audio-dropped").count(), 1);
+}
+
+#[test]
+fn silence_is_told_once_and_a_pause_is_none() {
+    let mut rig = rig(100);
+    let now = journal_ns();
+    let second = 1_000_000_000;
+    let session = &mut rig.sweep.sessions[0];
+    assert!(!session.fell_silent(now, second));
+    assert!(session.fell_silent(now + 2 * second, second));
+    assert!(!session.fell_silent(now + 3 * second, second));
+    session.pause(0, true);
+    assert!(session.is_paused());
+    session.pause(0, false);
+    assert!(!session.is_paused());
+    assert!(session.fell_silent(now + 9 * second, second));
+}
+
+#[test]
+fn stopping_hands_over_what_is_there() {
+    let rig = rig(100);
+    rig.rtp(1, 0, 0..5);
+    let Rig { sweep, entries, feedback, pair, sender, seen, counts } = rig;
+    sweep.stop();
+    let after = self::rig(1);
+    let mut rig = Rig { entries, feedback, pair, sender, seen, counts, sweep: after.sweep };
+    rig.check(&["source 0 1", "audio 5"]);
+}
