@@ -253,7 +253,9 @@ impl CryptoAttribute {
 /// Whether it begins with a key method and a colon. Session parameters may have a colon further on.
 fn is_key_param(word: &str) -> bool {
     let method = word.trim_start_matches(';').split_once(':').map(|(method, _)| method);
-    method.is_some_and(|method| method.bytes().next().is_some_and(|byte| byte.is_ascii_alphabetic()) && !method.contains('='))
+    method.is_some_and(|method| {
+        method.bytes().next().is_some_and(|byte| byte.is_ascii_alphabetic()) && !method.contains('=')
+    })
 }
 
 fn malformed(what: &'static str) -> SrtpError {
