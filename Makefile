@@ -15,9 +15,10 @@ build: rust
 	@packaging/prerequisites build
 	cargo build --release --locked
 
-# The appliance in the foreground, on loopback, with a self-test call; its data stays in target/run.
+# The appliance in the foreground, on loopback, with a self-test call; its data stays in target/run. A shell that starts this
+# in the background has it ignore SIGINT, which must still stop it.
 run: build
-	@packaging/run-here
+	@env --default-signal=INT packaging/run-here
 
 # Everything that is checked, in the order in which it fails fastest. The last line is the sum.
 test: rust

@@ -320,3 +320,33 @@ fn a_second_daemon_on_the_same_data_says_who_has_it_and_harms_nobody() {
         assert!(appliance.is_ready());
     });
 }
+
+#[test]
+fn a_store_that_is_not_there_costs_no_call_and_is_not_written_to() {
+    let mut appliance = Appliance::start(AS_RECEIVED);
+    appliance.stop();
+    let (store, away) = (appliance.data().join("store"), appliance.data().join("elsewhere"));
+    fs::rename(&store, &away).unwrap();
+    // What is below a mount point that nothing is mounted on.
+    fs::create_dir(&store).unwrap();
+    appliance.launch();
+    let facts = Facts::incoming(7);
+    let voices = voices(50);
+    let mut client = Client::udp(appliance.sip());
+    let media = client.call(&webex(&facts, appliance.sip()));
+    play_ulaw(&media, &[&voices[0], &voices[1]]);
+    client.bye();
+    let recording = appliance.recording(&facts.call_id);
+    let left = &appliance.wav(&recording).channels[0];
+    find_exact(left, &from_ulaw(&voices[0].concat())).expect("it plays from the journal");
+    wait_until("health says what is wrong", || {
+        let health = http::ask(appliance.place.http(), "GET", "/health", None).unwrap().json();
+        health["components"]["store"]["status"] != "ok"
+    });
+    assert_eq!(fs::read_dir(&store).unwrap().count(), 0, "nothing was written below the mount point");
+
+    fs::remove_dir(&store).unwrap();
+    fs::rename(&away, &store).unwrap();
+    assert_eq!(appliance.archived(&facts.call_id)["verdict"], "ok");
+    appliance.assert_verifies();
+}

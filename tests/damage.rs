@@ -251,7 +251,9 @@ fn a_journal_that_was_cut_short_costs_what_was_cut() {
     let path = journal_files(&appliance).remove(0);
     change(&path, |bytes| bytes.truncate(bytes.len() * 6 / 10));
     appliance.launch();
+    let found = findings(&appliance);
     for (recording, number) in recordings.iter().zip(1..) {
+        assert!(found.iter().any(|(whose, _)| recording["id"] == whose.as_str()), "it is named: {found:?}");
         let lost = samples_lost(&appliance, recording, number);
         assert!(lost < 5 * 8_000, "{lost} of 56,000 samples are lost with the last two fifths");
     }

@@ -150,7 +150,7 @@ settings! {
     /// Work after the call: archiving, later uploads and mail. A job that fails is tried again, later and later.
     pub struct Queue in "queue." {
         /// Tries before a job is parked, where it waits for `callvaultctl jobs retry`. With the pauses below 100 tries
-        /// are about four days, enough for a long weekend without the network share.
+        /// are about four days. Archiving and deleting are never given up for the number of tries.
         attempts_max: u32 = "100" in "1" ..= "100000",
         /// The pause after the first failure. Each further one is doubled and then shortened by chance, so that jobs
         /// that failed together do not return together.

@@ -412,11 +412,17 @@ impl Setting for BitRate {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PublicKeyTexts(pub Vec<String>);
 
+/// Escrow keys at most: an archive has room for ten sealed keys, and the appliance's own is one.
+const ESCROW_KEYS_MAX: usize = 9;
+
 impl Setting for PublicKeyTexts {
     const SHAPE: &'static str = "a public key such as \"callvault-public-1:…\", or a list of them";
 
     fn read(raw: &Raw) -> Result<Self, String> {
         let texts = list_of_texts(raw).ok_or_else(|| Self::expected(raw))??;
+        if texts.len() > ESCROW_KEYS_MAX {
+            return Err(format!("at most {ESCROW_KEYS_MAX} keys beside the appliance's own fit into a recording"));
+        }
         for text in &texts {
             if text.starts_with("callvault-private") {
                 // Not repeated in the message: it would end up in a log.

@@ -48,7 +48,13 @@ const OPEN_FILES_MAX: u64 = 8;
 /// The command that starts `program` within `limits`.
 pub(crate) fn command(program: &Path, limits: Limits) -> Command {
     let mut command = Command::new(program);
-    command.env_clear().current_dir("/").stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
+    command
+        .env_clear()
+        .current_dir("/")
+        .process_group(0)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null());
     // SAFETY: the closure runs between fork and exec, where only async-signal-safe work is allowed. `enter` makes plain system
     // calls on values that were copied into it; it takes no lock and does not allocate.
     #[allow(unsafe_code)]

@@ -91,7 +91,7 @@ impl<'a> Check<'a> {
         self.checked += 1;
         match row.archive.place() {
             Some(place) => self.archived(row, &place.path),
-            None if has_audio(row) => self.journalled(row.id),
+            None if has_audio(row) => self.journalled(row),
             None => {}
         }
     }
@@ -139,7 +139,8 @@ impl<'a> Check<'a> {
         }
     }
 
-    fn journalled(&mut self, id: Uuid) {
+    fn journalled(&mut self, row: &Recording) {
+        let id = row.id;
         let pinned = self.appliance.journals.pin(id);
         match self.appliance.check_read(&pinned) {
             Ok(()) => {}
@@ -156,8 +157,13 @@ impl<'a> Check<'a> {
                 );
             }
         }
-        for view in pinned.iter() {
-            self.lane(id, view, &pinned.folder);
+        let lanes: Vec<Option<u64>> = pinned.iter().map(|view| self.lane(id, view, &pinned.folder)).collect();
+        // A tail that is cut off leaves nothing behind that could be found wrong: only the catalogue knows what was there.
+        let (held, entered) =
+            (lanes.into_iter().sum::<Option<u64>>(), row.tracks.iter().map(|t| t.packets).sum::<u64>());
+        if let Some(held) = held.filter(|held| *held < entered) {
+            let text = format!("{} of {entered} packets that it had are not in the journal any more", entered - held);
+            self.note(Some(id), "journal", "packets-missing", &text);
         }
     }
 
@@ -165,13 +171,18 @@ impl<'a> Check<'a> {
         self.appliance.catalogue.get(id).is_ok_and(|row| row.is_none_or(|row| row.archive.place().is_some()))
     }
 
-    fn lane(&mut self, id: Uuid, view: &LaneView, folder: &Path) {
+    /// Checks one lane; gives how many packets could be read, unless it could not be read at all, which is noted.
+    fn lane(&mut self, id: Uuid, view: &LaneView, folder: &Path) -> Option<u64> {
         let name = view.name;
         let place = format!("journal {} lane {}", name.generation, name.lane);
         let lanes = match open_lanes(std::slice::from_ref(view), &self.appliance.keyring) {
             Ok(lanes) => lanes,
-            Err(error) => return self.note(Some(id), &place, "key", &format!("failed to {error}")),
+            Err(error) => {
+                self.note(Some(id), &place, "key", &format!("failed to {error}"));
+                return None;
+            }
         };
+        let mut packets = 0_u64;
         let mut files = GenerationFiles::new(folder, name.generation);
         for lane in &lanes {
             match verify_lane(name.generation, name.lane, &view.entry, lane.cipher(), &mut files) {
@@ -180,10 +191,15 @@ impl<'a> Check<'a> {
                         self.note(Some(id), &place, &found.kind.to_string(), &found.to_string());
                     }
                     self.left_out = self.left_out.saturating_add(report.findings_dropped);
+                    packets = packets.saturating_add(report.packets);
                 }
-                Err(error) => self.note(Some(id), &place, "unreadable", &format!("failed to {error}")),
+                Err(error) => {
+                    self.note(Some(id), &place, "unreadable", &format!("failed to {error}"));
+                    return None;
+                }
             }
         }
+        Some(packets)
     }
 
     fn journal_files(&mut self) {

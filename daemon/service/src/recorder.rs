@@ -219,6 +219,8 @@ impl Driver {
             .env_clear()
             .stdin(Stdio::from(theirs.into_fd()))
             .stdout(Stdio::null())
+            // Out of the terminal's group: Ctrl-C is for the daemon, which then stops its recorder in order.
+            .process_group(0)
             .kill_on_drop(true)
             .spawn()?;
         let channel = register(ours)?;

@@ -30,6 +30,14 @@ pub(crate) enum SocketsError {
     Media { address: IpAddr, first: u16, last: u16, error: io::Error },
 }
 
+impl SocketsError {
+    /// Whether somebody else has the address, who may be about to let go of it.
+    pub(crate) fn is_taken(&self) -> bool {
+        let (Self::Sip { error, .. } | Self::Media { error, .. }) = self;
+        error.kind() == io::ErrorKind::AddrInUse
+    }
+}
+
 /// Everything that is bound.
 pub(crate) struct Sockets {
     /// SIP over UDP.

@@ -11,7 +11,7 @@ use anyhow::{Context, anyhow};
 use callvault_catalogue::Catalogue;
 use callvault_config::{Config, HttpListen};
 use callvault_http::{Limits as HttpLimits, Listen, Server};
-use callvault_queue::{Queue, RetryPolicies, RetryPolicy, Settings};
+use callvault_queue::{JobKind, Queue, RetryPolicies, RetryPolicy, Settings};
 use callvault_seal::{PublicKey, Secret};
 use rand::rngs::StdRng;
 use rand::{CryptoRng, Rng, SeedableRng};
@@ -42,6 +42,9 @@ const TOKEN_BYTES: usize = 32;
 
 /// Pairs of media ports opened beyond what the sessions need, since ports rest between calls.
 const PAIRS_SPARE: usize = 64;
+
+/// How long addresses that are in use are waited for.
+const SOCKETS_WITHIN: Duration = Duration::from_secs(3);
 
 /// Tracks that a session normally has.
 const TRACKS_USUAL: usize = 2;
@@ -166,20 +169,35 @@ fn queue_settings(config: &Config) -> Settings {
         attempts_max: Some(config.queue.attempts_max),
         age_ms_max: None,
     };
-    Settings { retry: RetryPolicies { default: policy, kinds: [].into() }, ..Settings::default() }
+    // What data depends on is never given up: an archive is owed, and so is the end of what was deleted.
+    let patient = RetryPolicy { attempts_max: None, ..policy };
+    let kinds = [(JobKind::ARCHIVE, patient), (JobKind::DELETE, patient)].into();
+    Settings { retry: RetryPolicies { default: policy, kinds }, ..Settings::default() }
 }
 
 fn open_sockets(config: &Config) -> anyhow::Result<Sockets> {
     let range = config.media.ports;
     let pairs = (config.limits.sessions_max as usize).saturating_mul(TRACKS_USUAL).saturating_add(PAIRS_SPARE);
-    let sockets = Sockets::open(
-        &config.sip.udp.0,
-        &config.sip.tcp.0,
-        told::media_bound(config),
-        range.first..=range.last,
-        pairs,
-        usize::try_from(config.media.receive_buffer_bytes.0).unwrap_or(usize::MAX),
-    )?;
+    let open = || {
+        Sockets::open(
+            &config.sip.udp.0,
+            &config.sip.tcp.0,
+            told::media_bound(config),
+            range.first..=range.last,
+            pairs,
+            usize::try_from(config.media.receive_buffer_bytes.0).unwrap_or(usize::MAX),
+        )
+    };
+    // The recorder of a daemon that was killed has the sockets for as long as it takes it to end its sessions.
+    let begun = Instant::now();
+    let sockets = loop {
+        match open() {
+            Err(error) if error.is_taken() && begun.elapsed() < SOCKETS_WITHIN => {
+                thread::sleep(Duration::from_millis(100));
+            }
+            other => break other?,
+        }
+    };
     let opened = sockets.media.len() / 2;
     if sockets.taken_pairs > 0 {
         tracing::warn!(

@@ -189,11 +189,7 @@ impl Supervisor {
             State::Up { since } => {
                 let stuck = self.oldest_progress().0 + self.limits.stuck_after;
                 let steady = since + self.limits.steady_after;
-                Some(if self.deaths > 0 {
-                    stuck.min(steady)
-                } else {
-                    stuck
-                })
+                Some(if self.deaths > 0 { stuck.min(steady) } else { stuck })
             }
             State::Stopping { since } => Some(since + self.limits.stop_within),
         }
@@ -261,15 +257,11 @@ impl Supervisor {
         }
         self.deaths = self.deaths.saturating_add(1);
         self.deaths_total = self.deaths_total.saturating_add(1);
-        self.state = State::Waiting {
-            until: now + self.pause(),
-        };
+        self.state = State::Waiting { until: now + self.pause() };
         let mut actions = Vec::new();
         if self.deaths >= self.limits.deaths_alarm && !self.alarmed {
             self.alarmed = true;
-            actions.push(Action::Alarm {
-                deaths: self.deaths,
-            });
+            actions.push(Action::Alarm { deaths: self.deaths });
         }
         actions.extend(self.tick(now));
         actions
@@ -293,18 +285,13 @@ impl Supervisor {
                 vec![Action::Start]
             }
             State::Rising { since } if now >= since + self.limits.ready_within => {
-                self.kill(format!(
-                    "it was not ready after {} s",
-                    self.limits.ready_within.as_secs()
-                ))
+                self.kill(format!("it was not ready after {} s", self.limits.ready_within.as_secs()))
             }
             State::Up { since } => {
                 let (moved, name) = self.oldest_progress();
                 if now >= moved + self.limits.stuck_after {
-                    return self.kill(format!(
-                        "its {name} has not moved for {} s",
-                        now.saturating_sub(moved).as_secs()
-                    ));
+                    return self
+                        .kill(format!("its {name} has not moved for {} s", now.saturating_sub(moved).as_secs()));
                 }
                 if now >= since + self.limits.steady_after {
                     self.deaths = 0;
@@ -315,10 +302,7 @@ impl Supervisor {
                 Vec::new()
             }
             State::Stopping { since } if now >= since + self.limits.stop_within => {
-                self.kill(format!(
-                    "it did not stop within {} s",
-                    self.limits.stop_within.as_secs()
-                ))
+                self.kill(format!("it did not stop within {} s", self.limits.stop_within.as_secs()))
             }
             _ => Vec::new(),
         }

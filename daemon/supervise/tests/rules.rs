@@ -43,10 +43,7 @@ fn pauses_double_up_to_the_longest_and_it_never_gives_up() {
         let _ = machine.handle(at(now), Event::Started);
         now += 1;
     }
-    assert_eq!(
-        pauses[..9],
-        [0, 100, 200, 400, 800, 1_600, 3_200, 5_000, 5_000]
-    );
+    assert_eq!(pauses[..9], [0, 100, 200, 400, 800, 1_600, 3_200, 5_000, 5_000]);
     assert!(pauses[9..].iter().all(|&pause| pause == 5_000));
 }
 
@@ -59,10 +56,7 @@ fn dying_often_is_an_alarm_once_and_steadiness_clears_it() {
         let mut actions = machine.handle(at(now), Event::Exited);
         now += 6_000;
         actions.extend(machine.handle(at(now), Event::Tick));
-        alarms += actions
-            .iter()
-            .filter(|a| matches!(a, Action::Alarm { .. }))
-            .count();
+        alarms += actions.iter().filter(|a| matches!(a, Action::Alarm { .. })).count();
         let _ = machine.handle(at(now), Event::Started);
         let _ = machine.handle(at(now), Event::Ready);
     }
@@ -74,11 +68,7 @@ fn dying_often_is_an_alarm_once_and_steadiness_clears_it() {
         cleared += actions.iter().filter(|a| **a == Action::AllClear).count();
     }
     assert_eq!(cleared, 1);
-    assert_eq!(
-        machine.handle(at(now), Event::Exited),
-        [Action::Start],
-        "its past is forgiven"
-    );
+    assert_eq!(machine.handle(at(now), Event::Exited), [Action::Start], "its past is forgiven");
 }
 
 #[test]
@@ -107,32 +97,20 @@ fn what_stands_still_is_named_and_killed() {
 fn silence_and_a_slow_start_are_killed_too() {
     let mut machine = running(Limits::default());
     let due = machine.deadline().unwrap();
-    assert!(matches!(
-        machine.handle(due, Event::Tick).as_slice(),
-        [Action::Kill { .. }]
-    ));
+    assert!(matches!(machine.handle(due, Event::Tick).as_slice(), [Action::Kill { .. }]));
 
     let mut machine = Supervisor::new(Limits::default(), at(0));
     let _ = machine.handle(at(0), Event::Tick);
     let _ = machine.handle(at(0), Event::Started);
     assert!(machine.handle(at(9_999), Event::Tick).is_empty());
-    assert!(matches!(
-        machine.handle(at(10_000), Event::Tick).as_slice(),
-        [Action::Kill { .. }]
-    ));
+    assert!(matches!(machine.handle(at(10_000), Event::Tick).as_slice(), [Action::Kill { .. }]));
 }
 
 #[test]
 fn stopping_is_asked_for_and_then_enforced() {
     let mut machine = running(Limits::default());
-    assert_eq!(
-        machine.handle(at(100), Event::StopWanted),
-        [Action::AskToStop]
-    );
-    assert!(matches!(
-        machine.handle(at(10_100), Event::Tick).as_slice(),
-        [Action::Kill { .. }]
-    ));
+    assert_eq!(machine.handle(at(100), Event::StopWanted), [Action::AskToStop]);
+    assert!(matches!(machine.handle(at(10_100), Event::Tick).as_slice(), [Action::Kill { .. }]));
     assert_eq!(machine.handle(at(10_200), Event::Exited), [Action::Stopped]);
     assert_eq!(machine.deadline(), None);
 }

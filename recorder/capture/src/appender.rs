@@ -47,6 +47,9 @@ const ENTRIES_PER_WRITE_MAX: usize = 4_096;
 /// (64 MiB) that the largest entry (1 MiB of facts) always fits.
 const PENDING_BYTES_MAX: usize = 8 << 20;
 
+/// Between two tries to end the generation: a sync may be under way, or the disk be full.
+const STOP_ROUND: Duration = Duration::from_millis(5);
+
 /// How long the appender waits for entries: the period of its own housekeeping.
 const ROUND: Duration = Duration::from_millis(50);
 
@@ -431,6 +434,9 @@ impl Appender {
         let begun = journal_ns();
         loop {
             let now = journal_ns();
+            while let Ok(done) = self.synced.try_recv() {
+                self.after_sync(&done);
+            }
             self.write(now);
             // A file that fails now has a successor, as always; finishing twice writes one end too many, which readers allow.
             let done = self.writer.pending_bytes() == 0 && self.disk.finish(&mut self.writer, now);
@@ -445,7 +451,7 @@ impl Appender {
                         .into(),
                 );
             }
-            thread::sleep(ROUND);
+            thread::sleep(STOP_ROUND);
         }
     }
 

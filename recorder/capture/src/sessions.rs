@@ -393,8 +393,15 @@ impl Sessions {
         }
         self.note_refused_lines(dialog, offer);
         self.keep_raw(dialog, request, bodies);
-        if let (Some(part), Some(session)) = (bodies.recording_metadata(), self.by_dialog.get_mut(&dialog)) {
-            session.metadata = Metadata::parse(&part.body).map(Some);
+        if let Some(session) = self.by_dialog.get_mut(&dialog) {
+            session.metadata = match bodies.recording_metadata() {
+                Some(part) => Metadata::parse(&part.body).map(Some),
+                // Cisco's network-based recording has no metadata part: the participants are in header fields.
+                None => {
+                    let participants = request.headers.all("X-Cisco-Recording-Participant");
+                    Ok(Metadata::from_cisco_participants(participants.map(callvault_sip::Field::value)))
+                }
+            };
         }
         self.tell_call(dialog);
         let Some(session) = self.by_dialog.get(&dialog) else { return };

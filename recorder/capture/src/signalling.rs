@@ -145,6 +145,8 @@ pub async fn run() -> Result<(), RunError> {
     listen_tcp(tcp, &inbound_tx)?;
     let mut config = EndpointConfig::new(&settings.server_name);
     config.limits = messages;
+    // Sessions are limited by the session layer, which says 503; dialogs that are ending need room beyond.
+    config.dialogs_max = config.dialogs_max.max(2 * settings.sessions_max as usize);
     let mut seed = [0; 32];
     rand::Rng::fill_bytes(&mut rand::rng(), &mut seed);
     let pool = PortPool::new(media);

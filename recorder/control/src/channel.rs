@@ -7,8 +7,8 @@ use nix::cmsg_space;
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::socket::{
-    AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, UnixAddr,
-    recvmsg, sendmsg, socketpair,
+    AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, UnixAddr, recvmsg, sendmsg,
+    socketpair,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -63,13 +63,8 @@ impl Channel {
     /// # Errors
     /// What `socketpair(2)` says.
     pub fn pair() -> Result<(Self, Self), ControlError> {
-        let (a, b) = socketpair(
-            AddressFamily::Unix,
-            SockType::SeqPacket,
-            None,
-            SockFlag::SOCK_CLOEXEC,
-        )
-        .map_err(io::Error::from)?;
+        let (a, b) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)
+            .map_err(io::Error::from)?;
         Ok((Self { fd: a }, Self { fd: b }))
     }
 
@@ -84,9 +79,7 @@ impl Channel {
     /// # Errors
     /// What `dup(2)` says.
     pub fn try_clone(&self) -> Result<Self, ControlError> {
-        Ok(Self {
-            fd: self.fd.try_clone()?,
-        })
+        Ok(Self { fd: self.fd.try_clone()? })
     }
 
     /// From now on calls on this end return [`ControlError::WouldBlock`] rather than wait.
@@ -111,26 +104,15 @@ impl Channel {
     /// # Errors
     /// [`ControlError::Closed`] when the other process is gone, [`ControlError::WouldBlock`] when the descriptor is
     /// non-blocking and the other process is behind, [`ControlError::TooLarge`] over [`MESSAGE_BYTES_MAX`].
-    pub fn send<M: Serialize>(
-        &self,
-        message: &M,
-        sockets: &[BorrowedFd<'_>],
-    ) -> Result<(), ControlError> {
-        let bytes =
-            postcard::to_extend(message, vec![VERSION]).map_err(|e| ControlError::Malformed {
-                bytes: 0,
-                why: e.to_string(),
-            })?;
+    pub fn send<M: Serialize>(&self, message: &M, sockets: &[BorrowedFd<'_>]) -> Result<(), ControlError> {
+        let bytes = postcard::to_extend(message, vec![VERSION])
+            .map_err(|e| ControlError::Malformed { bytes: 0, why: e.to_string() })?;
         if bytes.len() > MESSAGE_BYTES_MAX {
             return Err(ControlError::TooLarge { bytes: bytes.len() });
         }
         let raw: Vec<RawFd> = sockets.iter().map(AsRawFd::as_raw_fd).collect();
         let rights = [ControlMessage::ScmRights(&raw)];
-        let beside = if raw.is_empty() {
-            &rights[..0]
-        } else {
-            &rights[..]
-        };
+        let beside = if raw.is_empty() { &rights[..0] } else { &rights[..] };
         loop {
             match sendmsg::<UnixAddr>(
                 self.fd.as_raw_fd(),
@@ -160,12 +142,7 @@ impl Channel {
         let mut rights = cmsg_space!([RawFd; SOCKETS_PER_MESSAGE_MAX]);
         let (length, sockets, cut) = loop {
             let mut slices = [IoSliceMut::new(&mut bytes)];
-            match recvmsg::<UnixAddr>(
-                self.fd.as_raw_fd(),
-                &mut slices,
-                Some(&mut rights),
-                MsgFlags::MSG_CMSG_CLOEXEC,
-            ) {
+            match recvmsg::<UnixAddr>(self.fd.as_raw_fd(), &mut slices, Some(&mut rights), MsgFlags::MSG_CMSG_CLOEXEC) {
                 Ok(message) => {
                     let mut sockets = Vec::new();
                     for beside in message.cmsgs().map_err(io::Error::from)? {
@@ -173,9 +150,7 @@ impl Channel {
                             sockets.extend(fds.into_iter().map(own));
                         }
                     }
-                    let cut = message
-                        .flags
-                        .intersects(MsgFlags::MSG_TRUNC | MsgFlags::MSG_CTRUNC);
+                    let cut = message.flags.intersects(MsgFlags::MSG_TRUNC | MsgFlags::MSG_CTRUNC);
                     break (message.bytes, sockets, cut);
                 }
                 Err(Errno::EINTR) => {}
@@ -185,10 +160,7 @@ impl Channel {
             }
         };
         if cut {
-            return Err(ControlError::Malformed {
-                bytes: length,
-                why: "it or the sockets beside it were cut".into(),
-            });
+            return Err(ControlError::Malformed { bytes: length, why: "it or the sockets beside it were cut".into() });
         }
         let Some((&version, body)) = bytes.get(..length).and_then(<[u8]>::split_first) else {
             return Err(ControlError::Closed);
@@ -198,10 +170,7 @@ impl Channel {
         }
         match postcard::from_bytes(body) {
             Ok(message) => Ok((message, sockets)),
-            Err(e) => Err(ControlError::Malformed {
-                bytes: length,
-                why: e.to_string(),
-            }),
+            Err(e) => Err(ControlError::Malformed { bytes: length, why: e.to_string() }),
         }
     }
 }

@@ -14,9 +14,7 @@ mod channel;
 mod message;
 
 pub use channel::{Channel, ControlError};
-pub use message::{
-    CallState, Decision, Heartbeat, LiveCall, Network, SocketKind, Start, ToDaemon, ToRecorder,
-};
+pub use message::{CallState, Decision, Heartbeat, LiveCall, Network, SocketKind, Start, ToDaemon, ToRecorder};
 
 /// First byte of every message. Raised whenever a message changes its meaning or its fields.
 pub const VERSION: u8 = 1;

@@ -5,39 +5,23 @@ use std::net::UdpSocket;
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixDatagram;
 
-use callvault_control::{
-    Channel, ControlError, Decision, Network, SocketKind, ToDaemon, ToRecorder,
-};
+use callvault_control::{Channel, ControlError, Decision, Network, SocketKind, ToDaemon, ToRecorder};
 use uuid::Uuid;
 
 #[test]
 fn sockets_arrive_with_their_meaning_and_work() {
     let (a, b) = Channel::pair().unwrap();
-    let sockets: Vec<UdpSocket> = (0..250)
-        .map(|_| UdpSocket::bind("127.0.0.1:0").unwrap())
-        .collect();
-    let kinds = sockets
-        .iter()
-        .map(|s| SocketKind::Media {
-            port: s.local_addr().unwrap().port(),
-        })
-        .collect();
+    let sockets: Vec<UdpSocket> = (0..250).map(|_| UdpSocket::bind("127.0.0.1:0").unwrap()).collect();
+    let kinds = sockets.iter().map(|s| SocketKind::Media { port: s.local_addr().unwrap().port() }).collect();
     let fds: Vec<_> = sockets.iter().map(AsFd::as_fd).collect();
     a.send(&ToRecorder::Sockets(kinds), &fds).unwrap();
 
     let (message, received) = b.receive::<ToRecorder>().unwrap();
-    let ToRecorder::Sockets(kinds) = message else {
-        panic!("another message came")
-    };
+    let ToRecorder::Sockets(kinds) = message else { panic!("another message came") };
     assert_eq!(received.len(), 250);
     for (kind, fd) in kinds.iter().zip(received) {
         let socket = UdpSocket::from(fd);
-        assert_eq!(
-            *kind,
-            SocketKind::Media {
-                port: socket.local_addr().unwrap().port()
-            }
-        );
+        assert_eq!(*kind, SocketKind::Media { port: socket.local_addr().unwrap().port() });
     }
 }
 
@@ -47,14 +31,8 @@ fn each_datagram_is_one_message() {
     let recording = Uuid::from_u128(7);
     a.send(&ToDaemon::Ended { recording }, &[]).unwrap();
     a.send(&ToDaemon::Rotated { closed_file: 3 }, &[]).unwrap();
-    assert_eq!(
-        b.receive::<ToDaemon>().unwrap().0,
-        ToDaemon::Ended { recording }
-    );
-    assert_eq!(
-        b.receive::<ToDaemon>().unwrap().0,
-        ToDaemon::Rotated { closed_file: 3 }
-    );
+    assert_eq!(b.receive::<ToDaemon>().unwrap().0, ToDaemon::Ended { recording });
+    assert_eq!(b.receive::<ToDaemon>().unwrap().0, ToDaemon::Rotated { closed_file: 3 });
 }
 
 #[test]
@@ -62,13 +40,7 @@ fn a_closed_end_is_told_from_an_empty_one() {
     let (a, b) = Channel::pair().unwrap();
     drop(a);
     assert!(matches!(b.receive::<ToDaemon>(), Err(ControlError::Closed)));
-    let gone = b.send(
-        &ToRecorder::Verdict {
-            recording: Uuid::nil(),
-            decision: Decision::Keep,
-        },
-        &[],
-    );
+    let gone = b.send(&ToRecorder::Verdict { recording: Uuid::nil(), decision: Decision::Keep }, &[]);
     assert!(matches!(gone, Err(ControlError::Closed)));
 }
 
@@ -82,24 +54,14 @@ fn another_version_and_garbage_are_refused() {
     }
     check(&[9, 0], "version 9");
     check(&[1], "control message of 1 bytes");
-    check(
-        &[1, 200, 200, 200, 200, 200, 200],
-        "control message of 7 bytes",
-    );
+    check(&[1, 200, 200, 200, 200, 200, 200], "control message of 7 bytes");
 }
 
 #[test]
 fn networks() {
     fn check(network: &str, prefix: u8, address: &str, inside: bool) {
-        let network = Network {
-            address: network.parse().unwrap(),
-            prefix,
-        };
-        assert_eq!(
-            network.contains(address.parse().unwrap()),
-            inside,
-            "{network:?} {address}"
-        );
+        let network = Network { address: network.parse().unwrap(), prefix };
+        assert_eq!(network.contains(address.parse().unwrap()), inside, "{network:?} {address}");
     }
     check("10.0.0.0", 8, "10.255.1.2", true);
     check("10.0.0.0", 8, "11.0.0.1", false);

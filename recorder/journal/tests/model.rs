@@ -7,8 +7,8 @@ use std::collections::BTreeMap;
 
 use callvault_journal::{AudioBatch, Lane, LaneEnd, Limits, Pushed, Scanner, Writer, verify};
 use proptest::prelude::*;
-use proptest::test_runner::FileFailurePersistence;
 use proptest::sample::Index;
+use proptest::test_runner::FileFailurePersistence;
 use sample::*;
 use uuid::Uuid;
 

@@ -15,7 +15,7 @@ const KEY_GCM: &str = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGw==";
 const KEY_GCM_256: &str = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8gISIjJCUmJygpKis=";
 
 fn with_key(text: &str) -> String {
-    text.replace("KEY", KEY)
+    text.replace(":KEY", &format!(":{KEY}"))
 }
 
 #[test]

@@ -148,7 +148,7 @@ fn several_keys_are_told_apart_by_mki() {
         let mut theirs = attribute(suite, 1);
         theirs.keys = vec![with_mki(suite, 1, &[0, 1]), with_mki(suite, 2, &[0, 2])];
         let mut unprotector = Unprotector::new(&theirs).unwrap();
-        let mut sender = |byte, mki: &[u8]| {
+        let sender = |byte, mki: &[u8]| {
             let mut one = attribute(suite, 1);
             one.keys = vec![with_mki(suite, byte, mki)];
             Client::new(&one, SSRC)

@@ -162,8 +162,13 @@ impl Disk {
         result.is_ok()
     }
 
-    /// Ends the file and begins the next, in the order of the journal's procedures: write the end, sync, create.
+    /// Ends the file and begins the next, in the order of the journal's procedures: write the end, sync, create. Waits for a
+    /// sync that is under way: the kernel tells a failed write-back once, and it must not be that one which hears of it and
+    /// this one which believes that all is well.
     pub(super) fn rotate(&mut self, writer: &mut Writer, now_ns: u64, wall_ns: i64) -> Result<(), JournalError> {
+        if self.syncing {
+            return Ok(());
+        }
         let Some(file) = self.file.clone().filter(|_| writer.pending_bytes() == 0) else { return Ok(()) };
         let closed = writer.file_seq();
         let last = writer.rotate(wall_ns, now_ns)?;
@@ -182,8 +187,11 @@ impl Disk {
         Ok(())
     }
 
-    /// Ends the generation. Says whether everything is on the device.
+    /// Ends the generation. Says whether everything is on the device; not while a sync is under way, as for [`Disk::rotate`].
     pub(super) fn finish(&mut self, writer: &mut Writer, now_ns: u64) -> bool {
+        if self.syncing {
+            return false;
+        }
         let Some(file) = self.file.clone() else { return false };
         let last = writer.finish();
         let (seq, done) = (last.last_seq, file.write_at(&last.bytes, last.offset).and_then(|()| file.sync()));

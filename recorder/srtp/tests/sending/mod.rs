@@ -1,10 +1,12 @@
-//! A client that sends secured packets.
+//! A client that sends secured packets. Each test file uses its part of it.
+
+#![allow(dead_code)]
 
 use callvault_srtp::sdes::{self, CryptoAttribute, KeyParam};
 use callvault_srtp::{MasterKey, Protector, Suite};
 
 /// An attribute whose key is made of this byte.
-pub fn attribute(suite: Suite, byte: u8) -> CryptoAttribute {
+pub(crate) fn attribute(suite: Suite, byte: u8) -> CryptoAttribute {
     let key = MasterKey::from_bytes(suite, &vec![byte; suite.master_bytes()]).unwrap();
     let mut attribute = CryptoAttribute::generate(1, suite, &mut rand::rng());
     attribute.keys = vec![KeyParam::new(key)];
@@ -12,13 +14,12 @@ pub fn attribute(suite: Suite, byte: u8) -> CryptoAttribute {
 }
 
 /// The same attribute once more: it does not copy, since it holds keys.
-#[allow(dead_code)]
-pub fn again(attribute: &CryptoAttribute) -> CryptoAttribute {
+pub(crate) fn again(attribute: &CryptoAttribute) -> CryptoAttribute {
     sdes::parse(attribute.to_text().unwrap().expose()).unwrap()
 }
 
 /// A plain packet whose payload tells it apart.
-pub fn plain(ssrc: u32, number: u64) -> Vec<u8> {
+pub(crate) fn plain(ssrc: u32, number: u64) -> Vec<u8> {
     let mut packet = vec![0x80, 0];
     packet.extend_from_slice(&(number as u16).to_be_bytes());
     packet.extend_from_slice(&((number * 160) as u32).to_be_bytes());
@@ -29,26 +30,25 @@ pub fn plain(ssrc: u32, number: u64) -> Vec<u8> {
 }
 
 /// A sender of packets of one source.
-pub struct Client {
-    pub protector: Protector,
-    pub ssrc: u32,
+pub(crate) struct Client {
+    pub(crate) protector: Protector,
+    pub(crate) ssrc: u32,
 }
 
 impl Client {
-    pub fn new(attribute: &CryptoAttribute, ssrc: u32) -> Self {
+    pub(crate) fn new(attribute: &CryptoAttribute, ssrc: u32) -> Self {
         Self { protector: Protector::new(attribute).unwrap(), ssrc }
     }
 
     /// Secures packet `number`; they must advance by less than half a rollover.
-    pub fn packet(&mut self, number: u64) -> Vec<u8> {
+    pub(crate) fn packet(&mut self, number: u64) -> Vec<u8> {
         let mut packet = plain(self.ssrc, number);
         self.protector.protect_rtp(&mut packet).unwrap();
         packet
     }
 
     /// Advances to just before packet `number` as if all before it had been sent.
-    #[allow(dead_code)]
-    pub fn skip_to(&mut self, from: u64, number: u64) {
+    pub(crate) fn skip_to(&mut self, from: u64, number: u64) {
         (from..number).step_by(0x4000).for_each(|number| drop(self.packet(number)));
     }
 }
