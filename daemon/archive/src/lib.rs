@@ -1,5 +1,5 @@
 //! The archive: one sealed file per recording, which stands alone. This crate writes it ([`Writer`]), reads it
-//! ([`Reader`]), checks it ([`verify`]) and makes it unreadable for ever ([`erase_keys`]); [`timeline`] puts the packets of
+//! ([`Reader`]), checks it ([`verify()`]) and makes it unreadable for ever ([`erase_keys`]); [`timeline`] puts the packets of
 //! all tracks on one clock before they are written. It works over `Read`, `Write` and `Seek` and has no files, no folders,
 //! no clock, no randomness, no threads and no codecs: payloads go in and come out as they are, and whoever opens a file
 //! also syncs and renames it.

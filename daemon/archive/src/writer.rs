@@ -116,7 +116,7 @@ impl<W: Write> Writer<W> {
     }
 
     /// Completes the archive and gives the writer back, flushed. It is for the caller to sync it, and to read it back with
-    /// [`verify`](crate::verify) before relying on it.
+    /// [`verify`](crate::verify()) before relying on it.
     ///
     /// # Errors
     /// [`ArchiveError::Io`].
