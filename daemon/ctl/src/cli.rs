@@ -151,7 +151,7 @@ impl Format {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Jobs {
-    /// List the jobs: ready, running and parked.
+    /// List the jobs: what waits, runs or is parked, and what was done lately.
     List,
     /// Try parked or waiting jobs again now.
     Retry {

@@ -363,7 +363,7 @@ impl Session<'_, '_> {
                 text(&job["last_error"]),
             ]);
         }
-        self.write_table(&table, "no jobs: everything is done")?;
+        self.write_table(&table, "there are no jobs")?;
         Ok(Exit::Done)
     }
 

@@ -88,7 +88,10 @@ fn recorder_component(recorder: &RecorderState) -> Component {
     if recorder.deaths > 0 {
         return Component::new(
             Status::Degraded,
-            format!("the recorder died {} times in the last minute or in a row; the log says why", recorder.deaths),
+            format!(
+                "the recorder died {} lately and was started again; the log says why",
+                if recorder.deaths == 1 { "once".to_owned() } else { format!("{} times", recorder.deaths) }
+            ),
         );
     }
     if let Some((_, text)) = recorder.alarm.as_ref().filter(|(at, _)| at.elapsed() < ALARM_SHOWN) {
