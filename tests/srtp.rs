@@ -85,6 +85,8 @@ fn call(appliance: &Appliance, facts: &Facts, offered: &[String; 2], used: &[Str
         assert!(sender.wait().unwrap().success(), "ffmpeg failed");
     }
     client.bye();
+    let log = appliance.log();
+    assert!(offered.iter().all(|key| !log.contains(key.as_str())), "a key is in the log");
 }
 
 fn voices(seed: u64) -> [Vec<u8>; 2] {
