@@ -24,7 +24,7 @@ const CONTROL_BYTES: usize = 64;
 /// One received datagram.
 pub(crate) struct Datagram<'a> {
     /// Its bytes.
-    pub(crate) bytes: &'a [u8],
+    pub(crate) bytes: &'a mut [u8],
     /// Who sent it.
     pub(crate) from: SocketAddr,
     /// The kernel's receive timestamp, wall clock in nanoseconds, when the socket has them switched on.
@@ -131,7 +131,7 @@ impl Receiver {
             let length = (header.msg_len as usize).min(DATAGRAM_BYTES_MAX);
             let Some(from) = address(&self.names[i]) else { continue };
             each(Datagram {
-                bytes: &self.bytes[i][..length],
+                bytes: &mut self.bytes[i][..length],
                 from,
                 stamp_ns: stamp(&header.msg_hdr),
                 cut: header.msg_hdr.msg_flags & libc::MSG_TRUNC != 0,

@@ -7,6 +7,7 @@
 //! The rule is *accept and flag*: a session is refused only for a source outside the allow-list, for a limit, or for an offer
 //! without audio. Everything else is recorded, and what was odd about it is written beside it.
 
+mod keys;
 mod media;
 mod session;
 #[cfg(test)]
@@ -24,14 +25,14 @@ use callvault_sip::{
     Accept, DialogId, Event, Flow, Multipart, NameAddr, Request, TransactionId, TransportKind, multipart,
 };
 use callvault_siprec::{Metadata, Offer, SiprecError};
-use rand::Rng;
+use rand::CryptoRng;
 use uuid::{Builder, Uuid};
 
 use crate::appender::Entry;
 use crate::convert;
 use crate::ports::{PortPair, PortPool};
 use crate::sweep::{Command, Counters};
-use session::{AnswerState, Session, SessionTrack, with_sdp};
+use session::{AnswerState, Session, with_sdp};
 
 /// Flaws kept per session: a client that goes wrong all day must not fill the journal.
 const FLAWS_MAX: usize = 64;
@@ -236,7 +237,7 @@ impl Sessions {
     }
 
     /// What the SIP endpoint saw.
-    pub(crate) fn handle(&mut self, now: Moment, event: Event, rng: &mut dyn Rng) {
+    pub(crate) fn handle(&mut self, now: Moment, event: Event, rng: &mut dyn CryptoRng) {
         match event {
             Event::Invite { tx, dialog, request, flow, hints } => {
                 self.invite(now, tx, dialog, &request, &flow, rng);
@@ -256,7 +257,7 @@ impl Sessions {
                 }
             }
             Event::Reinvite { tx, dialog, request } | Event::Update { tx, dialog, request } => {
-                self.changed(now, tx, dialog, &request);
+                self.changed(now, tx, dialog, &request, rng);
             }
             Event::Info { tx, dialog, request } => {
                 if let Ok(bodies) = multipart::bodies(&request) {
@@ -290,7 +291,7 @@ impl Sessions {
         dialog: DialogId,
         request: &Request,
         flow: &Flow,
-        rng: &mut dyn Rng,
+        rng: &mut dyn CryptoRng,
     ) {
         if !self.settings.allowed_peers.iter().any(|n| n.contains(flow.peer.ip())) {
             return self.refuse(tx, 403, "Forbidden", "this source is not in sip.allowed_peers");
@@ -323,7 +324,11 @@ impl Sessions {
         let lines = self.lines_to_take(&offer);
         if lines.is_empty() {
             let secure = offer.recordable().any(|(_, line)| line.is_secure());
-            let why = if secure { "only SRTP is offered, which is not taken" } else { "every audio line has port 0" };
+            let why = if secure {
+                "only SRTP is offered, without a key of a suite that is taken"
+            } else {
+                "every audio line has port 0"
+            };
             return self.refuse(tx, 488, "Not Acceptable Here", why);
         }
         let Some(pairs) = self.ports.take(now.journal_ns, lines.len()) else {
@@ -349,12 +354,13 @@ impl Sessions {
         bodies: &Multipart,
         offer: &Offer,
         given: &HashMap<usize, Arc<PortPair>>,
-        rng: &mut dyn Rng,
+        rng: &mut dyn CryptoRng,
     ) {
         let recording = new_id(now, rng);
         let address = self.settings.media_address.unwrap_or_else(|| flow.local.ip());
         let mut state = AnswerState::new(rng.next_u64() >> 1, address);
-        let negotiated = state.answer(offer, given);
+        let agreed = state.own_keys.agree(offer, given.keys().copied(), rng);
+        let negotiated = state.answer(offer, given, &agreed);
         self.todo.push_back(Todo::Accept(tx, with_sdp(&state.last)));
         self.totals.accepted += 1;
 
@@ -380,7 +386,7 @@ impl Sessions {
                 session.add_track(track, Arc::clone(pair));
             }
         }
-        let new = session.tracks.iter().map(SessionTrack::to_new).collect();
+        let new = session.tracks.iter().map(|track| track.to_new(agreed.get(&track.media_line))).collect();
         self.todo.push_back(Todo::Media(Command::Open { recording, tracks: new, counters, opened_ns: now.journal_ns }));
         self.by_recording.insert(recording, dialog);
         self.by_dialog.insert(dialog, session);
@@ -412,7 +418,14 @@ impl Sessions {
     }
 
     /// A re-INVITE or an UPDATE: media, metadata, both or neither.
-    fn changed(&mut self, now: Moment, tx: TransactionId, dialog: DialogId, request: &Request) {
+    fn changed(
+        &mut self,
+        now: Moment,
+        tx: TransactionId,
+        dialog: DialogId,
+        request: &Request,
+        rng: &mut dyn CryptoRng,
+    ) {
         let Some(session) = self.by_dialog.get(&dialog) else {
             return self.decline(tx, 481, "Call/Transaction Does Not Exist", "this session has ended");
         };
@@ -439,7 +452,7 @@ impl Sessions {
                 );
                 return self.decline(tx, 488, "Not Acceptable Here", "the session description offers no audio");
             }
-            Some(Ok(offer)) => self.renegotiate(now, tx, dialog, &offer),
+            Some(Ok(offer)) => self.renegotiate(now, tx, dialog, &offer, rng),
         }
         self.take_metadata(dialog, &bodies);
     }
@@ -546,7 +559,7 @@ fn clipped(text: &str) -> String {
 }
 
 /// A UUIDv7: unique everywhere, ordered by time.
-fn new_id(now: Moment, rng: &mut dyn Rng) -> Uuid {
+fn new_id(now: Moment, rng: &mut dyn CryptoRng) -> Uuid {
     let mut random = [0; 10];
     rng.fill_bytes(&mut random);
     let ms = u64::try_from(now.wall_ns / 1_000_000).unwrap_or(0);

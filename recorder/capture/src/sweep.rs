@@ -24,6 +24,8 @@ use callvault_control::Start;
 use callvault_journal::AudioBatch;
 use callvault_journal::facts::Ended;
 use callvault_media::PayloadType;
+use callvault_srtp::Unprotector;
+use callvault_srtp::sdes::CryptoAttribute;
 use uuid::Uuid;
 
 use crate::Feedback;
@@ -60,6 +62,8 @@ pub(crate) enum Command {
     AddTrack { recording: Uuid, track: NewTrack },
     /// A later offer: payload types mean this from now on, and the source may be another one.
     Describe { recording: Uuid, track: u8, payload_types: Vec<PayloadType> },
+    /// A later offer: what comes is secured with these keys from now on, or with none.
+    Rekey { recording: Uuid, track: u8, keys: Option<Box<CryptoAttribute>> },
     /// Keep nothing of the track, or keep it again.
     Pause { recording: Uuid, track: u8, paused: bool },
     /// Take what still waits, then leave the sockets.
@@ -74,6 +78,8 @@ pub(crate) struct NewTrack {
     pub(crate) pair: Arc<PortPair>,
     pub(crate) payload_types: Vec<PayloadType>,
     pub(crate) paused: bool,
+    /// What opens its packets, where it is secured.
+    pub(crate) unprotector: Option<Unprotector>,
 }
 
 /// What the signalling sees of a session's media.
@@ -177,6 +183,7 @@ impl Sweep {
                     session.describe(track, &payload_types);
                 }
             }
+            Command::Rekey { recording, track, keys } => self.rekey(recording, track, keys.as_deref()),
             Command::Pause { recording, track, paused } => {
                 // What arrived before the pause was signalled belongs to the recording; what came in it does not.
                 self.sweep_one(recording);
@@ -186,6 +193,17 @@ impl Sweep {
             }
             Command::Close { recording, ended } => self.close(recording, ended),
             Command::Stop => {}
+        }
+    }
+
+    fn rekey(&mut self, recording: Uuid, track: u8, keys: Option<&CryptoAttribute>) {
+        // From one key to the next nothing need be taken first, since both hold for a while, and what comes under the next may
+        // be here already. Between SRTP and RTP there is no such while.
+        if self.session(recording).is_some_and(|session| session.is_secured(track) != keys.is_some()) {
+            self.sweep_one(recording);
+        }
+        if let Some(session) = self.session(recording) {
+            session.rekey(track, keys);
         }
     }
 

@@ -230,4 +230,6 @@ pub struct TrackCounts {
     pub sources: u32,
     /// The largest interarrival jitter (RFC 3550 section 6.4.1), in microseconds.
     pub jitter_us_max: u32,
+    /// Packets of a secured track that could not be opened with its keys, not kept.
+    pub undecipherable: u64,
 }

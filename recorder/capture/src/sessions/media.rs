@@ -6,8 +6,10 @@ use std::sync::Arc;
 use callvault_journal::facts::{Pause, SessionEvent};
 use callvault_sip::{DialogId, TransactionId};
 use callvault_siprec::{MediaLine, Offer};
+use rand::CryptoRng;
 use uuid::Uuid;
 
+use super::keys::can_be_opened;
 use super::session::with_sdp;
 use super::{Moment, Sessions, Todo};
 use crate::ports::PortPair;
@@ -15,7 +17,14 @@ use crate::sweep::Command;
 
 impl Sessions {
     /// Answers a later offer and does what it says.
-    pub(super) fn renegotiate(&mut self, now: Moment, tx: TransactionId, dialog: DialogId, offer: &Offer) {
+    pub(super) fn renegotiate(
+        &mut self,
+        now: Moment,
+        tx: TransactionId,
+        dialog: DialogId,
+        offer: &Offer,
+        rng: &mut dyn CryptoRng,
+    ) {
         let Some(session) = self.by_dialog.get(&dialog) else { return };
         let recording = session.recording;
         let takes = |line: usize| offer.media.get(line).is_some_and(is_taken);
@@ -35,7 +44,8 @@ impl Sessions {
         }
         let Some(session) = self.by_dialog.get_mut(&dialog) else { return };
         given.extend(missing.iter().copied().zip(fresh.unwrap_or_default()));
-        let negotiated = session.sdp.answer(offer, &given);
+        let mut agreed = session.sdp.own_keys.agree(offer, given.keys().copied(), rng);
+        let negotiated = session.sdp.answer(offer, &given, &agreed);
         session.offer = offer.clone();
         self.todo.push_back(Todo::Accept(tx, with_sdp(&session.sdp.last)));
 
@@ -43,11 +53,17 @@ impl Sessions {
         let mut media = Vec::new();
         for track in &negotiated {
             match session.tracks.iter_mut().find(|t| t.media_line == track.media_line) {
-                Some(known) => media.extend(known.change(recording, track)),
+                Some(known) => {
+                    media.extend(known.rekey(recording, track.secured, agreed.remove(&track.media_line)));
+                    media.extend(known.change(recording, track));
+                }
                 None => {
                     let Some(pair) = given.get(&track.media_line) else { continue };
                     let added = session.add_track(track, Arc::clone(pair));
-                    media.push(Todo::Media(Command::AddTrack { recording, track: added.to_new() }));
+                    media.push(Todo::Media(Command::AddTrack {
+                        recording,
+                        track: added.to_new(agreed.get(&track.media_line)),
+                    }));
                     if added.paused {
                         changes.push((added.number, true));
                     }
@@ -97,8 +113,9 @@ impl Sessions {
             let text = "the offer has more media lines than limits.tracks_per_session_max";
             self.flaw(dialog, "tracks-refused", text.into());
         }
-        if offer.recordable().any(|(_, line)| line.port != 0 && line.is_secure()) {
-            self.flaw(dialog, "srtp-refused", "a media line asks for SRTP, which is not taken; it was refused".into());
+        if offer.recordable().any(|(_, line)| line.port != 0 && !can_be_opened(line)) {
+            let text = "a media line asks for SRTP without a key of a suite that is taken; it was refused";
+            self.flaw(dialog, "srtp-refused", text.into());
         }
     }
 }
@@ -108,7 +125,7 @@ fn lines_taken(offer: &Offer) -> impl Iterator<Item = usize> {
 }
 
 fn is_taken(line: &MediaLine) -> bool {
-    line.is_recordable() && line.port != 0 && !line.is_secure()
+    line.is_recordable() && line.port != 0 && can_be_opened(line)
 }
 
 fn pause_event(now: Moment, track: Option<u8>, paused: bool) -> SessionEvent {

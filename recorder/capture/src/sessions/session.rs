@@ -6,9 +6,12 @@ use std::sync::Arc;
 
 use callvault_journal::facts::{self, CallFacts};
 use callvault_sip::Accept;
-use callvault_siprec::{AnswerParams, DEFAULT_PREFERENCE, Metadata, NegotiatedTrack, Offer, SiprecError, answer};
+use callvault_siprec::{
+    AnswerParams, DEFAULT_PREFERENCE, Metadata, NegotiatedTrack, Offer, SiprecError, answer_secured,
+};
 use uuid::Uuid;
 
+use super::keys::{Agreed, OwnKeys};
 use super::{Moment, Parties, Todo};
 use crate::convert;
 use crate::ports::PortPair;
@@ -43,6 +46,8 @@ pub(super) struct SessionTrack {
     pub(super) paused: bool,
     /// Where the client said it sends from.
     pub(super) remote: (Option<String>, u16),
+    /// Whether what comes is SRTP.
+    pub(super) secured: bool,
 }
 
 /// What all answers of a dialog have in common.
@@ -50,7 +55,9 @@ pub(super) struct AnswerState {
     pub(super) session_id: u64,
     pub(super) version: u64,
     pub(super) address: IpAddr,
+    /// It may hold our keys: it is for the client alone.
     pub(super) last: String,
+    pub(super) own_keys: OwnKeys,
 }
 
 impl Session {
@@ -69,19 +76,30 @@ impl Session {
             told: false,
             paused: negotiated.paused,
             remote: remote(negotiated),
+            secured: negotiated.secured,
         });
         &self.tracks[self.tracks.len() - 1]
     }
 }
 
 impl SessionTrack {
-    pub(super) fn to_new(&self) -> NewTrack {
+    /// For the sweep; `agreed` are the keys that it begins with.
+    pub(super) fn to_new(&self, agreed: Option<&Agreed>) -> NewTrack {
         NewTrack {
             number: self.number,
             pair: Arc::clone(&self.pair),
             payload_types: convert::payload_types(&self.facts),
             paused: self.paused,
+            unprotector: agreed.filter(|_| self.secured).map(Agreed::unprotector),
         }
+    }
+
+    /// The keys of a later offer, where the track has some or had some. They are told even when they stay: whether they do is for
+    /// who holds them to see.
+    pub(super) fn rekey(&mut self, recording: Uuid, secured: bool, agreed: Option<Agreed>) -> Option<Todo> {
+        let was_secured = std::mem::replace(&mut self.secured, secured);
+        let keys = agreed.filter(|_| secured).map(|agreed| Box::new(agreed.into_theirs()));
+        (was_secured || secured).then(|| Todo::Media(Command::Rekey { recording, track: self.number, keys }))
     }
 
     /// A later offer describes the track. Where it says something new, the reception is to know.
@@ -110,17 +128,25 @@ fn remote(negotiated: &NegotiatedTrack) -> (Option<String>, u16) {
 
 impl AnswerState {
     pub(super) fn new(session_id: u64, address: IpAddr) -> Self {
-        Self { session_id, version: 1, address, last: String::new() }
+        Self { session_id, version: 1, address, last: String::new(), own_keys: OwnKeys::default() }
     }
 
     /// Answers an offer; the text is in `last`. Lines are taken that have a pair of ports.
-    pub(super) fn answer(&mut self, offer: &Offer, given: &HashMap<usize, Arc<PortPair>>) -> Vec<NegotiatedTrack> {
+    pub(super) fn answer(
+        &mut self,
+        offer: &Offer,
+        given: &HashMap<usize, Arc<PortPair>>,
+        agreed: &HashMap<usize, Agreed>,
+    ) -> Vec<NegotiatedTrack> {
+        let crypto: Vec<Option<&str>> =
+            (0..offer.media.len()).map(|line| agreed.get(&line).map(Agreed::text)).collect();
         let ports: Vec<Option<(u16, u16)>> = (0..offer.media.len())
             .map(|line| given.get(&line).map(|pair| (pair.port, pair.port.saturating_add(1))))
             .collect();
         let say = |version| {
             let (address, session_id) = (self.address, self.session_id);
-            answer(offer, &AnswerParams { address, session_id, version, ports: &ports, prefer: DEFAULT_PREFERENCE })
+            let params = AnswerParams { address, session_id, version, ports: &ports, prefer: DEFAULT_PREFERENCE };
+            answer_secured(offer, &params, &crypto)
         };
         let (mut text, tracks) = say(self.version);
         // The version rises only when something changed (RFC 3264 section 8).

@@ -200,8 +200,14 @@ impl Rig {
 
 fn media_word(command: &Command) -> String {
     match command {
-        Command::Open { tracks, .. } => format!("sweep {}", tracks.len()),
-        Command::AddTrack { track, .. } => format!("sweep +{}", track.number),
+        Command::Open { tracks, .. } => {
+            let secured = if tracks.iter().any(|track| track.unprotector.is_some()) { " secured" } else { "" };
+            format!("sweep {}{secured}", tracks.len())
+        }
+        Command::AddTrack { track, .. } => {
+            format!("sweep +{}{}", track.number, if track.unprotector.is_some() { " secured" } else { "" })
+        }
+        Command::Rekey { track, keys, .. } => format!("{} {track}", if keys.is_some() { "rekey" } else { "unkey" }),
         Command::Describe { track, .. } => format!("announce {track}"),
         Command::Pause { track, paused, .. } => format!("{} {track}", if *paused { "ignore" } else { "follow" }),
         Command::Close { ended, .. } => format!("close {}", ended.reason),
@@ -377,6 +383,89 @@ fn lines_come_and_go() {
         ),
         (&[(4100, "sendonly"), two, three], &["announce 0", "ignore 3", "paused Some(3)"]),
     ]);
+}
+
+const KEY: &str = "AES_CM_128_HMAC_SHA1_80 inline:PS1uQCVeeCFCanVmcjkpPywjNWhcYD0mXXtxaVBR|2^20";
+const OTHER_KEY: &str = "AES_CM_128_HMAC_SHA1_80 inline:d0RmdmcmVCspeEc3QGZiNWpVLFJhQX1cfHAwJSoj";
+
+/// The offer of these lines, each with the profile and the crypto attributes given.
+fn secured(lines: &[Line], profile: &str, crypto: &[&str]) -> String {
+    let attributes: String = crypto.iter().map(|value| format!("a=crypto:{value}\r\n")).collect();
+    offer(lines).replace("RTP/AVP", profile).replace("a=label", &(attributes + "a=label"))
+}
+
+impl Rig {
+    /// The crypto attributes of the last answer, without what they have in common with nothing: the key.
+    fn keys_answered(&self) -> Vec<String> {
+        let text = String::from_utf8(self.answer.as_ref().unwrap().body.clone()).unwrap();
+        let values = text.lines().filter_map(|line| line.strip_prefix("a=crypto:"));
+        values.map(|value| value.split_once(" inline:").unwrap().0.to_owned()).collect()
+    }
+}
+
+#[test]
+fn keys_are_taken_as_offered_and_answered_with_one() {
+    fn check(profile: &str, crypto: &[&str], expected: (&str, &str, &[&str])) {
+        let mut rig = rig();
+        let seen = rig.call(&secured(TWO, profile, crypto), "");
+        let opened = seen.iter().find(|word| word.starts_with("sweep")).unwrap();
+        let answered = rig.keys_answered();
+        assert_eq!((opened.as_str(), rig.lines().as_str()), (expected.0, expected.1), "{profile} {crypto:?}");
+        assert_eq!(answered, expected.2, "{profile} {crypto:?}");
+        assert!(!seen.contains(&"srtp-refused".to_owned()));
+    }
+    let both = "taken recvonly taken recvonly";
+    let tagged = |tag: u8, key: &str| format!("{tag} {key}");
+    let (one, seven) = (tagged(1, KEY), tagged(7, KEY));
+    let first = "1 AES_CM_128_HMAC_SHA1_80";
+    let last = "7 AES_CM_128_HMAC_SHA1_80";
+    check("RTP/SAVP", &[&one], ("sweep 2 secured", both, &[first, first]));
+    check(
+        "RTP/SAVP",
+        &["1 F8_128_HMAC_SHA1_80 inline:AAAA", "broken", &seven],
+        ("sweep 2 secured", both, &[last, last]),
+    );
+    check("RTP/SAVPF", &[&seven, &one], ("sweep 2 secured", both, &[last, last]));
+    // Keys with a plain profile are a best-effort offer.
+    check("RTP/AVP", &[&one], ("sweep 2 secured", both, &[first, first]));
+    check("RTP/AVP", &["1 F8_128_HMAC_SHA1_80 inline:AAAA"], ("sweep 2", both, &[]));
+}
+
+#[test]
+fn without_a_key_that_can_be_taken_a_secure_offer_is_refused() {
+    for crypto in ["1 F8_128_HMAC_SHA1_80 inline:AAAA", "1 AES_CM_128_HMAC_SHA1_80 inline:AAAA", "what"] {
+        let mut rig = rig();
+        let seen = rig.send("INVITE", "c", body(&secured(TWO, "RTP/SAVP", &[crypto]), ""));
+        assert_eq!(seen, ["488 INVITE"], "{crypto}");
+    }
+    // Where another line can be taken, that one is.
+    let mut rig = rig();
+    let seen = rig.call(&secured(TWO, "RTP/SAVP", &[&format!("1 {KEY}")]).replacen(KEY, "UNKNOWN inline:AAAA", 1), "");
+    assert!(seen.contains(&"srtp-refused".to_owned()) && seen.contains(&"sweep 1 secured".to_owned()), "{seen:?}");
+}
+
+#[test]
+fn our_keys_stay_and_theirs_follow_their_offers() {
+    let mut rig = rig();
+    let (first, other) = (format!("1 {KEY}"), format!("1 {OTHER_KEY}"));
+    rig.call(&secured(TWO, "RTP/SAVP", &[&first]), "");
+    let answered = rig.answer.as_ref().unwrap().body.clone();
+    let told = |seen: Vec<String>| -> Vec<String> {
+        seen.into_iter().filter(|word| word.contains("key") || word.contains("announce")).collect()
+    };
+    for crypto in [&first, &other] {
+        let seen = rig.send("INVITE", "c", body(&secured(TWO, "RTP/SAVP", &[crypto]), ""));
+        assert_eq!(told(seen), ["rekey 0", "rekey 1"]);
+        // The same answer to the letter, our keys and the version included.
+        assert_eq!(rig.answer.as_ref().unwrap().body, answered);
+        rig.send("ACK", "c", body("", ""));
+    }
+    let seen = rig.send("INVITE", "c", body(&offer(TWO), ""));
+    assert_eq!(told(seen), ["unkey 0", "unkey 1"]);
+    assert_eq!((rig.keys_answered().len(), rig.lines().as_str()), (0, "taken recvonly taken recvonly"));
+    rig.send("ACK", "c", body("", ""));
+    let seen = rig.send("INVITE", "c", body(&offer(TWO), ""));
+    assert_eq!(told(seen), Vec::<String>::new());
 }
 
 #[test]

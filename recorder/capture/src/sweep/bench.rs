@@ -54,6 +54,7 @@ impl HandSweep {
                 pair: Arc::new(PortPair { port: 0, rtp, rtcp }),
                 payload_types: PayloadType::assigned(0).into_iter().collect(),
                 paused: false,
+                unprotector: None,
             });
             let (recording, tracks) = (Uuid::from_u128(this.sessions as u128), tracks.collect());
             let counters = Arc::new(Counters::default());

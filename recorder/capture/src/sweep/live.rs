@@ -1,11 +1,14 @@
 //! A session at its sockets: from datagrams to packets, paused or not.
 
+use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use callvault_journal::facts::{Ended, TrackCounts};
 use callvault_media::{Datagram as Kind, PayloadType, Received, Track, TrackConfig};
+use callvault_srtp::sdes::CryptoAttribute;
+use callvault_srtp::{Rekeyed, SrtpError, Unprotected, Unprotector};
 
 use super::outbox::{Outbox, Remark};
 use super::{Counters, Look, NewTrack, Ways};
@@ -17,6 +20,12 @@ struct LiveTrack {
     number: u8,
     pair: Arc<PortPair>,
     reception: Track,
+    /// What opens its packets, where it is secured.
+    unprotector: Option<Unprotector>,
+    /// RTP packets that came again, which who opens them knows before the reception sees them.
+    replayed: u64,
+    /// RTP packets that could not be opened.
+    undecipherable: u64,
     paused: bool,
     /// When the sockets, RTP and RTCP, were last found empty: nothing that is there now came before.
     emptied_ns: [u64; 2],
@@ -46,6 +55,18 @@ impl LiveSession {
         if let Some(track) = self.track(number) {
             track.reception.describe(payload_types);
             track.reception.signalled_change();
+        }
+    }
+
+    /// Whether what comes on the track is SRTP.
+    pub(super) fn is_secured(&self, number: u8) -> bool {
+        self.tracks.iter().any(|track| track.number == number && track.unprotector.is_some())
+    }
+
+    /// The keys of a later offer, or that there are none any more.
+    pub(super) fn rekey(&mut self, number: u8, keys: Option<&CryptoAttribute>) {
+        if let Some(track) = self.track(number) {
+            track.rekey(keys);
         }
     }
 
@@ -79,9 +100,11 @@ impl LiveSession {
             for (which, socket) in sockets.into_iter().enumerate().take(if look.with_rtcp { 2 } else { 1 }) {
                 let not_before_ns = track.emptied_ns[which];
                 let got = receiver.receive(socket, look.datagrams_max, |datagram| {
-                    heard = true;
                     let arrival_ns = clock.arrival_ns(datagram.stamp_ns, not_before_ns);
-                    kept += track.take(arrival_ns, &datagram, &mut self.out, ways);
+                    if let Some(packets) = track.take(arrival_ns, datagram, &mut self.out, ways) {
+                        heard = true;
+                        kept += packets;
+                    }
                 });
                 // An error is an ICMP answer to something sent, or a lack of memory: the next sweep tries again.
                 if got.is_ok_and(|got| got < look.datagrams_max) {
@@ -101,6 +124,10 @@ impl LiveSession {
     /// sockets, and how many packets were kept besides.
     pub(super) fn close(mut self, mut ended: Ended, ways: &Ways) -> (Outbox, Vec<Arc<PortPair>>, u64) {
         let mut kept = 0;
+        let undecipherable = self.tracks.iter().map(|track| track.undecipherable).sum();
+        if undecipherable > 0 {
+            self.out.remark(Remark::Undecipherable(undecipherable));
+        }
         for track in &mut self.tracks {
             track.reception.finish();
             kept += self.out.held(track.number, &mut track.reception, ways);
@@ -127,15 +154,78 @@ impl LiveTrack {
     fn new(new: NewTrack, opened_ns: u64) -> Self {
         let mut reception = Track::new(TrackConfig::default());
         reception.describe(&new.payload_types);
-        Self { number: new.number, pair: new.pair, reception, paused: new.paused, emptied_ns: [opened_ns; 2] }
+        Self {
+            number: new.number,
+            pair: new.pair,
+            reception,
+            unprotector: new.unprotector,
+            replayed: 0,
+            undecipherable: 0,
+            paused: new.paused,
+            emptied_ns: [opened_ns; 2],
+        }
+    }
+
+    fn rekey(&mut self, keys: Option<&CryptoAttribute>) {
+        let changed = match (&mut self.unprotector, keys) {
+            (Some(unprotector), Some(keys)) => unprotector.rekey(keys).is_ok_and(|rekeyed| rekeyed == Rekeyed::New),
+            (unprotector, keys) => {
+                let was_secured = unprotector.is_some();
+                *unprotector = keys.and_then(|keys| Unprotector::new(keys).ok());
+                was_secured != unprotector.is_some()
+            }
+        };
+        if changed {
+            // Other keys often mean another sender.
+            self.reception.signalled_change();
+        }
     }
 
     /// Puts one datagram, from the RTP or the RTCP socket, where it belongs; returns how many packets of it (or held back before
-    /// it) are kept.
-    fn take(&mut self, arrival_ns: u64, datagram: &Datagram<'_>, out: &mut Outbox, ways: &Ways) -> u64 {
+    /// it) are kept, or None when it is not from who has the track's keys.
+    fn take(&mut self, arrival_ns: u64, datagram: Datagram<'_>, out: &mut Outbox, ways: &Ways) -> Option<u64> {
+        let Datagram { bytes, from, cut, .. } = datagram;
+        // What is cut cannot be opened. It is told of all the same, and nothing else of it is looked at.
+        let length = if cut { bytes.len() } else { self.open(bytes)? };
+        let heard = !cut || self.unprotector.is_none();
+        let kept = self.keep(arrival_ns, from, bytes.get(..length).unwrap_or_default(), cut, out, ways);
+        heard.then_some(kept)
+    }
+
+    /// Opens a packet in place, in a pause too, or the rollover counter would be lost in a long one. Returns the length of what is
+    /// plain then; None where there is nothing to keep.
+    fn open(&mut self, bytes: &mut [u8]) -> Option<usize> {
+        let Some(unprotector) = &mut self.unprotector else { return Some(bytes.len()) };
+        match unprotector.unprotect(bytes) {
+            Ok(Unprotected::Rtp(length) | Unprotected::Rtcp(length)) => Some(length),
+            // Anybody may have sent it, and there is no audio in it.
+            Ok(Unprotected::Other) => None,
+            // Nothing of a pause is counted, and reports are not audio: some clients do not secure them.
+            Err(_) if self.paused || is_rtcp(bytes) => None,
+            Err(SrtpError::Replayed | SrtpError::TooOld) => {
+                self.replayed += 1;
+                None
+            }
+            Err(_) => {
+                self.undecipherable += 1;
+                None
+            }
+        }
+    }
+
+    /// [`LiveTrack::take`] of a plain datagram.
+    fn keep(
+        &mut self,
+        arrival_ns: u64,
+        from: SocketAddr,
+        bytes: &[u8],
+        cut: bool,
+        out: &mut Outbox,
+        ways: &Ways,
+    ) -> u64 {
         if self.paused {
             // Reports still count: who says goodbye in a pause comes back as another source.
-            match Kind::parse(datagram.bytes) {
+            match Kind::parse(bytes) {
                 Ok(Kind::Rtcp(_)) => {}
                 Ok(Kind::Rtp { .. }) => {
                     self.reception.interrupt();
@@ -144,14 +234,14 @@ impl LiveTrack {
                 _ => return 0,
             }
         }
-        if datagram.cut {
+        if cut {
             // Longer than any packet of audio, and not whole: nothing to keep, but not to be passed over in silence either.
             out.drop_packets(1, Remark::TooLong);
             return 0;
         }
-        match self.reception.receive(arrival_ns, datagram.from, datagram.bytes) {
+        match self.reception.receive(arrival_ns, from, bytes) {
             Received::Kept(kept) => {
-                let payload = datagram.bytes.get(kept.payload.clone()).unwrap_or_default();
+                let payload = bytes.get(kept.payload.clone()).unwrap_or_default();
                 out.packet(self.number, arrival_ns, &kept, payload, ways)
             }
             Received::Held => out.held(self.number, &mut self.reception, ways),
@@ -168,7 +258,7 @@ impl LiveTrack {
             track: self.number,
             packets: counts.packets,
             lost: counts.lost,
-            duplicates: counts.duplicates,
+            duplicates: counts.duplicates + self.replayed,
             late: counts.late,
             foreign: counts.foreign,
             invalid: counts.invalid,
@@ -178,6 +268,12 @@ impl LiveTrack {
             undescribed: counts.undescribed,
             sources: counts.sources,
             jitter_us_max: counts.jitter_us_max,
+            undecipherable: self.undecipherable,
         }
     }
+}
+
+/// Whether a datagram is RTCP by its second byte (RFC 5761 section 4), which is never encrypted.
+fn is_rtcp(bytes: &[u8]) -> bool {
+    bytes.get(1).is_some_and(|second| (192..=223).contains(second))
 }

@@ -25,6 +25,8 @@ pub(super) enum Remark {
     Undescribed,
     /// There were more sources than numbers for them.
     SourcesOverflowed,
+    /// So many packets of secured tracks could not be opened.
+    Undecipherable(u64),
 }
 
 impl Remark {
@@ -38,6 +40,12 @@ impl Remark {
             ),
             Self::SourcesOverflowed => {
                 ("sources-overflowed", "a track changed its source so often that the last ones share a number")
+            }
+            Self::Undecipherable(packets) => {
+                let text = format!(
+                    "{packets} packets could not be opened with the keys of the signalling, and are not recorded"
+                );
+                return Flaw { code: "audio-undecipherable".into(), text };
             }
         };
         Flaw { code: code.into(), text: text.into() }

@@ -7,6 +7,10 @@ use std::sync::mpsc::{Receiver as Queue, sync_channel};
 
 use callvault_journal::facts::{Ended, SessionEvent, TrackCounts};
 use callvault_media::PayloadType;
+use callvault_srtp::sdes::CryptoAttribute;
+use callvault_srtp::{Protector, Suite};
+use rand::SeedableRng;
+use rand::rngs::StdRng;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use uuid::Uuid;
 
@@ -43,6 +47,7 @@ fn rig(entries_max: usize) -> Rig {
         pair: Arc::clone(&pair),
         payload_types: PayloadType::assigned(0).into_iter().collect(),
         paused: false,
+        unprotector: None,
     };
     let counters = Arc::new(Counters::default());
     sweep.handle(Command::Open { recording: A, tracks: vec![track], counters, opened_ns: journal_ns() });
@@ -54,16 +59,42 @@ fn local(socket: &impl AsFd) -> SocketAddr {
     UdpSocket::from(socket.as_fd().try_clone_to_owned().unwrap()).local_addr().unwrap()
 }
 
+fn packet(ssrc: u32, payload_type: u8, seq: u16) -> Vec<u8> {
+    let mut bytes = vec![0x80, payload_type];
+    bytes.extend_from_slice(&seq.to_be_bytes());
+    bytes.extend_from_slice(&(u32::from(seq) * 160).to_be_bytes());
+    bytes.extend_from_slice(&ssrc.to_be_bytes());
+    bytes.extend_from_slice(&[0x55; 160]);
+    bytes
+}
+
+/// A client's keys, always the same for a seed, and what secures with them.
+fn keys(seed: u8) -> (CryptoAttribute, Protector) {
+    let keys = CryptoAttribute::generate(1, Suite::AesCm128HmacSha1Tag80, &mut StdRng::from_seed([seed; 32]));
+    let protector = Protector::new(&keys).unwrap();
+    (keys, protector)
+}
+
 impl Rig {
     fn rtp(&self, ssrc: u32, payload_type: u8, seqs: impl IntoIterator<Item = u16>) {
         for seq in seqs {
-            let mut bytes = vec![0x80, payload_type];
-            bytes.extend_from_slice(&seq.to_be_bytes());
-            bytes.extend_from_slice(&(u32::from(seq) * 160).to_be_bytes());
-            bytes.extend_from_slice(&ssrc.to_be_bytes());
-            bytes.extend_from_slice(&[0x55; 160]);
+            self.sender.send_to(&packet(ssrc, payload_type, seq), local(&self.pair.rtp)).unwrap();
+        }
+    }
+
+    /// The same of source 1, secured. Gives what was sent last.
+    fn srtp(&self, with: &mut Protector, seqs: impl IntoIterator<Item = u16>) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        for seq in seqs {
+            bytes = packet(1, 0, seq);
+            with.protect_rtp(&mut bytes).unwrap();
             self.sender.send_to(&bytes, local(&self.pair.rtp)).unwrap();
         }
+        bytes
+    }
+
+    fn rekey(&mut self, keys: Option<CryptoAttribute>) {
+        self.sweep.handle(Command::Rekey { recording: A, track: 0, keys: keys.map(Box::new) });
     }
 
     fn goodbye(&self, ssrc: u32, to: &impl AsFd) {
@@ -299,4 +330,113 @@ fn stopping_hands_over_what_is_there() {
     let after = self::rig(1);
     let mut rig = Rig { entries, feedback, pair, sender, seen, counts, sweep: after.sweep };
     rig.check(&["source 0 1", "audio 5"]);
+}
+
+#[test]
+fn of_a_secured_track_what_can_be_opened_is_kept_and_the_rest_is_told() {
+    let mut rig = rig(100);
+    let (theirs, mut protector) = keys(1);
+    rig.rekey(Some(theirs));
+    let last = rig.srtp(&mut protector, 0..5);
+    rig.sender.send_to(&last, local(&rig.pair.rtp)).unwrap();
+    rig.rtp(1, 0, 5..8);
+    rig.srtp(&mut keys(2).1, 8..10);
+    // Neither a report that is not secured nor what is no RTP at all is audio.
+    rig.goodbye(1, &Arc::clone(&rig.pair).rtp);
+    rig.sender.send_to(&[0, 1, 0, 0], local(&rig.pair.rtp)).unwrap();
+    rig.srtp(&mut protector, 5..6);
+    rig.close();
+    rig.check(&["source 0 1", "audio-undecipherable", "audio 6", "end"]);
+    let counts = TrackCounts {
+        packets: 6,
+        bytes: 6 * 160,
+        duplicates: 1,
+        undecipherable: 5,
+        sources: 1,
+        jitter_us_max: rig.counts.jitter_us_max,
+        ..TrackCounts::default()
+    };
+    assert_eq!(rig.counts, counts);
+}
+
+#[test]
+fn who_has_not_the_keys_is_not_heard() {
+    fn check(secured: bool, expected: bool) {
+        let mut rig = rig(100);
+        if secured {
+            rig.rekey(Some(keys(1).0));
+        }
+        let second = 1_000_000_000;
+        let later = journal_ns() + 2 * second;
+        assert!(rig.sweep.sessions[0].fell_silent(later, second));
+        rig.rtp(1, 0, 0..3);
+        rig.sweep.sweep();
+        // What is heard makes the next silence one that is told again.
+        assert_eq!(rig.sweep.sessions[0].fell_silent(later, second), expected);
+    }
+    check(false, true);
+    check(true, false);
+}
+
+#[test]
+fn secured_reports_are_understood_on_either_port() {
+    fn check(muxed: bool) {
+        let mut rig = rig(100);
+        let (theirs, mut protector) = keys(1);
+        rig.rekey(Some(theirs));
+        rig.srtp(&mut protector, 0..3);
+        rig.sweep.sweep();
+        let mut bytes = vec![0x80, 201, 0, 1, 0, 0, 0, 1, 0x81, 203, 0, 1, 0, 0, 0, 1];
+        protector.protect_rtcp(&mut bytes).unwrap();
+        let pair = Arc::clone(&rig.pair);
+        rig.sender.send_to(&bytes, local(if muxed { &pair.rtp } else { &pair.rtcp })).unwrap();
+        // Pausing and resuming looks at both sockets.
+        rig.pause(true);
+        rig.pause(false);
+        let mut other = packet(2, 0, 0);
+        protector.protect_rtp(&mut other).unwrap();
+        rig.sender.send_to(&other, local(&pair.rtp)).unwrap();
+        rig.close();
+        rig.check(&["source 0 1", "audio 3", "source 1 2", "audio 1", "end"]);
+    }
+    check(true);
+    check(false);
+}
+
+#[test]
+fn in_a_pause_the_rollover_counter_is_followed() {
+    let mut rig = rig(100);
+    let (theirs, mut protector) = keys(1);
+    rig.rekey(Some(theirs));
+    rig.srtp(&mut protector, 0..3);
+    rig.pause(true);
+    // A good fourteen wraps, which is further than is tried on the first packets after a gap.
+    rig.srtp(&mut protector, (1..=47_u32).map(|step| (step * 20_000) as u16));
+    rig.sweep.sweep();
+    rig.pause(false);
+    let next = (47_u32 * 20_000 + 1) as u16;
+    rig.srtp(&mut protector, next..next + 3);
+    rig.close();
+    rig.check(&["source 0 1", "audio 3", "source 1 1", "audio 3", "end"]);
+    assert_eq!((rig.counts.undecipherable, rig.counts.packets), (0, 6));
+}
+
+#[test]
+fn keys_come_change_and_go_without_a_packet_lost() {
+    let mut rig = rig(100);
+    rig.rtp(1, 0, 0..3);
+    let [(first, mut one), (second, mut two)] = [keys(1), keys(2)];
+    rig.rekey(Some(first));
+    rig.srtp(&mut one, 3..6);
+    rig.sweep.sweep();
+    // One packet is on its way under the old key when the new one is told, and one has come under the new before that.
+    rig.srtp(&mut two, 6..7);
+    rig.srtp(&mut one, 7..8);
+    rig.rekey(Some(second));
+    rig.srtp(&mut two, 8..10);
+    rig.rekey(None);
+    rig.rtp(1, 0, 10..12);
+    rig.close();
+    rig.seen();
+    assert_eq!((rig.counts.packets, rig.counts.lost, rig.counts.undecipherable), (12, 0, 0), "{:?}", rig.seen);
 }

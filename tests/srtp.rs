@@ -1,0 +1,140 @@
+//! Calls whose audio is SRTP, with keys from the session description; ffmpeg secures it, so nothing here is tested against itself.
+
+#![allow(clippy::unwrap_used)]
+
+mod rig;
+
+use std::io::Write;
+use std::net::SocketAddr;
+use std::process::{Child, Command, Stdio};
+use std::thread;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use rig::Appliance;
+use rig::random::Chance;
+use rig::shapes::{Facts, webex};
+use rig::sip::{Client, Invite};
+use rig::sound::{FRAME, find_exact, from_ulaw, packets, speech};
+use serde_json::Value;
+
+const AS_RECEIVED: &str = "[archive]\ncodec = \"as-received\"\n";
+
+const SUITE: &str = "AES_CM_128_HMAC_SHA1_80";
+
+/// The tag of the attribute that can be taken; the one before it has a suite that nobody knows.
+const TAG: u32 = 7;
+
+/// Key and salt of [`SUITE`] in base64.
+fn key(seed: u64) -> String {
+    let mut chance = Chance(seed);
+    let bytes: Vec<u8> = (0..30).map(|_| chance.next() as u8).collect();
+    STANDARD.encode(bytes)
+}
+
+/// A call of two secured lines, whose keys these are.
+fn secured(facts: &Facts, appliance: &Appliance, keys: &[String; 2]) -> Invite {
+    let mut invite = webex(facts, appliance.sip());
+    let plain = String::from_utf8(invite.body).unwrap().replace("RTP/AVP", "RTP/SAVP");
+    let mut keys = keys.iter();
+    let lines = plain.split_inclusive("\r\n").map(|line| match line {
+        "a=ptime:20\r\n" => format!(
+            "a=crypto:1 UNKNOWN_SUITE inline:{other}\r\na=crypto:{TAG} {SUITE} inline:{key}|2^31\r\n{line}",
+            other = STANDARD.encode([0; 30]),
+            key = keys.next().expect("there are as many lines as keys"),
+        ),
+        line => line.to_owned(),
+    });
+    invite.body = lines.collect::<String>().into_bytes();
+    invite
+}
+
+/// ffmpeg, sending µ-law as it is, in packets of 20 ms and as fast as it is spoken.
+fn send(to: SocketAddr, key: &str, sound: Vec<u8>) -> Child {
+    // The packet without the 14 bytes that ffmpeg sets aside for SRTP is a header and 160 bytes.
+    let url = format!("srtp://{to}?pkt_size={}", 12 + FRAME + 14);
+    let mut ffmpeg = Command::new("ffmpeg")
+        .args(["-loglevel", "error", "-re", "-f", "mulaw", "-ar", "8000", "-ac", "1", "-i", "-", "-c:a", "copy"])
+        .args(["-f", "rtp", "-srtp_out_suite", SUITE, "-srtp_out_params", key, &url])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .spawn()
+        .expect("ffmpeg cannot be run; `make test` installs it");
+    let mut input = ffmpeg.stdin.take().unwrap();
+    thread::spawn(move || input.write_all(&sound).unwrap());
+    ffmpeg
+}
+
+/// Makes a call that offers some keys and uses others, and gives its end.
+fn call(appliance: &Appliance, facts: &Facts, offered: &[String; 2], used: &[String; 2], voices: &[Vec<u8>; 2]) {
+    let mut client = Client::udp(appliance.sip());
+    let answer = client.invite(&secured(facts, appliance, offered));
+    assert_eq!(answer.status, 200, "{}", answer.head);
+    let lines: Vec<&str> = answer.body.lines().filter(|line| line.starts_with("a=crypto:")).collect();
+    let begins = format!("a=crypto:{TAG} {SUITE} inline:");
+    assert!(
+        lines.len() == 2 && lines.iter().all(|line| line.starts_with(&begins)),
+        "one a=crypto with our tag per line"
+    );
+    assert_eq!(answer.body.matches("RTP/SAVP ").count(), 2, "the profile is answered as it was offered");
+    assert!(offered.iter().all(|key| !answer.body.contains(key.as_str())), "our keys are our own");
+    let ports = answer.audio_ports().into_iter().map(|port| SocketAddr::new(appliance.sip().ip(), port));
+    let senders: Vec<Child> =
+        ports.zip(used).zip(voices).map(|((to, key), voice)| send(to, key, voice.clone())).collect();
+    for mut sender in senders {
+        assert!(sender.wait().unwrap().success(), "ffmpeg failed");
+    }
+    client.bye();
+    let log = appliance.log();
+    assert!(offered.iter().all(|key| !log.contains(key.as_str())), "a key is in the log");
+}
+
+fn voices(seed: u64) -> [Vec<u8>; 2] {
+    [(seed, 120.0), (seed + 1, 200.0)].map(|(seed, pitch)| packets(&speech(seed, pitch, 8_000, 150 * FRAME)).concat())
+}
+
+fn codes(recording: &Value) -> Vec<&str> {
+    recording["flaws"].as_array().unwrap().iter().map(|flaw| flaw["code"].as_str().unwrap()).collect()
+}
+
+#[test]
+fn what_was_secured_is_recorded_to_the_sample() {
+    let appliance = Appliance::start(AS_RECEIVED);
+    let (facts, voices) = (Facts::incoming(41), voices(41));
+    let keys = [key(1), key(2)];
+    call(&appliance, &facts, &keys, &keys, &voices);
+    let recording = appliance.archived(&facts.call_id);
+    assert_eq!(recording["verdict"], "ok", "{recording:#}");
+    let wav = appliance.wav(&recording);
+    for (channel, voice) in wav.channels.iter().zip(&voices) {
+        find_exact(channel, &from_ulaw(voice)).unwrap();
+    }
+    appliance.assert_verifies();
+}
+
+#[test]
+fn what_cannot_be_opened_is_not_recorded_and_told() {
+    let appliance = Appliance::start(AS_RECEIVED);
+    let (facts, voices) = (Facts::incoming(42), voices(42));
+    let offered = [key(1), key(2)];
+    // One line with a wrong key: the other party can be heard.
+    call(&appliance, &facts, &offered, &[key(1), key(3)], &voices);
+    let recording = appliance.archived(&facts.call_id);
+    assert_eq!(recording["verdict"], "degraded", "{recording:#}");
+    assert!(codes(&recording).contains(&"audio-undecipherable"), "{recording:#}");
+    assert_eq!(recording["tracks"][1]["packets"], 0);
+    let heard = from_ulaw(&voices[0]);
+    let wav = appliance.wav(&recording);
+    assert!(wav.channels.iter().any(|channel| find_exact(channel, &heard).is_ok()));
+    // Both: nothing is left, least of all noise.
+    let facts = Facts::incoming(43);
+    call(&appliance, &facts, &offered, &[key(3), key(4)], &voices);
+    let recording = rig::wait_for("the verdict", || {
+        Some(appliance.recording(&facts.call_id)).filter(|recording| recording["verdict"].is_string())
+    });
+    assert_eq!(recording["verdict"], "no-media", "{recording:#}");
+    assert!(codes(&recording).contains(&"audio-undecipherable"), "{recording:#}");
+    for track in recording["tracks"].as_array().unwrap() {
+        assert_eq!(track["packets"], 0);
+    }
+}
