@@ -97,7 +97,9 @@ pub(crate) fn remarks(config: &Config) -> Vec<String> {
         remarks.push("sip.allowed_peers admits every address: anyone who reaches the SIP port can fill the disk; name your clients' networks".into());
     }
     if config.log.personal_data {
-        remarks.push("log.personal_data is on: phone numbers and names appear in the log".into());
+        remarks.push(
+            "log.personal_data is on: this version writes no phone numbers and names to the log all the same".into(),
+        );
     }
     remarks
 }

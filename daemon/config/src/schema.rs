@@ -176,8 +176,8 @@ settings! {
     pub struct Log in "log." {
         /// The least important kind of event to log: `error`, `warn`, `info`, `debug` or `trace`.
         level: LogLevel = "\"info\"",
-        /// Whether phone numbers and names appear in the log. Leave it off unless you are looking for a fault: logs are
-        /// copied to places where recordings are not.
+        /// Whether phone numbers and names may appear in the log. This version never writes them there, whatever is set
+        /// here. Leave it off unless you are looking for a fault: logs are copied to places where recordings are not.
         personal_data: bool = "false",
     }
 }
