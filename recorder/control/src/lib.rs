@@ -13,7 +13,7 @@
 mod channel;
 mod message;
 
-pub use channel::{Channel, ControlError};
+pub use channel::{Channel, ControlError, decode, encode};
 pub use message::{CallState, Decision, Heartbeat, LiveCall, Network, SocketKind, Start, ToDaemon, ToRecorder};
 
 /// First byte of every message. Raised whenever a message changes its meaning or its fields.
