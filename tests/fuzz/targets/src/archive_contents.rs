@@ -129,10 +129,9 @@ fn check(file: &[u8]) {
     }
     assert!(bytes <= file.len() * 2, "{bytes} bytes of packets from {} of file", file.len());
     assert!(!report.is_clean() || report.packets == Some(packets), "a clean file does not play all it has");
-    for ticks in [0..0, 5..24_000, 24_000..u64::MAX] {
-        assert!(archive.packets(ticks.clone()).all(|played| match played.expect("memory reads without errors") {
-            Played::Packet(packet) => ticks.contains(&packet.position),
-            Played::Hole(_) => true,
-        }));
-    }
+    let ticks = 5..24_000;
+    assert!(archive.packets(ticks.clone()).all(|played| match played.expect("memory reads without errors") {
+        Played::Packet(packet) => ticks.contains(&packet.position),
+        Played::Hole(_) => true,
+    }));
 }

@@ -18,7 +18,9 @@ pub fn run(input: &[u8]) {
     let facts = session_facts(&signalling, &offer, first.as_ref().map(Some));
     assert!(facts.tracks.len() == 2 && facts.tracks.iter().all(|track| !(track.local && track.mixed)));
     assert!(!facts.call.shape.is_empty() || first.is_err());
-    if let Ok(text) = std::str::from_utf8(input) {
+    if let Ok(text) = std::str::from_utf8(input)
+        && !text.starts_with('<')
+    {
         check_text(text);
     }
     let Ok(mut known) = first else { return };
@@ -31,7 +33,7 @@ pub fn run(input: &[u8]) {
     assert!(facts.tracks.len() == 2);
 }
 
-/// The same text where a header field has it.
+/// Text that begins as no document does, where a header field has it.
 fn check_text(text: &str) {
     let _ = number_of(text);
     let values: Vec<&str> = text.lines().collect();

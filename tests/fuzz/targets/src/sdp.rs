@@ -16,7 +16,9 @@ pub fn run(input: &[u8]) {
     if let Ok(text) = std::str::from_utf8(input) {
         let struck = without_keys(text);
         assert!(struck.matches('\n').count() == text.matches('\n').count());
-        assert!(without_keys(&struck) == struck, "keys were left");
+        let lines = Offer::parse(struck.as_bytes()).map(|offer| offer.media).unwrap_or_default();
+        let mut left = lines.iter().flat_map(|line| &line.crypto);
+        assert!(!left.any(|crypto| crypto.expose().to_ascii_lowercase().contains("inline:")), "keys were left");
     }
     let Ok(offer) = Offer::parse(input) else { return };
     assert!((1..=MEDIA_LINES_MAX).contains(&offer.media.len()) && offer.recordable().next().is_some());

@@ -16,7 +16,7 @@ const MS: u64 = 1_000_000;
 const TRANSACTIONS_MAX: usize = 12;
 const DIALOGS_MAX: usize = 4;
 /// Steps of a script: more make it slower, not deeper.
-const STEPS_MAX: usize = 200;
+const STEPS_MAX: usize = 48;
 /// Time-outs until everything must be over.
 const TIMEOUTS_MAX: usize = 20_000;
 
