@@ -219,6 +219,29 @@ fn a_changed_length_of_a_body_costs_its_frame_only() {
 }
 
 #[test]
+fn of_two_damaged_copies_of_a_frame_the_one_that_opens_is_read() {
+    let mut files = journal();
+    let frames = look(&mut files).index.get(1).unwrap().frames.clone();
+    let (whole, _) = read_frames(&mut files, 1, &frames);
+    let padded = frames.iter().filter(|frame| frame.file_seq == 0 && !frame.body_len.is_multiple_of(16));
+    assert!(padded.clone().count() > 2);
+    for frame in padded {
+        for opens in [0, 1] {
+            let mut files = rearranged(0, |pieces| {
+                let n = frame.seq as usize - 1;
+                let mut copies = [pieces[n].clone(), pieces[n].clone()];
+                *copies[opens].last_mut().unwrap() ^= 1;
+                copies[1 - opens][40] ^= 1;
+                drop(pieces.splice(n..=n, copies));
+            });
+            let found = look(&mut files).index.get(1).unwrap().frames.clone();
+            assert_eq!(found.len(), frames.len() + 1);
+            assert_eq!(read_frames(&mut files, 1, &found), (whole.clone(), 0), "frame {}, copy {opens}", frame.seq);
+        }
+    }
+}
+
+#[test]
 fn swapped_files_are_named_and_still_read() {
     let mut files = journal();
     let intact = look(&mut files);
