@@ -206,6 +206,31 @@ fn latin1_and_odd_spelling_are_echoed_byte_for_byte() {
     assert!(bytes.windows(3).any(|window| window == b"A\xfcn"), "{}", flow.peer);
 }
 
+/// An INVITE with these Vias is answered, with these, and nothing of it stays.
+fn check_vias(vias: &str, want: &[&str]) {
+    let mut rig = Rig::new(TransportKind::Udp);
+    let invite = request("INVITE", 1, "a", "", "Require: siprec");
+    let invite = invite.replace("Via: SIP/2.0/UDP 192.0.2.9:5070;branch=z9hG4bKa;rport\n", vias);
+    assert_eq!(rig.receive(&invite), ["Invite"], "{vias}");
+    assert_eq!(rig.accept(), ["200 INVITE"], "{vias}");
+    let answered: Vec<_> = rig.last_sent().headers().all("Via").map(|via| via.value().to_owned()).collect();
+    assert_eq!(answered, want, "{vias}");
+    rig.bye();
+    rig.wait(200_000);
+    assert_eq!((rig.endpoint.dialogs(), rig.endpoint.transactions()), (0, 0), "{vias}");
+}
+
+#[test]
+fn empty_vias_are_passed_over() {
+    let top = "SIP/2.0/UDP 192.0.2.9:5070;branch=z9hG4bKa";
+    check_vias(&format!("Via: {top}\n"), &[top]);
+    check_vias(&format!("Via: , {top}\n"), &[top]);
+    check_vias(
+        &format!("Via:\nVia: ,,\nVia: {top}, SIP/2.0/TCP p\nVia: SIP/2.0/TLS q\n"),
+        &[&format!("{top}, SIP/2.0/TCP p"), "SIP/2.0/TLS q"],
+    );
+}
+
 #[test]
 fn names_numbers_and_bodies_stay_out_of_debug() {
     let request = parsed(&crlf(WEBEX));

@@ -8,13 +8,15 @@ use callvault_sip::{
 /// Low enough that an input can pass each of them; one input in four, by its length, is read under them.
 const LOW: Limits = Limits { header_bytes_max: 700, headers_max: 12, body_bytes_max: 300 };
 
-/// Reads the input in every way.
+/// Reads the input as a datagram or as a stream.
 pub fn run(input: &[u8]) {
-    let limits = if input.len() % 4 == 3 { LOW } else { Limits::default() };
-    if let Ok(Some(message)) = parse_datagram(input, &limits) {
+    let limits = if input.len() % 8 > 5 { LOW } else { Limits::default() };
+    // One way at a time, by the input's length: what reads a message is the same in both.
+    if input.len() % 2 == 0 {
+        check_stream(input, limits);
+    } else if let Ok(Some(message)) = parse_datagram(input, &limits) {
         check_message(&message, &limits);
     }
-    check_stream(input, limits);
 }
 
 fn check_message(message: &Message, limits: &Limits) {
