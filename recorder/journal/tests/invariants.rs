@@ -281,6 +281,23 @@ fn another_version_is_refused() {
 }
 
 #[test]
+fn a_frame_with_the_highest_sequence_is_no_frame() {
+    let mut files = journal();
+    let (_, from, to) = frames_of(&mut files, 0)[3];
+    for (seq, frames) in [(u64::MAX - 1, 2), (u64::MAX, 0)] {
+        let mut file = files[&0][..80].to_vec();
+        let mut frame = files[&0][from..to].to_vec();
+        frame[16..24].copy_from_slice(&seq.to_le_bytes());
+        let crc = crc32c::crc32c_append(crc32c::crc32c(GENERATION.as_bytes()), &frame[..28]);
+        frame[28..32].copy_from_slice(&crc.to_le_bytes());
+        file.extend(frame.repeat(2));
+        let (mut scanner, mut seen) = (Scanner::new(GENERATION), 0);
+        scanner.scan(0, &mut file, &mut |_| seen += 1).unwrap();
+        assert_eq!((seen, scanner.report().frames), (frames / 2, frames / 2), "{seq}");
+    }
+}
+
+#[test]
 fn a_released_file_is_not_a_loss() {
     let mut files = journal();
     files.remove(&0);

@@ -231,6 +231,30 @@ fn empty_vias_are_passed_over() {
     );
 }
 
+/// Our BYE in a dialog whose INVITE had these lines goes to this Request-URI, through these routes.
+fn check_bye(contact: &str, from: &str, record_route: &str, uri: &str, routes: &[&str]) {
+    let mut rig = Rig::new(TransportKind::Udp);
+    let invite = request("INVITE", 1, "a", "", "Require: siprec");
+    let invite = invite.replace("<sip:192.0.2.9:5070>;+sip.src", contact);
+    let invite = invite.replace("\"Ann\" <sip:+15551230100@192.0.2.9;user=phone>", from);
+    let invite = invite.replace("Require:", &format!("Record-Route: {record_route}\nRequire:"));
+    assert_eq!(rig.receive(&invite), ["Invite"], "{invite}");
+    rig.accept();
+    rig.receive(&request("ACK", 1, "ack", "{tag}", ""));
+    assert_eq!(rig.bye(), ["BYE"], "{invite}");
+    let Message::Request(bye) = rig.last_sent() else { panic!("no request") };
+    let sent: Vec<_> = bye.headers.all("Route").map(|route| route.value()).collect();
+    assert_eq!((bye.uri.as_str(), sent.as_slice()), (uri, routes), "{invite}");
+}
+
+#[test]
+fn our_bye_always_has_somewhere_to_go() {
+    check_bye("<sip:h:1>", "<sip:a@b>", "", "sip:h:1", &[]);
+    check_bye("", "<sip:a@b>", "<sip:p;lr>", "sip:a@b", &["<sip:p;lr>"]);
+    check_bye("<>", "\"Ann\"", "<>, <>;lr", "sip:192.0.2.9:5070", &[]);
+    check_bye("<tel:+15551230100>", "<tel:+15551230100>", "", "sip:192.0.2.9:5070", &[]);
+}
+
 #[test]
 fn names_numbers_and_bodies_stay_out_of_debug() {
     let request = parsed(&crlf(WEBEX));
