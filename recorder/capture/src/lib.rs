@@ -17,6 +17,7 @@ mod clock;
 mod connections;
 mod convert;
 mod handover;
+mod listeners;
 mod ports;
 mod receive;
 #[cfg(test)]
