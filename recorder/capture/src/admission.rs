@@ -32,9 +32,14 @@ pub(crate) struct Rate {
 
 impl Rate {
     /// `per_second` of them, none when it is 0, and `burst` at once, at least one.
-    pub(crate) fn new(per_second: u32, burst: u32) -> Self {
-        let interval_ns = SECOND_NS.checked_div(per_second.into()).map_or(0, |ns| ns.max(1));
-        Self { interval_ns, ahead_ns_max: interval_ns.saturating_mul(burst.saturating_sub(1).into()) }
+    pub(crate) const fn per_second(per_second: u32, burst: u32) -> Self {
+        // A u32 fits into a u64, and the greatest rate has an interval of 0.2 ns, which is taken for 1.
+        let interval_ns = match SECOND_NS.checked_div(per_second as u64) {
+            None => 0,
+            Some(0) => 1,
+            Some(ns) => ns,
+        };
+        Self { interval_ns, ahead_ns_max: interval_ns.saturating_mul(burst.saturating_sub(1) as u64) }
     }
 
     /// Whether there is no limit.
@@ -97,7 +102,6 @@ impl<K: Copy + Eq + Hash> PerSource<K> {
         self.rate.is_none() || self.rate.take(self.bucket(source, now_ns), now_ns)
     }
 
-
     fn bucket(&mut self, source: K, now_ns: u64) -> &mut u64 {
         if self.full_at.len() >= SOURCES_MAX && !self.full_at.contains_key(&source) {
             if now_ns.saturating_sub(self.searched_ns) >= SEARCH_NS {
@@ -135,7 +139,7 @@ pub(crate) struct Admission {
 
 impl Admission {
     pub(crate) fn new(settings: &Start) -> Self {
-        let rate = |per_second: u32| Rate::new(per_second, per_second.saturating_mul(BURST_S));
+        let rate = |per_second: u32| Rate::per_second(per_second, per_second.saturating_mul(BURST_S));
         Self {
             rate: rate(settings.invites_per_second),
             full_at: 0,

@@ -9,24 +9,26 @@ use std::sync::mpsc::{Sender, SyncSender, TrySendError, channel, sync_channel};
 use std::thread;
 use std::time::Duration;
 
-use callvault_control::{CALLS_PER_MESSAGE_MAX, Channel, ControlError, Heartbeat, Start, ToDaemon, ToRecorder};
-use callvault_sip::{DialogId, Endpoint, EndpointConfig, Event, FlowId, Limits, Now, Output};
+use callvault_control::{
+    CALLS_PER_MESSAGE_MAX, Channel, ControlError, Heartbeat, Start, TlsIdentity, ToDaemon, ToRecorder,
+};
+use callvault_sip::{DialogId, Endpoint, EndpointConfig, Event, FlowId, Limits, Now, Output, TransportKind};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 use tokio::io::unix::AsyncFd;
-use tokio::net::UdpSocket;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
 use crate::Feedback;
 use crate::appender::{AppendError, Appender, AppenderState, Entry, spare_batches};
 use crate::clock::{journal_ns, wall_ns};
-use crate::connections::{ConnectionLimits, Connections, FIRST_CONNECTION, Inbound};
+use crate::connections::Inbound;
 use crate::handover::{self, Handover, HandoverError};
-use crate::listeners::{listen_tcp, listen_udp, unmapped};
+use crate::listeners::{ListenerCounts, listen_tcp, listen_udp};
 use crate::ports::PortPool;
 use crate::sessions::{Moment, Sessions, Todo};
 use crate::sweep::{Command, Sweep, SweepState};
+use crate::transports::Transports;
 
 /// Messages that may wait between the listeners and the loop; beyond it they wait in the kernel.
 const INBOUND_MAX: usize = 1_024;
@@ -46,6 +48,9 @@ const BEAT: Duration = Duration::from_millis(500);
 
 /// How long BYEs are waited for when the recorder stops.
 const GOODBYE: Duration = Duration::from_millis(300);
+
+/// How long connections that BYEs need are waited for beyond that.
+const GOODBYE_CONNECTING: Duration = Duration::from_millis(1_200);
 
 /// Why the recorder cannot run.
 #[derive(Debug, thiserror::Error)]
@@ -84,8 +89,7 @@ struct Signalling {
     endpoint: Endpoint,
     sessions: Sessions,
     rng: StdRng,
-    udp: Vec<Arc<UdpSocket>>,
-    connections: Connections,
+    transports: Transports,
     control: AsyncFd<Channel>,
     media: Sender<Command>,
     journal: SyncSender<Entry>,
@@ -108,7 +112,7 @@ struct Signalling {
 /// When the daemon's handover or the journal's first file fails. Later failures are alarms, not ends.
 pub async fn run() -> Result<(), RunError> {
     let channel = handover::control()?;
-    let Handover { start, udp, tcp, media } = handover::receive(&channel)?;
+    let Handover { start, udp, tcp, tls, certificates, media } = handover::receive(&channel)?;
     let settings = Arc::new(*start);
     let mut terminate = signal(SignalKind::terminate())?;
 
@@ -129,8 +133,10 @@ pub async fn run() -> Result<(), RunError> {
 
     let (inbound_tx, mut inbound) = mpsc::channel(INBOUND_MAX);
     let messages = Limits { body_bytes_max: settings.body_bytes_max as usize, ..Limits::default() };
-    let udp = listen_udp(udp, &settings, messages, &inbound_tx)?;
-    listen_tcp(tcp, &inbound_tx)?;
+    let listeners = Arc::new(ListenerCounts::default());
+    let udp = listen_udp(udp, &settings, messages, &listeners, &inbound_tx)?;
+    listen_tcp(tcp, TransportKind::Tcp, &inbound_tx)?;
+    listen_tcp(tls, TransportKind::Tls, &inbound_tx)?;
     let mut config = EndpointConfig::new(&settings.server_name);
     config.limits = messages;
     // Sessions are limited by the session layer, which says 503; dialogs that are ending need room beyond.
@@ -143,16 +149,7 @@ pub async fn run() -> Result<(), RunError> {
         endpoint: Endpoint::new(config, seed),
         sessions: Sessions::new(Arc::clone(&settings), pool),
         rng: StdRng::from_rng(&mut rand::rng()),
-        udp,
-        connections: Connections::new(
-            ConnectionLimits {
-                all_max: settings.connections_max as usize,
-                per_peer_max: settings.connections_per_peer_max,
-                idle: Duration::from_secs(settings.connection_idle_s.into()),
-            },
-            messages,
-            inbound_tx,
-        ),
+        transports: Transports::new(&settings, messages, udp, listeners, inbound_tx),
         control: register(channel)?,
         media: media_tx,
         journal: journal_tx,
@@ -166,6 +163,7 @@ pub async fn run() -> Result<(), RunError> {
         stopping: false,
         hearing: None,
     };
+    signalling.secure_with(certificates.as_deref());
     signalling.tell(ToDaemon::Ready { generation: signalling.settings.generation, port_pairs });
     signalling.run(&mut inbound, &mut feedback, &mut terminate).await;
 
@@ -210,6 +208,8 @@ impl Signalling {
             if goodbye.is_some() && self.endpoint.dialogs() == 0 {
                 return;
             }
+            let patience =
+                if self.transports.connections.is_connecting() { GOODBYE_CONNECTING } else { Duration::ZERO };
             let wait = self.endpoint.deadline().map(|Now(at)| Duration::from_nanos(at.saturating_sub(journal_ns())));
             tokio::select! {
                 Some(message) = inbound.recv() => self.receive(message),
@@ -219,7 +219,7 @@ impl Signalling {
                 _ = beat.tick() => self.beat(),
                 _ = terminate.recv() => self.stopping = true,
                 () = sleep_for(wait) => self.endpoint.handle_timeout(now()),
-                () = sleep_until(goodbye) => return,
+                () = sleep_until(goodbye.map(|at| at + patience)) => return,
             }
         }
     }
@@ -242,31 +242,37 @@ impl Signalling {
 
     fn output(&mut self, output: Output) {
         match output {
-            Output::Send { flow: FlowId(id), peer, bytes } if id < FIRST_CONNECTION => {
-                let socket = usize::try_from(id).ok().and_then(|i| self.udp.get(i));
-                if let Some(socket) = socket
-                    && let Err(error) = socket.try_send_to(&bytes, unmapped(socket, peer))
-                {
-                    // A datagram that is lost here is sent again by the endpoint's timers.
-                    tracing::debug!(%error, "a datagram could not be sent: {error}");
+            Output::Send { flow, peer, bytes } => {
+                let closed = self.transports.send(flow, peer, bytes);
+                self.flow_closed(closed);
+            }
+            Output::CloseFlow { flow } => self.transports.connections.close(flow),
+            Output::Connect { request, kind, local, peer } => {
+                match self.transports.connect(journal_ns(), request, kind, local, peer) {
+                    Ok(closed) => self.flow_closed(closed),
+                    Err(()) => self.endpoint.connect_failed(now(), request),
                 }
             }
-            Output::Send { flow, bytes, .. } => {
-                // One that does not read its answers is no client.
-                if !self.connections.send(flow, bytes) && self.connections.cut(flow) {
-                    self.endpoint.flow_closed(now(), flow);
-                }
-            }
-            Output::CloseFlow { flow } => self.connections.close(flow),
-            Output::Connect { request, .. } => self.endpoint.connect_failed(now(), request),
-            Output::Event(event) => {
-                match (&event, dialog_of(&event), self.hearing) {
-                    (Event::Ended { dialog, .. }, ..) => self.connections.dialog_ended(*dialog),
-                    (_, Some(dialog), Some(flow)) => self.connections.dialog_heard(dialog, flow),
-                    _ => {}
-                }
-                self.sessions.handle(moment(), event, &mut self.rng);
-            }
+            Output::Event(event) => self.event(event),
+        }
+    }
+
+    fn event(&mut self, event: Event) {
+        if let (Some(dialog), Some(flow)) = (dialog_of(&event), self.hearing) {
+            self.transports.connections.dialog_heard(dialog, flow);
+        }
+        if self.transports.admit(journal_ns(), &event) {
+            return self.sessions.handle(moment(), event, &mut self.rng);
+        }
+        if let Event::Invite { tx, .. } = event {
+            let wait = [("Retry-After".to_owned(), self.settings.retry_after_s.to_string())];
+            self.endpoint.reject(now(), tx, 503, "Service Unavailable", wait.into());
+        }
+    }
+
+    fn flow_closed(&mut self, flow: Option<FlowId>) {
+        if let Some(flow) = flow {
+            self.endpoint.flow_closed(now(), flow);
         }
     }
 
@@ -324,7 +330,10 @@ impl Signalling {
 
     fn receive(&mut self, message: Inbound) {
         match message {
+            // What a connection said that was closed meanwhile has nowhere to be answered.
+            Inbound::Message(flow, _) | Inbound::Invalid(flow, ..) if self.transports.is_closed(flow.id) => {}
             Inbound::Message(flow, message) => {
+                self.transports.connections.heard(flow.id);
                 self.hearing = Some(flow.id);
                 self.endpoint.receive(now(), &flow, *message);
                 self.work();
@@ -335,11 +344,32 @@ impl Signalling {
                 tracing::debug!(%error, "failed to {error}");
                 self.endpoint.receive_invalid(now(), &flow, &raw, &error);
             }
-            Inbound::Accepted(stream, peer) => self.connections.accept(stream, peer),
-            Inbound::Closed(flow) => {
-                self.connections.closed(flow);
-                self.endpoint.flow_closed(now(), flow);
+            Inbound::Accepted(stream, peer, kind) => {
+                let closed = self.transports.accepted(journal_ns(), stream, peer, kind);
+                self.flow_closed(closed);
             }
+            Inbound::Closed(flow, because) => {
+                self.transports.closed(flow, because);
+                self.flow_closed(Some(flow));
+            }
+            Inbound::Handshake(flow, done) => self.transports.handshake(journal_ns(), flow.peer.ip(), done),
+            Inbound::Connected(request, flow) => {
+                self.transports.connected(flow.id);
+                self.endpoint.connected(now(), request, &flow);
+            }
+            Inbound::ConnectFailed(request, flow) => {
+                self.transports.closed(flow, None);
+                self.transports.connect_failed(journal_ns(), "it was refused or took too long");
+                self.endpoint.connect_failed(now(), request);
+            }
+        }
+    }
+
+    /// Takes certificates that the daemon has sent.
+    fn secure_with(&mut self, identity: Option<&TlsIdentity>) {
+        if let Err(error) = self.transports.secure_with(identity) {
+            tracing::error!(%error, "failed to {error}");
+            self.tell(ToDaemon::Alarm { code: "certificates".into(), text: format!("failed to {error}") });
         }
     }
 
@@ -361,6 +391,7 @@ impl Signalling {
         match message {
             Ok(ToRecorder::Verdict { recording, decision }) => self.sessions.verdict(recording, decision),
             Ok(ToRecorder::Calls { request }) => self.list_calls(request),
+            Ok(ToRecorder::Certificates(identity)) => self.secure_with(identity.as_deref()),
             Ok(ToRecorder::Drain) => self.sessions.drain(),
             Ok(ToRecorder::Stop) | Err(ControlError::Closed) => self.stopping = true,
             Ok(ToRecorder::Sockets(_) | ToRecorder::Start(_)) => {
@@ -387,6 +418,7 @@ impl Signalling {
         self.sessions.tick(moment());
         let totals = self.sessions.totals();
         let (used, _) = self.sessions.port_pairs();
+        let transport = self.transports.counts();
         let beat = Heartbeat {
             signalling_rounds: self.rounds,
             sweeps: self.sweep.sweeps.load(Ordering::Relaxed),
@@ -399,10 +431,11 @@ impl Signalling {
             live: u32::try_from(self.sessions.live()).unwrap_or(u32::MAX),
             packets: self.sweep.packets.load(Ordering::Relaxed),
             dropped: self.sweep.dropped.load(Ordering::Relaxed),
-            invalid_messages: self.invalid,
+            invalid_messages: self.invalid.saturating_add(transport.datagrams_unanswered),
             port_pairs_used: u32::try_from(used).unwrap_or(u32::MAX),
             spool_free_bytes: self.appender.spool_free_bytes.load(Ordering::Relaxed),
             draining: self.sessions.is_draining(),
+            transport,
         };
         // A daemon that does not listen does not need old heartbeats.
         if self.untold.is_empty() {

@@ -14,7 +14,8 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::server::{NoServerSessionStorage, ParsedCertificate, WebPkiClientVerifier};
 use rustls::{
-    CertificateError, ClientConfig, DigitallySignedStruct, Error, InvalidMessage, RootCertStore, ServerConfig, SignatureScheme,
+    CertificateError, ClientConfig, DigitallySignedStruct, Error, InvalidMessage, RootCertStore, ServerConfig,
+    SignatureScheme,
 };
 
 /// The versions that are spoken.
@@ -48,9 +49,8 @@ impl Tls {
         let provider = Arc::new(aws_lc_rs::default_provider());
         let chain = certificates(&identity.chain_pem, "the chain")?;
         let roots = Arc::new(roots(&identity.client_ca_pem)?);
-        let key = || {
-            PrivateKeyDer::from_pem_slice(identity.key_pem.expose()).map_err(|_| TlsError::Pem { what: "the key" })
-        };
+        let key =
+            || PrivateKeyDer::from_pem_slice(identity.key_pem.expose()).map_err(|_| TlsError::Pem { what: "the key" });
 
         let builder = ServerConfig::builder_with_provider(Arc::clone(&provider)).with_protocol_versions(&VERSIONS)?;
         let builder = if roots.is_empty() {
@@ -154,7 +154,8 @@ pub(crate) fn failure(error: &io::Error) -> HandshakeFailure {
         Error::InvalidMessage(InvalidMessage::InvalidContentType) => HandshakeFailure::Plaintext,
         Error::NoCertificatesPresented => HandshakeFailure::NoClientCertificate,
         Error::InvalidCertificate(error) => match error {
-            CertificateError::UnknownIssuer => HandshakeFailure::UnknownAuthority,
+            // A wrong signature is what an authority of the same name and another key makes.
+            CertificateError::UnknownIssuer | CertificateError::BadSignature => HandshakeFailure::UnknownAuthority,
             CertificateError::Expired
             | CertificateError::ExpiredContext { .. }
             | CertificateError::NotValidYet
@@ -166,3 +167,6 @@ pub(crate) fn failure(error: &io::Error) -> HandshakeFailure {
         _ => HandshakeFailure::Other,
     }
 }
+
+#[cfg(test)]
+mod tests;

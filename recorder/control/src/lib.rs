@@ -17,7 +17,8 @@ mod transport;
 pub use channel::{Channel, ControlError};
 pub use message::{CallState, Decision, Heartbeat, LiveCall, Network, SocketKind, Start, ToDaemon, ToRecorder};
 pub use transport::{
-    CHAIN_BYTES_MAX, CLIENT_CA_BYTES_MAX, ClosedBecause, HandshakeFailure, KEY_BYTES_MAX, KeyPem, TlsIdentity, TransportCounts,
+    CHAIN_BYTES_MAX, CLIENT_CA_BYTES_MAX, ClosedBecause, HandshakeFailure, KEY_BYTES_MAX, KeyPem, TlsIdentity,
+    TransportCounts,
 };
 
 /// First byte of every message. Raised whenever a message changes its meaning or its fields.
