@@ -42,8 +42,8 @@ pub use error::ConfigError;
 pub use schema::{Archive, Http, Journal, Keys, Limits, Log, Media, Queue, Render, Sip, Store, documented_defaults};
 pub use setting::KeySpec;
 pub use values::{
-    ArchiveCodec, ArchiveKeys, BitRate, Bytes, ClientCertificate, HttpListen, Listen, LogLevel, MediaAddress, Network, PeerList,
-    PortRange, PublicKeyTexts,
+    ArchiveCodec, ArchiveKeys, BitRate, Bytes, ClientCertificate, HttpListen, Listen, LogLevel, MediaAddress, Network,
+    PeerList, PortRange, PublicKeyTexts,
 };
 
 /// The configuration file that is read when no other is named.

@@ -9,8 +9,8 @@ use crate::layers::Merged;
 use crate::macros::settings;
 use crate::setting::{KeySpec, Setting, read_within};
 use crate::values::{
-    ArchiveCodec, ArchiveKeys, BitRate, Bytes, ClientCertificate, HttpListen, Listen, LogLevel, MediaAddress, PeerList, PortRange,
-    PublicKeyTexts,
+    ArchiveCodec, ArchiveKeys, BitRate, Bytes, ClientCertificate, HttpListen, Listen, LogLevel, MediaAddress, PeerList,
+    PortRange, PublicKeyTexts,
 };
 use crate::{Config, Effective};
 

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::mpsc::SyncSender;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -100,6 +100,8 @@ pub(crate) struct Metrics {
     pub(crate) archived_bytes: AtomicU64,
     pub(crate) job_failures: AtomicU64,
     pub(crate) ingest_rounds: AtomicU64,
+    /// When the certificate of SIP over TLS expires, in seconds since the Unix epoch; 0: there is none.
+    pub(crate) certificate_expires_unix_s: AtomicI64,
 }
 
 /// Something that threads wait for, with a memory of its rings. Its clones are the same bell.
