@@ -4,10 +4,9 @@
 
 mod rig;
 
-use std::time::Duration;
-
 use std::fs;
 use std::process::Output;
+use std::time::Duration;
 
 use rig::rtp::play_ulaw;
 use rig::shapes::{Facts, multipart, sdp, webex};
