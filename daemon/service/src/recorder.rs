@@ -297,7 +297,7 @@ impl Driver {
             }
             ToDaemon::Heartbeat(beat) => {
                 self.state.send_modify(|s| {
-                    s.heartbeat = beat;
+                    s.heartbeat = *beat;
                     s.beat_at = Some(Instant::now());
                 });
                 return Some(Event::Beat([beat.signalling_rounds, beat.sweeps, beat.append_rounds]));

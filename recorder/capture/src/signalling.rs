@@ -439,7 +439,7 @@ impl Signalling {
         };
         // A daemon that does not listen does not need old heartbeats.
         if self.untold.is_empty() {
-            self.tell(ToDaemon::Heartbeat(beat));
+            self.tell(ToDaemon::Heartbeat(Box::new(beat)));
         }
     }
 }

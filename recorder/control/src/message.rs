@@ -49,7 +49,7 @@ pub enum ToDaemon {
         port_pairs: u32,
     },
     /// Sent twice a second: what is moving.
-    Heartbeat(Heartbeat),
+    Heartbeat(Box<Heartbeat>),
     /// A session began: what becomes of it? Capture goes on meanwhile.
     Decide {
         /// Which recording.
