@@ -25,6 +25,7 @@ use thiserror::Error;
 use super::connects::Destination;
 use super::dialog::{Dialog, Ending};
 use super::server::{ServerTransaction, State, TransactionKey};
+use super::session_timer::SessionTimer;
 use super::{DialogId, Endpoint, Flow, FlowId, Now, Timer, TransactionId};
 use crate::message::{Field, Uri, is_token};
 
@@ -60,6 +61,8 @@ pub struct DialogCheckpoint {
     unacked: Option<u32>,
     offer_outstanding: bool,
     ending: Ending,
+    session_timer: Option<SessionTimer>,
+    peer_allows_update: bool,
     /// The oldest first.
     answers: Vec<AnswerCheckpoint>,
 }
@@ -134,6 +137,8 @@ impl Endpoint {
             unacked: unacked.and_then(|index| u32::try_from(index).ok()),
             offer_outstanding: dialog.offer_outstanding,
             ending: dialog.ending.clone(),
+            session_timer: dialog.session_timer,
+            peer_allows_update: dialog.peer_allows_update,
             answers: kept.iter().map(answer).collect(),
         })
     }
@@ -177,6 +182,8 @@ impl Endpoint {
                 dialog.unacked = tx;
             }
         }
+        let timer = self.dialogs.get(&id).and_then(|dialog| dialog.session_timer);
+        self.set_session_timer(id, timer.map(|timer| timer.resumed(now)));
         self.resume_ending(now, id);
         Ok(id)
     }
@@ -277,6 +284,8 @@ impl DialogCheckpoint {
             unacked: None,
             offer_outstanding: self.offer_outstanding,
             ending: self.ending,
+            session_timer: self.session_timer,
+            peer_allows_update: self.peer_allows_update,
             transactions: Vec::new(),
             local_tag: self.local_tag,
         };

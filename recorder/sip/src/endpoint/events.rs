@@ -120,6 +120,13 @@ pub enum Event {
         /// The dialog, which goes on.
         dialog: DialogId,
     },
+    /// The session was not refreshed in time, or our refresh was answered 408, 481 or not at all. Nothing was done about it: RFC 4028
+    /// section 10 wants [`super::Endpoint::bye`], but while media arrives there is something to record. The session layer decides. A
+    /// request that is accepted later starts the timer again.
+    SessionExpired {
+        /// The dialog, which goes on.
+        dialog: DialogId,
+    },
     /// An INVITE was withdrawn before its answer. Its transaction is over; [`Event::Ended`] follows when it was the first of its dialog.
     Cancelled {
         /// The INVITE's transaction.

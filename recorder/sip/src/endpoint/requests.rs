@@ -173,6 +173,10 @@ impl Endpoint {
             self.counters.refused_dialogs += 1;
             return self.refuse_overload(flow, &request);
         }
+        let mut request = request;
+        if let Some(min_se_s) = self.refuse_interval(&mut request) {
+            return self.refuse_with(now, flow, core, request, None, 422, min_se(min_se_s));
+        }
         let hints = is_recording_session(&request);
         let lenient = self.config.unknown_require == UnknownRequire::AcceptForRecording;
         let forgiven = lenient && hints.is_recording();
@@ -226,6 +230,10 @@ impl Endpoint {
         // The peer offers while our offer awaits its answer (RFC 3311 section 5.2, RFC 3261 section 14.2).
         if changes && dialog.offer_outstanding && has_sdp(&request) {
             return self.refuse(now, flow, core, request, Some(id), 491);
+        }
+        let mut request = request;
+        if changes && let Some(min_se_s) = self.refuse_interval(&mut request) {
+            return self.refuse_with(now, flow, core, request, Some(id), 422, min_se(min_se_s));
         }
         match request.method {
             Method::Invite | Method::Update | Method::Info => {}
@@ -325,6 +333,11 @@ impl Endpoint {
             dialog.pending = tx;
         }
     }
+}
+
+/// The field that says which interval would do (RFC 4028 section 9).
+fn min_se(seconds: u32) -> Vec<(String, String)> {
+    vec![("Min-SE".to_owned(), seconds.to_string())]
 }
 
 /// Whether the request has an offer or an answer.

@@ -198,6 +198,7 @@ impl Rig {
             Event::Options { tx, .. } => self.note(*tx, "Options"),
             Event::Acked { .. } => "Acked".to_owned(),
             Event::AckTimeout { .. } => "AckTimeout".to_owned(),
+            Event::SessionExpired { .. } => "SessionExpired".to_owned(),
             Event::Cancelled { .. } => "Cancelled".to_owned(),
             Event::Bye { .. } => "Bye".to_owned(),
             Event::RequestAnswered { method, response, .. } => {
