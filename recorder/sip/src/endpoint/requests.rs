@@ -227,8 +227,9 @@ impl Endpoint {
             let retry = vec![("Retry-After".to_owned(), seconds.to_string())];
             return self.refuse_with(now, flow, core, request, Some(id), 500, retry);
         }
-        // The peer offers while our offer awaits its answer (RFC 3311 section 5.2, RFC 3261 section 14.2).
-        if changes && dialog.offer_outstanding && has_sdp(&request) {
+        // The peer offers, or asks for another offer, while ours awaits its answer (RFC 3311 section 5.2, RFC 3261 section 14.2).
+        let offers = request.method == Method::Invite || has_sdp(&request);
+        if changes && dialog.offer_outstanding && offers {
             return self.refuse(now, flow, core, request, Some(id), 491);
         }
         let mut request = request;
