@@ -61,7 +61,11 @@ fn mutated() -> impl Strategy<Value = Vec<u8>> {
     );
     let seeds =
         [invite(), multipart, request("CANCEL", 1, "a", "", ""), "SIP/2.0 200 OK\nVia: SIP/2.0/UDP h\n\n".into()];
-    let seeds: Vec<Vec<u8>> = seeds.iter().map(|seed| seed.replace('\n', "\r\n").into_bytes()).collect();
+    let mut seeds: Vec<Vec<u8>> = seeds.iter().map(|seed| seed.replace('\n', "\r\n").into_bytes()).collect();
+    let torture = std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/torture")).unwrap();
+    let mut files: Vec<_> = torture.map(|file| file.unwrap().path()).collect();
+    files.sort();
+    seeds.extend(files.into_iter().map(|file| std::fs::read(file).unwrap()));
     let edits = prop::collection::vec((any::<prop::sample::Index>(), any::<u8>(), 0..4u8), 0..8);
     (prop::sample::select(seeds), edits).prop_map(|(mut bytes, edits)| {
         for (at, byte, kind) in edits {

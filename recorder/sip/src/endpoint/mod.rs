@@ -16,7 +16,8 @@
 //!
 //! # What is lenient
 //!
-//! Max-Forwards, the Request-URI and a Route that is not ours are not looked at: whoever reached this port meant this recorder.
+//! Max-Forwards, the Request-URI (but for its scheme, where no recording is asked for) and a Route that is not ours are not looked at:
+//! whoever reached this port meant this recorder.
 //! ACK and CANCEL find their INVITE by Call-ID, From tag and CSeq number when the branch is wrong. BYE ends its dialog whatever its
 //! CSeq. Responses of ours go where RFC 3261 section 18.2.2 and RFC 3581 say, but `maddr` is ignored: there is no multicast here, and
 //! nobody may point our answers at others.
@@ -199,7 +200,7 @@ impl Default for Timers {
 /// What to do with an INVITE that requires an extension which we do not have.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum UnknownRequire {
-    /// Let it through when it asks for a recording, and name the extension in [`RecordingHints::unknown_required`]; refuse others.
+    /// Let it through when it asks for a recording, and name the extension in [`crate::RecordingHints::unknown_required`]; refuse others.
     #[default]
     AcceptForRecording,
     /// Answer 420 Bad Extension (RFC 3261 section 8.2.2.3).

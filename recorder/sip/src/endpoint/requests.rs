@@ -151,10 +151,19 @@ impl Endpoint {
         self.refuse_with(now, flow, core, request, dialog, status, allow);
     }
 
+    fn refuse_extensions(&mut self, now: Now, flow: &Flow, core: Core, request: Request) {
+        let unsupported = vec![("Unsupported".to_owned(), unknown_required(&request).join(", "))];
+        self.refuse_with(now, flow, core, request, None, 420, unsupported);
+    }
+
     /// A request outside any dialog.
     fn on_fresh_request(&mut self, now: Now, flow: &Flow, core: Core, request: Request) {
         match request.method {
             Method::Invite => self.on_invite(now, flow, core, request),
+            Method::Options if !is_ours(&request) => self.refuse(now, flow, core, request, None, 416),
+            Method::Options if !unknown_required(&request).is_empty() => {
+                self.refuse_extensions(now, flow, core, request);
+            }
             Method::Options => {
                 let request = Arc::new(request);
                 let tx = self.open(now, flow, core, request.clone(), None);
@@ -180,9 +189,11 @@ impl Endpoint {
         let hints = is_recording_session(&request);
         let lenient = self.config.unknown_require == UnknownRequire::AcceptForRecording;
         let forgiven = lenient && hints.is_recording();
+        if !hints.is_recording() && !is_ours(&request) {
+            return self.refuse(now, flow, core, request, None, 416);
+        }
         if !hints.unknown_required.is_empty() && !forgiven {
-            let unsupported = vec![("Unsupported".to_owned(), unknown_required(&request).join(", "))];
-            return self.refuse_with(now, flow, core, request, None, 420, unsupported);
+            return self.refuse_extensions(now, flow, core, request);
         }
         let encoding = request.headers.get("Content-Encoding").unwrap_or("").to_ascii_lowercase();
         if !matches!(encoding.as_str(), "" | "identity") {
@@ -334,6 +345,11 @@ impl Endpoint {
             dialog.pending = tx;
         }
     }
+}
+
+/// Whether the Request-URI is of a scheme that a recorder can be reached by (section 8.2.2.1), or of none, as sloppy peers write it.
+fn is_ours(request: &Request) -> bool {
+    matches!(request.uri.scheme(), "" | "sip" | "sips" | "tel")
 }
 
 /// The field that says which interval would do (RFC 4028 section 9).

@@ -265,3 +265,17 @@ pub fn call(kind: TransportKind) -> Rig {
     assert_eq!(rig.receive(&ack(1)), ["Acked"]);
     rig
 }
+
+/// The responses that a datagram gets from a new endpoint; an INVITE or OPTIONS that is passed on is accepted.
+pub fn answers_of(bytes: &[u8]) -> Vec<callvault_sip::Response> {
+    let mut rig = Rig::new(TransportKind::Udp);
+    rig.receive_bytes(bytes);
+    if rig.tx.is_some() {
+        rig.accept();
+    }
+    let responses = rig.sent.into_iter().filter_map(|(_, _, message)| match message {
+        Message::Response(response) => Some(response),
+        Message::Request(_) => None,
+    });
+    responses.collect()
+}
