@@ -235,7 +235,7 @@ impl Endpoint {
             self.connects.leave_answer(connect, id);
         }
         if let Some(dialog) = transaction.dialog.and_then(|id| self.dialogs.get_mut(&id)) {
-            dialog.transactions.retain(|of_dialog| *of_dialog != id);
+            dialog.transactions.remove(&id);
         }
         if self.invites.get(&transaction.call) == Some(&id) {
             self.invites.remove(&transaction.call);

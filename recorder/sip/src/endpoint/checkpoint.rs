@@ -16,6 +16,7 @@
 //! tells of it. Times are absolute, so both processes have to count on the same clock. Nothing that a checkpoint holds makes
 //! [`Endpoint::resume`] panic.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::net::SocketAddr;
 
@@ -190,12 +191,12 @@ impl Endpoint {
 
     /// The answers that a checkpoint holds: that of the INVITE without ACK, and the latest others.
     fn kept_answers(&self, dialog: &Dialog) -> Vec<(TransactionId, &ServerTransaction)> {
-        let all = dialog.transactions.iter().filter_map(|id| Some((*id, self.servers.get(id)?)));
-        let mut kept: Vec<_> = all.filter(|(_, transaction)| !transaction.is_pending()).collect();
-        while kept.len() > ANSWERS_MAX {
-            let oldest = kept.iter().position(|(id, _)| dialog.unacked != Some(*id)).unwrap_or(0);
-            kept.remove(oldest);
-        }
+        let answered =
+            |id: &TransactionId| Some((*id, self.servers.get(id).filter(|transaction| !transaction.is_pending())?));
+        let unacked = dialog.unacked.as_ref().and_then(answered);
+        let others = dialog.transactions.iter().rev().filter(|id| dialog.unacked != Some(**id)).filter_map(answered);
+        let mut kept: Vec<_> = unacked.into_iter().chain(others).take(ANSWERS_MAX).collect();
+        kept.sort_by_key(|(id, _)| *id);
         kept
     }
 
@@ -237,7 +238,7 @@ impl Endpoint {
         }
         self.agenda.set(Timer::Server(tx), transaction.due());
         self.servers.insert(tx, transaction);
-        self.dialog_mut(dialog)?.transactions.push(tx);
+        self.dialog_mut(dialog)?.transactions.insert(tx);
         awaits_ack.then_some(tx)
     }
 
@@ -286,7 +287,7 @@ impl DialogCheckpoint {
             ending: self.ending,
             session_timer: self.session_timer,
             peer_allows_update: self.peer_allows_update,
-            transactions: Vec::new(),
+            transactions: BTreeSet::new(),
             local_tag: self.local_tag,
         };
         Ok((dialog, self.unacked.and_then(|index| usize::try_from(index).ok()), self.answers))

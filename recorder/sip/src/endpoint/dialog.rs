@@ -1,6 +1,7 @@
 //! Dialogs (RFC 3261 section 12): what is remembered of one, and the requests that it makes. All of it is plain data, so that a
 //! checkpoint can carry it to the next recorder.
 
+use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
@@ -46,8 +47,8 @@ pub(super) struct Dialog {
     pub(super) session_timer: Option<SessionTimer>,
     /// The peer has said that it takes UPDATE.
     pub(super) peer_allows_update: bool,
-    /// The server transactions of the dialog, the oldest first.
-    pub(super) transactions: Vec<TransactionId>,
+    /// The server transactions of the dialog; names grow, so the oldest is the first.
+    pub(super) transactions: BTreeSet<TransactionId>,
 }
 
 /// How far our own BYE is.
@@ -88,7 +89,7 @@ impl Dialog {
             ending: Ending::No,
             session_timer: None,
             peer_allows_update: false,
-            transactions: Vec::new(),
+            transactions: BTreeSet::new(),
             local_tag: tag.to_owned(),
         };
         dialog.note_allowed(&request.headers);

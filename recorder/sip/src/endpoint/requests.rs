@@ -120,7 +120,7 @@ impl Endpoint {
         }
         self.servers.insert(id, transaction);
         if let Some(dialog) = dialog.and_then(|dialog| self.dialog_mut(dialog)) {
-            dialog.transactions.push(id);
+            dialog.transactions.insert(id);
         }
         id
     }
