@@ -164,6 +164,45 @@ fn what_cannot_be_resumed() {
 }
 
 #[test]
+fn an_offer_of_ours_still_awaits_its_answer() {
+    let mut rig = Rig::new(UDP);
+    rig.receive(&request("INVITE", 1, "a", "", ""));
+    rig.accept();
+    rig.restart();
+    assert_eq!(rig.receive(&request("UPDATE", 2, "u", "{tag}", SDP)), ["491 UPDATE"]);
+}
+
+#[test]
+fn a_clock_that_began_anew_keeps_nothing_for_ever() {
+    let mut rig = Rig::new(UDP);
+    rig.now = Now(1_000_000_000 * rig::MS);
+    rig.receive(&invite());
+    rig.accept();
+    rig.now = Now(0);
+    rig.restart();
+    assert_eq!(rig.wait(100_000).last().unwrap(), "32000 AckTimeout");
+}
+
+/// The checkpoint of a call with a few bytes changed.
+fn check_damaged(from: &str, to: &str, what: &'static str) {
+    let rig = call(UDP);
+    let mut bytes = postcard::to_allocvec(&rig.endpoint.checkpoint(rig.dialog.unwrap()).unwrap()).unwrap();
+    let at = bytes.windows(from.len()).position(|window| window == from.as_bytes()).unwrap();
+    bytes[at..at + to.len()].copy_from_slice(to.as_bytes());
+    let checkpoint = postcard::from_bytes(&bytes).unwrap();
+    let mut next = Endpoint::new(EndpointConfig::new(""), [3; 32]);
+    assert_eq!(next.resume(rig.now, checkpoint, |flow| Some(*flow)), Err(ResumeError::Invalid { what }));
+    assert!(next.poll().is_none() && next.deadline().is_none());
+}
+
+#[test]
+fn what_no_checkpoint_was_made_with_is_refused() {
+    let rig = call(UDP);
+    check_damaged(&rig.tag, "\r\nX: y", "tag");
+    check_damaged("c1", "  ", "Call-ID");
+}
+
+#[test]
 fn a_checkpoint_stays_out_of_debug() {
     let rig = call(UDP);
     let text = format!("{:?}", rig.endpoint.checkpoint(rig.dialog.unwrap()).unwrap());
