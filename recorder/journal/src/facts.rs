@@ -21,9 +21,10 @@ pub enum SessionEvent {
     Track(TrackFacts),
     /// A track follows a new source (SSRC) from here on.
     Source(SourceFacts),
-    /// A track, or with `track: None` the session, is paused or held: what comes meanwhile is a hole on purpose.
+    /// A track, or with `track: None` each of them, is paused or held: what comes meanwhile is a hole on purpose. Pauses by different
+    /// sides know nothing of each other; a track is paused while any of them lasts.
     Paused(Pause),
-    /// The pause ended.
+    /// The pause by that side ended.
     Resumed(Pause),
     /// Something was not as it should be; the recording goes on.
     Flaw(Flaw),
