@@ -438,7 +438,7 @@ impl Sessions {
     /// The answer was never acknowledged: while media comes there is something to record, without it there is nobody.
     fn ack_missing(&mut self, now: Moment, dialog: DialogId) {
         let Some(session) = self.by_dialog.get(&dialog) else { return };
-        if session.counters.packets.load(Ordering::Relaxed) > 0 {
+        if session.had_media() {
             let text = "the client never acknowledged the answer; the recording went on with the media that came";
             return self.flaw(dialog, "ack-missing", text.into());
         }

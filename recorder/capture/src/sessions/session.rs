@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use callvault_journal::facts::{self, CallFacts};
 use callvault_sip::Accept;
@@ -92,6 +93,11 @@ impl Session {
     /// Whether nothing is sent on any track for now.
     pub(super) fn is_paused(&self) -> bool {
         self.tracks.iter().all(|track| track.paused)
+    }
+
+    /// Whether media has come in the session, in whichever of its recordings.
+    pub(super) fn had_media(&self) -> bool {
+        self.recordings.len() > 1 || self.counters.packets.load(Ordering::Relaxed) > 0
     }
 
     pub(super) fn add_track(&mut self, negotiated: &NegotiatedTrack, pair: Arc<PortPair>) -> &SessionTrack {
