@@ -16,7 +16,7 @@ pub enum RecordingMode {
 /// What the organisation has set about which calls are kept. The default keeps every call, unowned, for administrators only.
 ///
 /// Filters and the catch-all are settings here when they come. A directory of users takes the place of `on_demand_users`: it tells
-/// the mode of a user, which [`PolicySettings::mode_of`] is asked for and nothing else.
+/// the mode of a user, which `mode_of` is asked for and nothing else.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct PolicySettings {
