@@ -15,7 +15,10 @@ mod message;
 mod transport;
 
 pub use channel::{Channel, ControlError};
-pub use message::{CallState, Decision, Heartbeat, LiveCall, Network, SocketKind, Start, ToDaemon, ToRecorder};
+pub use message::{
+    CallAction, CallStanding, CallState, Decision, Heartbeat, LiveCall, Network, Refusal, SocketKind, Start, ToDaemon,
+    ToRecorder,
+};
 pub use transport::{
     CHAIN_BYTES_MAX, CLIENT_CA_BYTES_MAX, ClosedBecause, HandshakeFailure, KEY_BYTES_MAX, KeyPem, TlsIdentity,
     TransportCounts,
