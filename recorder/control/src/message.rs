@@ -172,6 +172,8 @@ pub struct Start {
     pub body_bytes_max: u32,
     /// Seconds without any media after which a session ends as `media-timeout`; 0: never.
     pub media_timeout_s: u32,
+    /// Whether senders are told by RTCP how they are received.
+    pub receiver_reports: bool,
     /// Milliseconds between two commits (`fdatasync`) of the journal.
     pub commit_interval_ms: u32,
     /// Milliseconds that audio may wait in memory before it is appended.
