@@ -19,7 +19,7 @@ mod traffic;
 mod verdict;
 
 pub use call::fold_call;
-pub use damage::{Anchor, Damage, HeardCodec};
+pub use damage::{Anchor, Damage, HeardCodec, TrackClock};
 pub use keep::{KeepVerdict, PolicySettings, keep};
 pub use summary::{FLAWS_MAX, Summary, summarise, summarise_with};
 pub use track::TrackSummary;
