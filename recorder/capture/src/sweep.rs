@@ -83,7 +83,7 @@ pub(crate) struct NewTrack {
     /// What opens its packets, where it is secured.
     pub(crate) unprotector: Option<Unprotector>,
     /// What secures the reports to its sender, where it is secured. Its key must not have been used by another.
-    pub(crate) protector: Option<Protector>,
+    pub(crate) protector: Option<Box<Protector>>,
     /// The client's ports for RTP and RTCP, as the signalling has them.
     pub(crate) remote_ports: (u16, Option<u16>),
 }
@@ -193,7 +193,7 @@ impl Sweep {
                 }
             }
             Command::Rekey { recording, track, keys, protector } => {
-                self.rekey(recording, track, keys.as_deref(), protector.map(|protector| *protector));
+                self.rekey(recording, track, keys.as_deref(), protector);
             }
             Command::Pause { recording, track, paused } => {
                 // What arrived before the pause was signalled belongs to the recording; what came in it does not.
@@ -207,7 +207,7 @@ impl Sweep {
         }
     }
 
-    fn rekey(&mut self, recording: Uuid, track: u8, keys: Option<&CryptoAttribute>, protector: Option<Protector>) {
+    fn rekey(&mut self, recording: Uuid, track: u8, keys: Option<&CryptoAttribute>, protector: Option<Box<Protector>>) {
         // From one key to the next nothing need be taken first, since both hold for a while, and what comes under the next may
         // be here already. Between SRTP and RTP there is no such while.
         if self.session(recording).is_some_and(|session| session.is_secured(track) != keys.is_some()) {

@@ -15,7 +15,7 @@ pub(super) struct Agreed {
     /// Our attribute's value, for the answer.
     ours: Secret<String>,
     /// What secures with our key, to be had once: a second one would use its indices again.
-    protector: Option<Protector>,
+    protector: Option<Box<Protector>>,
 }
 
 impl Agreed {
@@ -24,12 +24,12 @@ impl Agreed {
     }
 
     /// The client's attribute, and what secures with our key.
-    pub(super) fn into_parts(self) -> (CryptoAttribute, Option<Protector>) {
+    pub(super) fn into_parts(self) -> (CryptoAttribute, Option<Box<Protector>>) {
         (self.theirs, self.protector)
     }
 
     /// What secures with our key; none the second time.
-    pub(super) fn take_protector(&mut self) -> Option<Protector> {
+    pub(super) fn take_protector(&mut self) -> Option<Box<Protector>> {
         self.protector.take()
     }
 
@@ -57,7 +57,7 @@ impl OwnKeys {
         for line in taken {
             let Some(theirs) = offer.media.get(line).and_then(chosen) else { continue };
             let answer = theirs.answer(self.0.get(&line), rng).expect("only what is supported is chosen");
-            let protector = Protector::new(&answer).ok();
+            let protector = Protector::new(&answer).ok().map(Box::new);
             let ours = answer.to_text().expect("an answer has a suite and a key");
             if let Some(own) = answer.keys.into_iter().next() {
                 self.0.insert(line, own.key);

@@ -107,7 +107,7 @@ impl SessionTrack {
     pub(super) fn rekey(&mut self, recording: Uuid, secured: bool, agreed: Option<Agreed>) -> Option<Todo> {
         let was_secured = std::mem::replace(&mut self.secured, secured);
         let (keys, protector) = agreed.filter(|_| secured).map(Agreed::into_parts).unzip();
-        let (keys, protector) = (keys.map(Box::new), protector.flatten().map(Box::new));
+        let (keys, protector) = (keys.map(Box::new), protector.flatten());
         (was_secured || secured).then(|| Todo::Media(Command::Rekey { recording, track: self.number, keys, protector }))
     }
 

@@ -74,7 +74,7 @@ impl LiveSession {
     }
 
     /// The keys of a later offer, or that there are none any more, and ours.
-    pub(super) fn rekey(&mut self, number: u8, keys: Option<&CryptoAttribute>, protector: Option<Protector>) {
+    pub(super) fn rekey(&mut self, number: u8, keys: Option<&CryptoAttribute>, protector: Option<Box<Protector>>) {
         if let Some(track) = self.track(number) {
             track.rekey(keys);
             track.reporting.secure_with(protector);

@@ -63,7 +63,7 @@ pub(super) struct Reporting {
     reporter: Reporter,
     sieve: ReportSieve,
     /// What secures ours. It stays when the track is not secured for a while: an index must not be used twice with one key.
-    protector: Option<Protector>,
+    protector: Option<Box<Protector>>,
     /// The client's ports for RTP and RTCP, as the signalling had them.
     remote_ports: (u16, Option<u16>),
     /// Where the sender's reports come from, and to which socket.
@@ -72,7 +72,7 @@ pub(super) struct Reporting {
 
 impl Reporting {
     /// Our key from now on. One that is here already goes on where it was.
-    pub(super) fn secure_with(&mut self, protector: Option<Protector>) {
+    pub(super) fn secure_with(&mut self, protector: Option<Box<Protector>>) {
         let Some(new) = protector else { return };
         if !self.protector.as_ref().is_some_and(|known| known.key().is(new.key())) {
             self.protector = Some(new);
