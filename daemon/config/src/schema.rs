@@ -83,6 +83,10 @@ settings! {
         /// The receive buffer of each audio socket. It bridges the time in which the recorder is restarted; the
         /// kernel's own default holds about 5 seconds of a G.711 stream. (Capped by `net.core.rmem_max`.)
         receive_buffer_bytes: Bytes = "\"512KiB\"" in "64KiB" ..= "16MiB",
+        /// Whether senders are told about every 5 seconds, by RTCP receiver reports, how they are received. They show
+        /// loss and jitter in their own statistics then, and know that somebody listens. Each is one small packet to
+        /// where the audio comes from; switch them off only where a firewall complains about them.
+        receiver_reports: bool = "true",
     }
 }
 

@@ -57,6 +57,10 @@ pub(crate) fn recording(id: Uuid, summary: Summary, events: &[SessionEvent]) -> 
                 duplicates: t.duplicates,
                 late: t.late,
                 gaps_ms: t.gaps_ms,
+                jitter_ms_max: t.jitter_ms_max,
+                started_after_ms: t.started_after_ms,
+                clock_skew_ppm: t.clock_skew_ppm,
+                tones: t.tones,
                 local: t.local,
             })
             .collect(),

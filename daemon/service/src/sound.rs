@@ -16,13 +16,13 @@ use callvault_archive::timeline::{Alignment, Timeline};
 use callvault_archive::{ArchiveCodec, ArchiveError, ArchiveTrack, Played, Unlocked};
 use callvault_journal::facts::{SessionEvent, TrackCounts};
 use callvault_journal::{FindingKind, JournalError};
-use callvault_policy::{Damage, HeardCodec};
+use callvault_policy::{Damage, HeardCodec, TrackClock};
 use callvault_render_protocol::{Codec, CodecSpec, Packet, RenderError};
 use callvault_seal::{Cipher, DataKey, Keyring, SealError};
 
 use crate::journals::LaneView;
 use crate::listing::{Places, tracks};
-use crate::walk::{Item, Walk};
+use crate::walk::{CodecTable, Item, Walk};
 
 /// Ticks in a second.
 pub(crate) const TICKS_PER_SECOND: u64 = 48_000;
@@ -119,6 +119,7 @@ impl Reading {
         while walk.step(|item| match item {
             Item::Event(event) => events.push(event.clone()),
             Item::Lost(frames) => lost_frames = lost_frames.saturating_add(frames),
+            Item::Report(report) => timeline.observe_report(&report),
             Item::Unnumbered => unnumbered += 1,
             Item::Packet(met) => {
                 timeline.observe(&met.header);
@@ -140,6 +141,7 @@ impl Reading {
             anchor: lanes.first().and_then(|l| l.view.anchor),
             counted: counted(&heard),
             heard: most_heard(&types),
+            clocks: clocks(&walk.table, &alignment),
         };
         let total_ticks = alignment.total_ticks();
         let unplaced = alignment.unplaced().saturating_add(unnumbered);
@@ -185,6 +187,15 @@ fn counted(heard: &BTreeMap<(u8, u8), u64>) -> Vec<TrackCounts> {
         *per_track.entry(*track).or_default() += packets;
     }
     per_track.into_iter().map(|(track, packets)| TrackCounts { track, packets, ..TrackCounts::default() }).collect()
+}
+
+fn clocks(table: &CodecTable, alignment: &Alignment) -> Vec<TrackClock> {
+    let clock = |&track: &u8| TrackClock {
+        track,
+        skew_ppm: alignment.clock_skew_ppm(track),
+        reports_ignored: alignment.reports_ignored(track),
+    };
+    table.tracks.keys().map(clock).collect()
 }
 
 fn most_heard(types: &HashMap<(u8, u8), u64>) -> Vec<HeardCodec> {

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod archives;
+mod clocks;
 mod ingesting;
 mod order;
 mod rig;
