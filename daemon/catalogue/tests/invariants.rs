@@ -35,6 +35,7 @@ fn a_recordings_json_is_the_documented_one() {
         "tracks": [{
             "label": "1", "participant": "Zoë Quarterstaff", "codec": "PCMU",
             "packets": 3000, "lost": 2, "duplicates": 1, "late": 4, "gaps_ms": 40,
+            "silent_ms": null, "clipped_ms": null, "level_dbfs": null,
         }],
         "flaws": [{"code": "loss", "text": "2 of 3002 packets never came"}],
         "archive": {"state": "journal", "bytes": null, "store": null},

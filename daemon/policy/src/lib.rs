@@ -11,6 +11,7 @@
 
 mod call;
 mod damage;
+mod heard;
 mod keep;
 mod pauses;
 mod summary;
@@ -20,6 +21,7 @@ mod verdict;
 
 pub use call::fold_call;
 pub use damage::{Anchor, Damage, HeardCodec};
+pub use heard::{LISTENED_MS_MIN, TrackHeard, flaws_heard};
 pub use keep::{KeepVerdict, PolicySettings, keep};
 pub use summary::{FLAWS_MAX, Summary, summarise, summarise_with};
 pub use track::TrackSummary;

@@ -18,6 +18,9 @@ fn job() -> Job {
         channels: 2,
         start_ticks: 7,
         end_ticks: 48_000,
+        mask_tones: true,
+        measured: vec![1],
+        ffmpeg: Some("/usr/bin/ffmpeg".into()),
     }
 }
 

@@ -74,6 +74,7 @@ pub fn recording(n: u128) -> Recording {
             late: 4,
             gaps_ms: 40,
             local: true,
+            ..Track::default()
         }],
         flaws: vec![Flaw { code: "loss".into(), text: "2 of 3002 packets never came".into() }],
         archive: Archive::journal(),
