@@ -56,6 +56,27 @@ fn a_recording_comes_back_as_it_was_also_after_a_restart() {
 }
 
 #[test]
+fn what_was_heard_takes_the_place_of_what_was_known() {
+    let folder = tempfile::tempdir().unwrap();
+    let catalogue = open(folder.path());
+    catalogue.ingest(&new(1), at(0)).unwrap();
+    let mut heard = recording(1);
+    heard.verdict = Verdict::Degraded;
+    heard.tracks[0].silent_ms = Some(40);
+    heard.tracks[0].level_dbfs = Some(-19);
+    heard.flaws.push(Flaw { code: "one-leg-silent".into(), text: "nothing is heard".into() });
+    // What listening cannot know is not taken from it.
+    let told = Recording { local_name: None, duration_ms: 1, ..heard.clone() };
+    for _ in 0..2 {
+        assert!(catalogue.heard(&told).unwrap());
+        assert!(catalogue.get(id(1)).unwrap() == Some(heard.clone()));
+    }
+    assert!(!catalogue.heard(&recording(2)).unwrap());
+    catalogue.delete(id(1), at(1), "by hand").unwrap();
+    assert!(!catalogue.heard(&told).unwrap() && catalogue.get(id(1)).unwrap().is_none());
+}
+
+#[test]
 fn whole_seconds_show_their_milliseconds() {
     let text = serde_json::to_value(Recording { started_at: at(0), ..recording(1) }).unwrap();
     assert_eq!(text["started_at"], "2027-01-15T08:00:00.000Z");

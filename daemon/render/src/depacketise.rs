@@ -243,7 +243,8 @@ mod tests {
     /// The bits of a frame are the same in either form.
     #[test]
     fn amr_bit_by_bit_is_the_same_as_in_whole_bytes() {
-        let frames: Vec<String> = (0..2).map(|n| (0..244).map(|at| if (at * 7 + n) % 3 == 0 { '1' } else { '0' }).collect()).collect();
+        let frames: Vec<String> =
+            (0..2).map(|n| (0..244).map(|at| if (at * 7 + n) % 3 == 0 { '1' } else { '0' }).collect()).collect();
         // Two entries: 1 0111 1 and 0 0111 1.
         let text = format!("1111{}{}{}{}", "101111", "001111", frames[0], frames[1]);
         let bytes = |text: &str| -> Vec<u8> {

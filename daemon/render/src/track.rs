@@ -120,7 +120,8 @@ impl Track {
         payload: &[u8],
         place: &mut Place<'_>,
     ) -> Result<(), JobError> {
-        let slip_max = i64::try_from(SLIP_TICKS_MAX * u64::from(rate) / u64::from(TICKS_PER_SECOND)).unwrap_or(0).max(1);
+        let slip_max =
+            i64::try_from(SLIP_TICKS_MAX * u64::from(rate) / u64::from(TICKS_PER_SECOND)).unwrap_or(0).max(1);
         let same_codec = self.run.as_mut().filter(|run| run.codec == codec);
         let Some(run) = same_codec else {
             self.flush(place)?;

@@ -100,10 +100,8 @@ fn silence_that_a_sender_leaves_out_has_its_length() {
     let spec = track(Codec::Opus, 48_000, 0);
     let packets = opus_packets(0, 0, &voice(0, 48_000, COUNT));
     let whole = played(&spec, &packets).1;
-    let sparse: Vec<Packet> = packets
-        .into_iter()
-        .filter(|p| !(48_000..144_000).contains(&p.position) || p.position % 19_200 == 0)
-        .collect();
+    let sparse: Vec<Packet> =
+        packets.into_iter().filter(|p| !(48_000..144_000).contains(&p.position) || p.position % 19_200 == 0).collect();
     let heard = played(&spec, &sparse).1;
     assert_eq!(heard[..48_000], whole[..48_000]);
     assert!(best_lag(&whole[150_000..], &heard[150_000..], 20).0 == 0);

@@ -131,7 +131,8 @@ fn other_tracks_on_the_same_channel_are_heard_meanwhile() {
 fn what_was_archived_as_opus_is_masked_when_it_is_played() {
     let audio = ulaw_packets(0, 0, &call(8_000..10_000, 24_000));
     let events = event(5, 8_000, 2_000);
-    let archive = Job { mask_tones: true, ..job(Output::OpusTracks { bit_rate: 0, complexity: 5 }, vec![spec()], 144_000) };
+    let archive =
+        Job { mask_tones: true, ..job(Output::OpusTracks { bit_rate: 0, complexity: 5 }, vec![spec()], 144_000) };
     let archived = render(&archive, &in_order(vec![audio, events.clone()]));
     let own = archived.stats().tracks[0].output.clone().unwrap();
     let codecs = vec![own, spec().codecs.remove(1)];

@@ -250,7 +250,8 @@ impl Plan {
         for track in &reading.tracks {
             let codecs: Vec<_> = track.codecs.iter().map(codec_spec).collect();
             let is_voice = |codec: &Codec| matches!(codec, Codec::Pcmu | Codec::Pcma | Codec::G722 | Codec::L16);
-            let encode = wanted.codec == Wanted::Opus && codecs.iter().any(|c| is_voice(&c.codec) && c.audio_rate().is_some());
+            let encode =
+                wanted.codec == Wanted::Opus && codecs.iter().any(|c| is_voice(&c.codec) && c.audio_rate().is_some());
             let mut listed = track.clone();
             listed.codecs.clear();
             let mut places = Vec::new();

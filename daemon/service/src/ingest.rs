@@ -17,10 +17,10 @@ use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
+use callvault_archive::ArchiveTrack;
 use callvault_catalogue::{
     ArchiveState, CatalogueError, Flaw, IngestOutcome, Lane, NewRecording, OwedJob, Recording, Verdict,
 };
-use callvault_archive::ArchiveTrack;
 use callvault_policy::summarise;
 use callvault_queue::{JobId, JobKind, NewJob, QueueError, StateName};
 use callvault_render_protocol::ForeignCodec;
@@ -410,7 +410,8 @@ fn undecodable(tracks: &[ArchiveTrack], has_ffmpeg: bool) -> Vec<Flaw> {
         // The name is the peer's: only what looks like one is shown.
         let is_name = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
         let shown: String = name.chars().filter(|c| is_name(*c)).take(CODEC_NAME_CHARS_MAX).collect();
-        let remedy = if is_foreign { "can be played when ffmpeg is installed" } else { "cannot be played by this version" };
+        let remedy =
+            if is_foreign { "can be played when ffmpeg is installed" } else { "cannot be played by this version" };
         let text = format!("audio in {shown} was kept as it came; it {remedy}");
         let flaw = Flaw { code: "codec-not-decodable".to_owned(), text };
         if !flaws.contains(&flaw) && flaws.len() < CODEC_FLAWS_MAX {

@@ -6,4 +6,5 @@
 mod archives;
 mod ingesting;
 mod order;
+mod rendering;
 mod rig;

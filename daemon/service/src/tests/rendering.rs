@@ -1,7 +1,7 @@
 //! What becomes of a recording's audio on its way to people: digits are masked, what is heard is noted, rare codecs are kept.
 
 use callvault_catalogue::Verdict;
-use callvault_journal::facts::CodecFacts;
+use callvault_journal::facts::{CodecFacts, SessionEvent, TrackFacts};
 
 use super::rig::{Generation, Rig, Running, Sent, both, codec, pcmu};
 use crate::playback::Format;
@@ -64,7 +64,7 @@ fn left(wav: &[u8]) -> Vec<i16> {
 fn digits_are_masked_from_journal_and_archive_alike() {
     let rig = Rig::as_received();
     let running = rig.start();
-    let event = CodecFacts { payload_type: 101, ..codec(101, "telephone-event", 8_000) };
+    let event = codec(101, "telephone-event", 8_000);
     let mut audio = both(&pcmu(), 200);
     for p in &mut audio {
         p.payload = payload(true);
@@ -75,7 +75,8 @@ fn digits_are_masked_from_journal_and_archive_alike() {
     audio[at] = tone;
     let mut generation = Generation::begin(&running);
     let mut call = generation.call(&[pcmu(), pcmu()]);
-    call.describe(&mut generation, 0, &[pcmu(), event]);
+    let facts = TrackFacts { label: "0".into(), local: true, codecs: vec![pcmu(), event], ..TrackFacts::default() };
+    call.fact(&mut generation, &SessionEvent::Track(facts));
     call.keep(&mut generation);
     call.audio(&mut generation, &audio);
     call.end(&mut generation);
