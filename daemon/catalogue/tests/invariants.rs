@@ -6,7 +6,7 @@ mod sut;
 use std::collections::BTreeSet;
 
 use callvault_catalogue::{
-    ArchivePlace, ArchiveState, Archived, Archiving, CatalogueError, Cursor, Deletion, Direction, Filter,
+    ArchivePlace, ArchiveState, Archived, Archiving, CatalogueError, Cursor, Deletion, Direction, Filter, Flaw,
     IngestOutcome, OwedJob, Recording, Verdict,
 };
 use proptest::{prelude::*, test_runner::FileFailurePersistence};
@@ -39,6 +39,7 @@ fn a_recordings_json_is_the_documented_one() {
         }],
         "flaws": [{"code": "loss", "text": "2 of 3002 packets never came"}],
         "archive": {"state": "journal", "bytes": null, "store": null},
+        "linked": [],
     });
     assert_eq!(json, expected);
 }
