@@ -14,6 +14,8 @@ pub mod shapes;
 pub mod sip;
 pub mod sipp;
 pub mod sound;
+pub mod srtp;
+pub mod tls;
 
 use std::thread;
 use std::time::{Duration, Instant};

@@ -41,7 +41,8 @@ pub fn sdp(ip: IpAddr) -> String {
              a=ptime:20\r\na=sendonly\r\na=label:{label}\r\n"
         )
     };
-    let head = format!("v=0\r\no=BroadWorks 11 1 IN IP4 {ip}\r\ns=-\r\nc=IN IP4 {ip}\r\nt=0 0\r\n");
+    let family = if ip.is_ipv4() { "IP4" } else { "IP6" };
+    let head = format!("v=0\r\no=BroadWorks 11 1 IN {family} {ip}\r\ns=-\r\nc=IN {family} {ip}\r\nt=0 0\r\n");
     head + &line(1, 30_000) + &line(2, 30_002)
 }
 
@@ -52,7 +53,7 @@ pub fn webex(facts: &Facts, client: SocketAddr) -> Invite {
         ("application/sdp", "", &sdp(client.ip())),
     ]);
     Invite {
-        from: format!("\"{}\"<sip:{}@{};user=phone>", facts.local_name, facts.local_number, client.ip()),
+        from: format!("\"{}\"<sip:{}@client.example;user=phone>", facts.local_name, facts.local_number),
         headers: "Supported:\r\nRecv-Info:\r\nPrivacy: none\r\n".into(),
         content_type: format!("multipart/mixed;boundary={BOUNDARY}"),
         body: body.into_bytes(),
