@@ -180,6 +180,12 @@ pub struct Track {
     pub clock_skew_ppm: Option<i32>,
     /// Telephone events: keys that were pressed.
     pub tones: u64,
+    /// Milliseconds of its audio without any signal; none until it was listened to, which is when the archive is made.
+    pub silent_ms: Option<u64>,
+    /// Milliseconds of its audio at full scale, too loud for the line; none until it was listened to.
+    pub clipped_ms: Option<u64>,
+    /// Level of its speech in dB of full scale; none until it was listened to, and where nobody speaks.
+    pub level_dbfs: Option<i16>,
     /// Whether it is the recorded user's own voice.
     #[serde(skip_serializing)]
     pub local: bool,

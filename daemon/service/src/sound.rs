@@ -17,7 +17,7 @@ use callvault_archive::{ArchiveCodec, ArchiveError, ArchiveTrack, Played, Unlock
 use callvault_journal::facts::{SessionEvent, TrackCounts};
 use callvault_journal::{FindingKind, JournalError};
 use callvault_policy::{Damage, HeardCodec, TrackClock};
-use callvault_render_protocol::{Codec, CodecSpec, Packet, RenderError};
+use callvault_render_protocol::{CODEC_TEXT_BYTES_MAX, Codec, CodecSpec, Packet, RenderError};
 use callvault_seal::{Cipher, DataKey, Keyring, SealError};
 
 use crate::journals::LaneView;
@@ -303,11 +303,13 @@ pub(crate) fn archive_packets<R: io::Read + io::Seek>(
 
 /// A codec as the render process knows it.
 pub(crate) fn codec_spec(codec: &ArchiveCodec) -> CodecSpec {
+    // A name or parameters beyond all measure are no reason to render nothing.
+    let name = &codec.encoding[..codec.encoding.floor_char_boundary(CODEC_TEXT_BYTES_MAX)];
     CodecSpec {
-        codec: Codec::from_encoding(&codec.encoding),
+        codec: Codec::from_encoding(name),
         clock_rate: codec.clock_rate,
         channels: codec.channels,
-        fmtp: codec.fmtp.clone(),
+        fmtp: codec.fmtp.clone().filter(|fmtp| fmtp.len() <= CODEC_TEXT_BYTES_MAX),
         pre_skip: codec.pre_skip,
     }
 }

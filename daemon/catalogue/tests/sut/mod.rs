@@ -78,6 +78,7 @@ pub fn recording(n: u128) -> Recording {
             clock_skew_ppm: None,
             tones: 4,
             local: true,
+            ..Track::default()
         }],
         flaws: vec![Flaw { code: "loss".into(), text: "2 of 3002 packets never came".into() }],
         archive: Archive::journal(),

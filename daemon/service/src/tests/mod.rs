@@ -7,4 +7,5 @@ mod archives;
 mod clocks;
 mod ingesting;
 mod order;
+mod rendering;
 mod rig;
