@@ -6,6 +6,7 @@
 pub mod appliance;
 pub mod http;
 pub mod inspect;
+pub mod offer;
 pub mod place;
 pub mod process;
 pub mod random;
@@ -14,6 +15,7 @@ pub mod shapes;
 pub mod sip;
 pub mod sipp;
 pub mod sound;
+pub mod speaker;
 
 use std::thread;
 use std::time::{Duration, Instant};

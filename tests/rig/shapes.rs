@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+use super::offer::connection;
 use super::sip::Invite;
 
 /// The boundary that BroadWorks and Webex always take.
@@ -41,15 +42,21 @@ pub fn sdp(ip: IpAddr) -> String {
              a=ptime:20\r\na=sendonly\r\na=label:{label}\r\n"
         )
     };
-    let head = format!("v=0\r\no=BroadWorks 11 1 IN IP4 {ip}\r\ns=-\r\nc=IN IP4 {ip}\r\nt=0 0\r\n");
+    let address = connection(ip);
+    let head = format!("v=0\r\no=BroadWorks 11 1 {address}\r\ns=-\r\nc={address}\r\nt=0 0\r\n");
     head + &line(1, 30_000) + &line(2, 30_002)
 }
 
 /// An INVITE as Webex Calling sends it.
 pub fn webex(facts: &Facts, client: SocketAddr) -> Invite {
+    webex_offering(facts, client, &sdp(client.ip()))
+}
+
+/// The same with a session description of the test's own.
+pub fn webex_offering(facts: &Facts, client: SocketAddr, sdp: &str) -> Invite {
     let body = multipart(&[
         ("application/rs-metadata+xml", "Content-Disposition:recording-session\r\n", &webex_metadata(facts)),
-        ("application/sdp", "", &sdp(client.ip())),
+        ("application/sdp", "", sdp),
     ]);
     Invite {
         from: format!("\"{}\"<sip:{}@{};user=phone>", facts.local_name, facts.local_number, client.ip()),
@@ -67,7 +74,8 @@ pub fn multipart(parts: &[(&str, &str, &str)]) -> String {
     parts.collect::<String>() + &format!("--{BOUNDARY}--\r\n")
 }
 
-fn webex_metadata(facts: &Facts) -> String {
+/// The metadata of BroadWorks 3.0 as Webex Calling sends them.
+pub fn webex_metadata(facts: &Facts) -> String {
     let Facts { local_number, remote_number, call_id, .. } = facts;
     let (kind, calling, called) = match facts.outgoing {
         true => ("origCall", local_number, remote_number),

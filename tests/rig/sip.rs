@@ -58,6 +58,8 @@ pub struct Client {
     from: String,
     to_tag: String,
     cseq: u32,
+    /// The last request that was sent, to send it again.
+    last: Vec<u8>,
 }
 
 impl Client {
@@ -78,7 +80,7 @@ impl Client {
 
     fn new(wire: Wire, local: SocketAddr, peer: SocketAddr) -> Self {
         let (call_id, from, to_tag) = (format!("{}@test", unique()), String::new(), String::new());
-        Self { wire, local, peer, unread: Vec::new(), call_id, from, to_tag, cseq: 0 }
+        Self { wire, local, peer, unread: Vec::new(), call_id, from, to_tag, cseq: 0, last: Vec::new() }
     }
 
     /// The text of a request of this dialog.
@@ -116,19 +118,27 @@ impl Client {
                     return Some(message);
                 }
             }
-            let mut buffer = vec![0; 65_536];
-            let read = match &mut self.wire {
-                Wire::Udp(socket) => socket.recv(&mut buffer),
-                Wire::Tcp(stream) => stream.read(&mut buffer),
-            };
-            match read {
-                Ok(0) => return None,
-                Ok(length) => self.unread.extend_from_slice(&buffer[..length]),
-                Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {}
-                Err(_) => return None,
+            if !self.read() {
+                return None;
             }
         }
         None
+    }
+
+    /// Reads what comes within T1; false when nothing can come any more.
+    fn read(&mut self) -> bool {
+        let mut buffer = vec![0; 65_536];
+        let read = match &mut self.wire {
+            Wire::Udp(socket) => socket.recv(&mut buffer),
+            Wire::Tcp(stream) => stream.read(&mut buffer),
+        };
+        match read {
+            Ok(0) => return false,
+            Ok(length) => self.unread.extend_from_slice(&buffer[..length]),
+            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {}
+            Err(_) => return false,
+        }
+        true
     }
 
     /// Takes a whole message out of what came; requests have status 0.
@@ -149,6 +159,7 @@ impl Client {
     /// Sends a request, again and again where the transport wants it, until it is answered for good; none when it is not for so long.
     fn transact(&mut self, method: &str, request: &[u8], within: Duration) -> Option<Answer> {
         let begun = Instant::now();
+        self.last = request.to_vec();
         self.send(request);
         while begun.elapsed() < within {
             match self.receive(method) {
@@ -199,6 +210,47 @@ impl Client {
         let answer = self.invite(invite);
         assert_eq!(answer.status, 200, "{}", answer.head);
         answer.audio_ports().into_iter().map(|port| SocketAddr::new(self.peer.ip(), port)).collect()
+    }
+
+    /// A later offer without anything else, in an INVITE of the dialog.
+    pub fn reinvite(&mut self, sdp: &str) -> Answer {
+        let (from, body) = (self.from.clone(), sdp.as_bytes().to_vec());
+        self.invite(&Invite { from, headers: String::new(), content_type: "application/sdp".into(), body })
+    }
+
+    /// A request of the dialog other than INVITE, and its answer.
+    pub fn ask(&mut self, method: &str, headers: &str, body: &[u8]) -> Answer {
+        self.cseq += 1;
+        let request = self.request(method, headers, body);
+        self.transact(method, &request, Duration::from_secs(30)).expect("a request of a dialog is always answered")
+    }
+
+    /// The last request once more, as it was, and what it is answered.
+    pub fn ask_again(&mut self, method: &str) -> Answer {
+        let request = self.last.clone();
+        self.transact(method, &request, Duration::from_secs(30)).expect("what comes again is answered again")
+    }
+
+    /// Waits for a request of the peer's and answers it with 200.
+    pub fn answer_request(&mut self, method: &str, within: Duration) -> Option<Answer> {
+        let begun = Instant::now();
+        while begun.elapsed() < within {
+            while let Some(message) = self.message() {
+                if message.status != 0 || !message.head.starts_with(&format!("{method} ")) {
+                    continue;
+                }
+                let copied: String = ["Via", "From", "To", "Call-ID", "CSeq"]
+                    .iter()
+                    .map(|name| format!("{name}: {}\r\n", message.header(name).unwrap_or_default()))
+                    .collect();
+                self.send(format!("SIP/2.0 200 OK\r\n{copied}Content-Length: 0\r\n\r\n").as_bytes());
+                return Some(message);
+            }
+            if !self.read() {
+                return None;
+            }
+        }
+        None
     }
 
     /// Ends the dialog; whether the peer still knew it.

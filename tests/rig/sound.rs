@@ -1,6 +1,9 @@
 //! Voices, G.711, WAV, and comparing what was said with what was recorded.
 
 use std::f64::consts::TAU;
+use std::io::Write;
+use std::process::{Command, Stdio};
+use std::thread;
 
 use super::random::Chance;
 
@@ -137,4 +140,55 @@ fn correlation_at(channel: &[i16], sound: &[i16], lag: isize) -> f64 {
     let (dot, left, right) =
         pairs.fold((0.0, 0.0, 0.0), |(dot, left, right), (a, b)| (dot + a * b, left + a * a, right + b * b));
     dot / (left * right).sqrt().max(1.0)
+}
+
+/// How loud a tone of this frequency is where it is loudest: its amplitude in the loudest 20 ms (Goertzel's algorithm, windows that overlap by
+/// half). A tone that goes on gives its own amplitude.
+pub fn tone_level(channel: &[i16], rate: usize, frequency: f64) -> f64 {
+    let window = rate / 50;
+    let starts = (0..channel.len().saturating_sub(window)).step_by(window / 2);
+    starts.map(|start| goertzel(&channel[start..start + window], rate, frequency)).fold(0.0, f64::max)
+}
+
+fn goertzel(window: &[i16], rate: usize, frequency: f64) -> f64 {
+    let turn = TAU * frequency / rate as f64;
+    let (mut before, mut last) = (0.0, 0.0);
+    for (n, sample) in window.iter().enumerate() {
+        // A Hann window keeps what begins and ends, and other frequencies, out.
+        let shape = 0.5 - 0.5 * (TAU * n as f64 / window.len() as f64).cos();
+        (before, last) = (last, shape * f64::from(*sample) + 2.0 * turn.cos() * last - before);
+    }
+    let power = last * last + before * before - 2.0 * turn.cos() * last * before;
+    // The shape halves the sum, and a sine's amplitude is twice its part.
+    4.0 * power.max(0.0).sqrt() / window.len() as f64
+}
+
+/// A sine.
+pub fn tone(frequency: f64, amplitude: f64, rate: usize, samples: usize) -> Vec<i16> {
+    (0..samples).map(|n| (amplitude * (TAU * frequency * n as f64 / rate as f64).sin()) as i16).collect()
+}
+
+/// Where a sound is in a channel, to the sample.
+pub fn position(channel: &[i16], sound: &[i16]) -> Option<usize> {
+    channel.windows(sound.len()).position(|window| window == sound)
+}
+
+/// What ffmpeg makes of a file: its channels at `rate`.
+pub fn decoded(file: &[u8], rate: usize, channels: usize) -> Vec<Vec<i16>> {
+    let mut ffmpeg = Command::new("ffmpeg")
+        .args(["-loglevel", "error", "-i", "-", "-f", "s16le", "-ar", &rate.to_string()])
+        .args(["-ac", &channels.to_string(), "-"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("ffmpeg cannot be run; `make test` installs it");
+    let (mut input, file) = (ffmpeg.stdin.take().unwrap(), file.to_vec());
+    let feeder = thread::spawn(move || input.write_all(&file).unwrap());
+    let output = ffmpeg.wait_with_output().unwrap();
+    feeder.join().unwrap();
+    assert!(output.status.success(), "ffmpeg cannot read it");
+    let mut found = vec![Vec::new(); channels];
+    let samples = output.stdout.chunks_exact(2).map(|pair| i16::from_le_bytes([pair[0], pair[1]]));
+    samples.enumerate().for_each(|(n, sample)| found[n % channels].push(sample));
+    found
 }
