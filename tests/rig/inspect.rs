@@ -75,7 +75,9 @@ pub fn journal_lanes(appliance: &Appliance) -> Vec<JournalLane> {
     for (generation, mut files) in files {
         let (mut scanner, mut index) = (Scanner::new(generation), LaneIndex::new());
         for (number, file) in &mut files {
-            scanner.scan(*number, file, &mut |frame| drop(index.add(&frame))).unwrap();
+            scanner.scan(*number, file, &mut |frame| {
+                    let _ = index.add(&frame);
+                }).unwrap();
         }
         for (lane, entry) in index.iter() {
             let mut opened = JournalLane {
@@ -158,7 +160,7 @@ fn opened_archive(appliance: &Appliance, recording: &Value) -> Unlocked<BufReade
 
 /// The pauses of each track, in the order of the tracks, as an archive has them: from when to when in milliseconds.
 pub fn archived_pauses(appliance: &Appliance, recording: &Value) -> Vec<Vec<(u64, u64)>> {
-    let mut archive = opened_archive(appliance, recording);
+    let archive = opened_archive(appliance, recording);
     let ms = |(from, to): &(u64, u64)| (from / 48, to / 48);
     archive.facts().unwrap().tracks.iter().map(|track| track.pauses.iter().map(ms).collect()).collect()
 }

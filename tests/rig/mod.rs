@@ -16,6 +16,7 @@ pub mod sip;
 pub mod sipp;
 pub mod sound;
 pub mod speaker;
+pub mod traffic;
 
 use std::thread;
 use std::time::{Duration, Instant};

@@ -76,6 +76,15 @@ impl Speaker {
         at
     }
 
+    /// [`Speaker::say_all`], the first packet at once and not when it is due.
+    pub fn say_now(&self, tracks: &[&[Vec<u8>]]) -> usize {
+        let at = self.say(tracks);
+        // What is on its way already is what was to be said before.
+        self.state.lock().unwrap().tick();
+        self.say_all(&[]);
+        at
+    }
+
     /// What a track sends when it has nothing to say; nothing at all is possible.
     pub fn fill(&self, track: usize, filler: Option<Vec<u8>>) {
         self.state.lock().unwrap().tracks[track].filler = filler;

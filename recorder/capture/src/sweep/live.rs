@@ -235,8 +235,11 @@ impl LiveTrack {
             }
         }
         if cut {
-            // Longer than any packet of audio, and not whole: nothing to keep, but not to be passed over in silence either.
-            out.drop_packets(1, Remark::TooLong);
+            // Longer than any packet of audio, and not whole: nothing to keep, but not to be passed over in silence either when
+            // it may be the track's. What strangers send must not speak against the recording.
+            if self.may_be_ours(from, bytes) {
+                out.drop_packets(1, Remark::TooLong);
+            }
             return 0;
         }
         match self.reception.receive(arrival_ns, from, bytes) {
@@ -250,6 +253,15 @@ impl LiveTrack {
             Received::Rtcp { .. } => 0,
             Received::Duplicate | Received::Foreign | Received::Invalid(_) | Received::Other => 0,
         }
+    }
+
+    /// Whether a datagram is RTP, of the source that is followed or before there is one. The fixed header (RFC 3550 section 5.1)
+    /// is looked at alone: it is in the clear also where the packet is secured, and whole also where the packet is cut.
+    fn may_be_ours(&self, from: SocketAddr, bytes: &[u8]) -> bool {
+        let Some(&[first, _, _, _, _, _, _, _, a, b, c, d]) = bytes.first_chunk::<12>() else { return false };
+        let ssrc = u32::from_be_bytes([a, b, c, d]);
+        let followed = self.reception.followed();
+        first >> 6 == 2 && !is_rtcp(bytes) && followed.is_none_or(|f| (f.ssrc, f.from) == (ssrc, from))
     }
 
     fn counts(&self) -> TrackCounts {

@@ -82,6 +82,12 @@ impl Rig {
         }
     }
 
+    /// A packet longer than any that is read.
+    fn oversized(&self, ssrc: u32, seq: u16) {
+        let bytes = [&packet(ssrc, 0, seq)[..], &[0; 3_000]].concat();
+        self.sender.send_to(&bytes, local(&self.pair.rtp)).unwrap();
+    }
+
     /// The same of source 1, secured. Gives what was sent last.
     fn srtp(&self, with: &mut Protector, seqs: impl IntoIterator<Item = u16>) -> Vec<u8> {
         let mut bytes = Vec::new();
@@ -253,14 +259,27 @@ fn signalling_lets_another_source_in_at_once() {
 fn what_is_odd_is_remarked_once_and_before_the_end() {
     let mut rig = rig(100);
     rig.rtp(1, 77, 0..3);
-    for _ in 0..2 {
-        rig.sender.send_to(&[0x80; 3_000], local(&rig.pair.rtp)).unwrap();
+    for seq in 3..5 {
+        rig.oversized(1, seq);
         rig.sweep.sweep();
     }
     rig.close();
     rig.check(&["source 0 1", "audio-dropped", "audio 3", "payload-undescribed", "end"]);
     assert_eq!(rig.counts.undescribed, 3);
     assert_eq!(rig.sweep.state.dropped.load(std::sync::atomic::Ordering::Relaxed), 2);
+}
+
+#[test]
+fn what_strangers_send_oversized_does_not_speak_against_the_recording() {
+    let mut rig = rig(100);
+    rig.rtp(1, 0, 0..3);
+    rig.oversized(2, 3);
+    rig.sender.send_to(&[0x11; 3_000], local(&rig.pair.rtp)).unwrap();
+    let stranger = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    stranger.send_to(&[&packet(1, 0, 3)[..], &[0; 3_000]].concat(), local(&rig.pair.rtp)).unwrap();
+    rig.close();
+    rig.check(&["source 0 1", "audio 3", "end"]);
+    assert_eq!(rig.sweep.state.dropped.load(std::sync::atomic::Ordering::Relaxed), 0);
 }
 
 #[test]
