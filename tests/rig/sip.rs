@@ -60,6 +60,8 @@ pub struct Client {
     cseq: u32,
     /// The last request that was sent, to send it again.
     last: Vec<u8>,
+    /// How long the last request took from its first sending to its final answer.
+    took: Duration,
 }
 
 impl Client {
@@ -80,7 +82,7 @@ impl Client {
 
     fn new(wire: Wire, local: SocketAddr, peer: SocketAddr) -> Self {
         let (call_id, from, to_tag) = (format!("{}@test", unique()), String::new(), String::new());
-        Self { wire, local, peer, unread: Vec::new(), call_id, from, to_tag, cseq: 0, last: Vec::new() }
+        Self { wire, local, peer, unread: Vec::new(), call_id, from, to_tag, cseq: 0, last: Vec::new(), took: Duration::ZERO }
     }
 
     /// The text of a request of this dialog.
@@ -163,7 +165,10 @@ impl Client {
         self.send(request);
         while begun.elapsed() < within {
             match self.receive(method) {
-                Some(answer) if answer.status >= 200 => return Some(answer),
+                Some(answer) if answer.status >= 200 => {
+                    self.took = begun.elapsed();
+                    return Some(answer);
+                }
                 Some(_) => {}
                 None if matches!(self.wire, Wire::Udp(_)) => self.send(request),
                 None => {}
@@ -223,6 +228,17 @@ impl Client {
         self.cseq += 1;
         let request = self.request(method, headers, body);
         self.transact(method, &request, Duration::from_secs(30)).expect("a request of a dialog is always answered")
+    }
+
+    /// Asks whether the peer takes calls (RFC 3261 section 11).
+    pub fn options(&mut self) -> Answer {
+        self.from = format!("<sip:probe@{}>", self.local);
+        self.ask("OPTIONS", "", b"")
+    }
+
+    /// How long the last request took from its first sending to its final answer.
+    pub fn took(&self) -> Duration {
+        self.took
     }
 
     /// The last request once more, as it was, and what it is answered.
