@@ -99,7 +99,8 @@ fn only_answers(beside: SocketAddr) -> SocketAddr {
     thread::spawn(move || {
         let mut buffer = vec![0; 65_536];
         while let Ok((length, from)) = socket.recv_from(&mut buffer) {
-            let Some(message) = buffer[..length].starts_with(b"INVITE").then(|| String::from_utf8_lossy(&buffer[..length]))
+            let Some(message) =
+                buffer[..length].starts_with(b"INVITE").then(|| String::from_utf8_lossy(&buffer[..length]))
             else {
                 continue;
             };

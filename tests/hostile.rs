@@ -42,7 +42,9 @@ fn numbers(track: &Value) -> [u64; 5] {
 
 #[test]
 fn calls_beside_garbage_and_stalled_connections_lose_nothing() {
-    let appliance = Appliance::start("[archive]\ncodec = \"as-received\"\n[sip]\nallowed_peers = [\"127.77.0.0/16\", \"127.0.0.1/32\"]\n");
+    let appliance = Appliance::start(
+        "[archive]\ncodec = \"as-received\"\n[sip]\nallowed_peers = [\"127.77.0.0/16\", \"127.0.0.1/32\"]\n",
+    );
     let recorder = appliance.recorder();
     let voice = packets(&speech(3, 140.0, 8_000, PACKETS * FRAME));
     let mut media = Vec::new();
@@ -95,6 +97,8 @@ fn calls_beside_garbage_and_stalled_connections_lose_nothing() {
     assert_eq!(appliance.recorder(), recorder, "the recorder lived through it");
     let open = process::open_files(recorder).len();
     let spent = process::cpu_ms(recorder);
-    println!("{sent} packets of garbage, {connected} connections; the recorder has {open} files open and took {spent} ms");
+    println!(
+        "{sent} packets of garbage, {connected} connections; the recorder has {open} files open and took {spent} ms"
+    );
     println!("the log has {} bytes", appliance.log().len());
 }

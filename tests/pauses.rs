@@ -143,7 +143,10 @@ const SPELLINGS: &[Spelling] = &[
     Spelling {
         name: "as BroadWorks pauses and resumes: one codec is left, c=0.0.0.0 and no direction, then the address again",
         first: |offer| {
-            offer.lines.iter_mut().for_each(|line| line.formats = vec![(0, "PCMU/8000"), (8, "PCMA/8000"), (9, "G722/8000")]);
+            offer
+                .lines
+                .iter_mut()
+                .for_each(|line| line.formats = vec![(0, "PCMU/8000"), (8, "PCMA/8000"), (9, "G722/8000")]);
         },
         pause: |offer| {
             offer.lines.iter_mut().for_each(|line| line.formats = vec![(0, "")]);
@@ -196,7 +199,8 @@ fn tell(client: &mut Client, by: By, facts: &Facts, offer: &Offer) {
         By::Update => client.ask("UPDATE", "Content-Type: application/sdp\r\n", sdp.as_bytes()),
         By::Multipart => {
             let metadata = webex_metadata(facts);
-            let parts = [("application/rs-metadata+xml", "Content-Disposition:recording-session\r\n", metadata.as_str())];
+            let parts =
+                [("application/rs-metadata+xml", "Content-Disposition:recording-session\r\n", metadata.as_str())];
             let body = multipart(&[parts[0], ("application/sdp", "", &sdp)]).into_bytes();
             let content_type = "multipart/mixed;boundary=UniqueBroadWorksBoundary".into();
             client.invite(&Invite { from: "<sip:x@127.0.0.1>".into(), headers: String::new(), content_type, body })
@@ -258,8 +262,9 @@ impl Paused {
             let mut offsets = Vec::new();
             for (said, at) in parts.filter(|(said, _)| !said.is_empty()) {
                 let heard = from_ulaw(&said.concat());
-                let found = position(channel, &heard)
-                    .unwrap_or_else(|| panic!("{what}, channel {n}: what packet {at} began is not there to the sample"));
+                let found = position(channel, &heard).unwrap_or_else(|| {
+                    panic!("{what}, channel {n}: what packet {at} began is not there to the sample")
+                });
                 silent[found..found + heard.len()].fill(0);
                 offsets.push(found as i64 - (at * FRAME) as i64);
             }
@@ -300,9 +305,7 @@ fn exported(appliance: &Appliance, recording: &Value, format: &str) -> Vec<Vec<i
 }
 
 fn appliance(codec: &str) -> Appliance {
-    Appliance::start(&format!(
-        "[archive]\ncodec = \"{codec}\"\n[queue]\nbackoff_min = \"1h\"\nbackoff_max = \"1d\"\n"
-    ))
+    Appliance::start(&format!("[archive]\ncodec = \"{codec}\"\n[queue]\nbackoff_min = \"1h\"\nbackoff_max = \"1d\"\n"))
 }
 
 /// The recording once its first attempt at an archive has failed, so that it is in the journal alone.
@@ -323,10 +326,12 @@ fn every_spelling(codec: &str) {
     let appliance = appliance(codec);
     rig::appliance::keep_from_archiving(&appliance);
     let calls: Vec<Paused> = thread::scope(|scope| {
-        let make = |(number, spelling)| scope.spawn({
-            let appliance = &appliance;
-            move || make_call(appliance, number, spelling)
-        });
+        let make = |(number, spelling)| {
+            scope.spawn({
+                let appliance = &appliance;
+                move || make_call(appliance, number, spelling)
+            })
+        };
         let made: Vec<_> = (1..).zip(SPELLINGS).map(make).collect();
         made.into_iter().zip(SPELLINGS).map(|(made, s)| made.join().unwrap_or_else(|_| panic!("{}", s.name))).collect()
     });
@@ -444,7 +449,10 @@ fn a_pause_has_its_length_when_another_source_goes_on_after_it() {
         let begin = position(channel, &from_ulaw(&before[n].concat())).expect("what was said before the pause");
         let again = position(channel, &from_ulaw(&after[n].concat())).expect("what was said after it");
         let between = again - begin;
-        assert!(between.abs_diff(truth) <= 8 * TOLERANCE_MS as usize, "channel {n}: {between} samples, {truth} in truth");
+        assert!(
+            between.abs_diff(truth) <= 8 * TOLERANCE_MS as usize,
+            "channel {n}: {between} samples, {truth} in truth"
+        );
     }
 }
 

@@ -75,9 +75,11 @@ pub fn journal_lanes(appliance: &Appliance) -> Vec<JournalLane> {
     for (generation, mut files) in files {
         let (mut scanner, mut index) = (Scanner::new(generation), LaneIndex::new());
         for (number, file) in &mut files {
-            scanner.scan(*number, file, &mut |frame| {
+            scanner
+                .scan(*number, file, &mut |frame| {
                     let _ = index.add(&frame);
-                }).unwrap();
+                })
+                .unwrap();
         }
         for (lane, entry) in index.iter() {
             let mut opened = JournalLane {

@@ -192,3 +192,26 @@ pub fn decoded(file: &[u8], rate: usize, channels: usize) -> Vec<Vec<i16>> {
     samples.enumerate().for_each(|(n, sample)| found[n % channels].push(sample));
     found
 }
+
+/// G.722 as ffmpeg makes it, in packets of 20 ms.
+pub fn g722(voice: &[i16]) -> Vec<Vec<u8>> {
+    let mut ffmpeg = Command::new("ffmpeg")
+        .args(["-loglevel", "error", "-f", "s16le", "-ar", "16000", "-ac", "1", "-i", "-", "-f", "g722", "-"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("ffmpeg cannot be run; `make test` installs it");
+    let mut input = ffmpeg.stdin.take().unwrap();
+    let bytes: Vec<u8> = voice.iter().flat_map(|sample| sample.to_le_bytes()).collect();
+    let feeder = thread::spawn(move || input.write_all(&bytes).unwrap());
+    let output = ffmpeg.wait_with_output().unwrap();
+    feeder.join().unwrap();
+    assert!(output.status.success());
+    output.stdout.chunks_exact(160).map(<[u8]>::to_vec).collect()
+}
+
+/// Opus in packets of 20 ms, from 48 kHz.
+pub fn opus(voice: &[i16]) -> Vec<Vec<u8>> {
+    let mut encoder = opus::Encoder::new(48_000, opus::Channels::Mono, opus::Application::Voip).unwrap();
+    voice.chunks_exact(960).map(|frame| encoder.encode_vec(frame, 1_000).unwrap()).collect()
+}
