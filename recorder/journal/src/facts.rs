@@ -5,6 +5,7 @@
 //! [`SessionEvent::Unknown`]. Times named `_ns` are journal time; wall-clock times say so.
 
 use serde::{Deserialize, Serialize};
+use uuid::Uuid;
 
 /// One thing that happened in a session, in the order in which it happened.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -20,9 +21,10 @@ pub enum SessionEvent {
     Track(TrackFacts),
     /// A track follows a new source (SSRC) from here on.
     Source(SourceFacts),
-    /// A track, or with `track: None` the session, is paused or held: what comes meanwhile is a hole on purpose.
+    /// A track, or with `track: None` each of them, is paused or held: what comes meanwhile is a hole on purpose. Pauses by different
+    /// sides know nothing of each other; a track is paused while any of them lasts.
     Paused(Pause),
-    /// The pause ended.
+    /// The pause by that side ended.
     Resumed(Pause),
     /// Something was not as it should be; the recording goes on.
     Flaw(Flaw),
@@ -49,6 +51,8 @@ pub struct Started {
     pub transport: String,
     /// `User-Agent` of the client, when it gave one.
     pub user_agent: Option<String>,
+    /// The first recording of the same session, where this one was started after that had been stopped.
+    pub follows: Option<Uuid>,
 }
 
 /// Which way the call went, seen from the recorded user.
@@ -194,7 +198,7 @@ pub struct Ended {
     pub wall_ns: i64,
     /// Journal time of the same moment.
     pub at_ns: u64,
-    /// "bye", "cancel", "media-timeout", "drain", "lost" and the like.
+    /// "bye", "cancel", "stopped" (by control), "media-timeout", "drain", "lost" and the like.
     pub reason: String,
     /// Counters of each track.
     pub tracks: Vec<TrackCounts>,
