@@ -13,8 +13,9 @@ use rig::inspect::{archived_packets, archived_pauses, lanes_of};
 use rig::offer::{Offer, connection};
 use rig::shapes::{Facts, multipart, webex_metadata, webex_offering};
 use rig::sip::{Client, Invite};
-use rig::sound::{FRAME, decoded, from_ulaw, packets, position, speech, tone, tone_level};
+use rig::sound::{FRAME, check_parts, decoded, from_ulaw, packets, position, speech, tone, tone_level};
 use rig::speaker::Speaker;
+use rig::srtp::{SUITE, key, send};
 use rig::{Appliance, wait_for};
 use serde_json::Value;
 
@@ -255,23 +256,10 @@ impl Paused {
     /// In each channel is what was said outside of the pause, in its place, and nothing else.
     fn check_exact(&self, channels: &[Vec<i16>], what: &str) {
         for (n, channel) in channels.iter().enumerate() {
-            let parts = [(&self.before[n][..], self.at[0]), (&self.after[n][..], self.at[2])];
-            let meanwhile = (&self.meanwhile[..], self.at[1]);
-            let parts = parts.into_iter().chain((!self.paused[n]).then_some(meanwhile));
-            let mut silent = channel.clone();
-            let mut offsets = Vec::new();
-            for (said, at) in parts.filter(|(said, _)| !said.is_empty()) {
-                let heard = from_ulaw(&said.concat());
-                let found = position(channel, &heard).unwrap_or_else(|| {
-                    panic!("{what}, channel {n}: what packet {at} began is not there to the sample")
-                });
-                silent[found..found + heard.len()].fill(0);
-                offsets.push(found as i64 - (at * FRAME) as i64);
-            }
-            let loud = silent.iter().filter(|sample| **sample != 0).count();
-            assert_eq!(loud, 0, "{what}, channel {n}: so many samples are not silent where nothing may be");
-            // The same source goes on, so every part is where it was said, to the sample.
-            assert!(offsets.windows(2).all(|pair| pair[0] == pair[1]), "{what}, channel {n} has slid: {offsets:?}");
+            let [first, second, third] = self.at;
+            let meanwhile = if self.paused[n] { &[][..] } else { &self.meanwhile[..] };
+            let parts = [(&self.before[n][..], first), (meanwhile, second), (&self.after[n][..], third)];
+            check_parts(channel, &parts, &format!("{what}, channel {n}"));
         }
     }
 
@@ -474,4 +462,44 @@ fn pauses_are_written_down_with_who_asked_for_them() {
         })
         .collect();
     assert_eq!(told, [(true, Some(1), "client"), (false, Some(1), "client")]);
+}
+
+#[test]
+fn nothing_of_a_pause_is_kept_when_the_audio_is_secured() {
+    let appliance = appliance("as-received");
+    let facts = Facts::incoming(94);
+    let (before, after, secret) = (voices(940, BEFORE), voices(942, AFTER), secret(94));
+    let keys = [key(94), key(95)];
+    let mut offer = Offer::two(appliance.place.ip);
+    for (line, key) in offer.lines.iter_mut().zip(&keys) {
+        line.profile = "RTP/SAVP";
+        line.attributes.push(format!("a=crypto:1 {SUITE} inline:{key}"));
+    }
+    let mut client = Client::udp(appliance.sip());
+    let media = client.call(&webex_offering(&facts, appliance.sip(), &offer.text()));
+    // Each part is a source of its own: ffmpeg begins anew.
+    let say = |said: [&[Vec<u8>]; 2]| {
+        let senders: Vec<_> =
+            media.iter().zip(&keys).zip(said).map(|((to, key), said)| send(*to, key, said.concat())).collect();
+        senders.into_iter().for_each(|mut sender| assert!(sender.wait().unwrap().success(), "ffmpeg failed"));
+    };
+    say([&before[0], &before[1]]);
+    let paused = offer.next(inactive);
+    tell(&mut client, By::Reinvite, &facts, &paused);
+    say([&secret, &secret]);
+    tell(&mut client, By::Reinvite, &facts, &paused.next(PLAIN.resume));
+    say([&after[0], &after[1]]);
+    client.bye();
+    let recording = appliance.archived(&facts.call_id);
+    assert_eq!(recording["verdict"], "ok", "{recording:#}");
+    for (n, channel) in appliance.wav(&recording).channels.iter().enumerate() {
+        let mut silent = channel.clone();
+        for said in [&before[n], &after[n]] {
+            let heard = from_ulaw(&said.concat());
+            let at = position(channel, &heard).expect("what was said outside of the pause is there to the sample");
+            silent[at..at + heard.len()].fill(0);
+        }
+        assert!(silent.iter().all(|sample| *sample == 0), "channel {n} has more than was said outside of the pause");
+    }
+    check_exports(&appliance, &recording, "secured");
 }

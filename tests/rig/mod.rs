@@ -16,6 +16,7 @@ pub mod sip;
 pub mod sipp;
 pub mod sound;
 pub mod speaker;
+pub mod srtp;
 pub mod traffic;
 
 use std::thread;

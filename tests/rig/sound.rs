@@ -173,6 +173,23 @@ pub fn position(channel: &[i16], sound: &[i16]) -> Option<usize> {
     channel.windows(sound.len()).position(|window| window == sound)
 }
 
+/// That a channel is exactly what was said and silence: µ-law packets, each part with the number of the packet that it began with.
+/// All of it comes from one source, so every part must be where it was said, to the sample.
+pub fn check_parts(channel: &[i16], parts: &[(&[Vec<u8>], usize)], what: &str) {
+    let mut silent = channel.to_vec();
+    let mut offsets = Vec::new();
+    for (said, at) in parts.iter().filter(|(said, _)| !said.is_empty()) {
+        let heard = from_ulaw(&said.concat());
+        let found = position(channel, &heard)
+            .unwrap_or_else(|| panic!("{what}: what began with packet {at} is not there to the sample"));
+        silent[found..found + heard.len()].fill(0);
+        offsets.push(found as i64 - (at * FRAME) as i64);
+    }
+    let loud = silent.iter().filter(|sample| **sample != 0).count();
+    assert_eq!(loud, 0, "{what}: so many samples are not silent where nothing may be");
+    assert!(offsets.windows(2).all(|pair| pair[0] == pair[1]), "{what} has slid: {offsets:?}");
+}
+
 /// What ffmpeg makes of a file: its channels at `rate`.
 pub fn decoded(file: &[u8], rate: usize, channels: usize) -> Vec<Vec<i16>> {
     let mut ffmpeg = Command::new("ffmpeg")
