@@ -12,7 +12,7 @@ use crate::{ApiError, AudioFormat, AudioRequest, CallAction, ErrorKind, Recordin
 pub(crate) enum Call {
     Status,
     Calls,
-    ControlCall(Uuid, CallAction),
+    Control(Uuid, CallAction),
     Recordings(RecordingsQuery),
     Recording(Uuid),
     Audio(Uuid, AudioRequest),
@@ -83,7 +83,7 @@ pub(crate) fn route(method: &str, target: &str) -> Result<Call, ApiError> {
             _ => Err(ApiError::method("POST, DELETE")),
         },
         ["calls", id, action] => match CallAction::ALL.into_iter().find(|known| known.as_str() == *action) {
-            Some(action) => only("POST", Call::ControlCall(uuid(id)?, action)),
+            Some(action) => only("POST", Call::Control(uuid(id)?, action)),
             None => Err(unknown()),
         },
         ["keys"] => only("GET", Call::Keys),

@@ -97,7 +97,7 @@ fn json_call(api: &dyn Api, call: Call) -> Result<Value, ApiError> {
     match call {
         Call::Status => api.status(),
         Call::Calls => api.calls(),
-        Call::ControlCall(id, action) => api.control_call(id, action),
+        Call::Control(id, action) => api.control_call(id, action),
         Call::Recordings(query) => api.recordings(&query),
         Call::Recording(id) => api.recording(id),
         Call::Delete(id) => api.delete_recording(id),

@@ -16,7 +16,7 @@ pub enum RecordingMode {
 /// What the organisation has set about which calls are kept. The default keeps every call, unowned, for administrators only.
 ///
 /// Filters and the catch-all are settings here when they come. A directory of users takes the place of `on_demand_users`: it tells
-/// the mode of a user, which [`PolicySettings::mode_of`] is asked for and nothing else.
+/// the mode of a user, which `mode_of` is asked for and nothing else.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct PolicySettings {
@@ -76,7 +76,17 @@ pub enum KeepVerdict {
 type Rule = fn(&CallFacts, &PolicySettings) -> Option<KeepVerdict>;
 
 /// The rules in the order in which they are asked; the first that applies decides.
-const RULES: &[Rule] = &[asked_for_by_the_client, on_demand];
+const RULES: &[Rule] = &[self_test, asked_for_by_the_client, on_demand];
+
+/// The domain of the users of a self-test. No real user can be there (RFC 2606 section 2).
+const SELF_TEST_DOMAIN: &str = "@selftest.invalid";
+
+/// A self-test looks for its recordings and asks nobody to keep them.
+fn self_test(facts: &CallFacts, _: &PolicySettings) -> Option<KeepVerdict> {
+    let is_there =
+        |name: &Option<String>| name.as_deref().is_some_and(|name| comparable(name).ends_with(SELF_TEST_DOMAIN));
+    (is_there(&facts.local.user_id) || is_there(&facts.local.aor)).then_some(KeepVerdict::Keep)
+}
 
 /// The client says that the call is to be kept.
 fn asked_for_by_the_client(facts: &CallFacts, settings: &PolicySettings) -> Option<KeepVerdict> {
@@ -150,5 +160,16 @@ mod tests {
         check(RecordingMode::OnDemand, "on", KeepVerdict::OnDemand);
         check(RecordingMode::OnDemand, "", KeepVerdict::OnDemand);
         check(RecordingMode::Always, "on", KeepVerdict::Keep);
+    }
+
+    #[test]
+    fn a_self_test_finds_its_calls_whatever_the_mode() {
+        let settings = PolicySettings::new(RecordingMode::OnDemand, &[], &[]);
+        let check = |user_id: &str, aor: &str, expected: KeepVerdict| {
+            assert_eq!(keep(&call(user_id, aor, "1", "on"), &settings), expected, "{user_id} {aor}");
+        };
+        check("selftest0000@selftest.invalid", "", KeepVerdict::Keep);
+        check("", "sip:+442079460000@selftest.invalid", KeepVerdict::Keep);
+        check("a@example.com", "sip:selftest.invalid@example.com", KeepVerdict::OnDemand);
     }
 }

@@ -304,7 +304,7 @@ impl Driver {
                 self.state.send_modify(|s| s.alarm = Some((Instant::now(), text)));
             }
             ToDaemon::Calls { request, last, calls } => {
-                let Some(at) = questions.iter().position(|q| q.number == request) else { return None };
+                let at = questions.iter().position(|q| q.number == request)?;
                 if let Awaited::Calls(_, heard) = &mut questions[at].answer {
                     heard.extend(calls);
                 }
@@ -313,7 +313,7 @@ impl Driver {
                 }
             }
             ToDaemon::Controlled { request, result } => {
-                let Some(at) = questions.iter().position(|q| q.number == request) else { return None };
+                let at = questions.iter().position(|q| q.number == request)?;
                 if let Awaited::Controlled(answer) = questions.swap_remove(at).answer {
                     let _ = answer.send(result);
                 }

@@ -52,6 +52,7 @@ pub struct Started {
     /// `User-Agent` of the client, when it gave one.
     pub user_agent: Option<String>,
     /// The first recording of the same session, where this one was started after that had been stopped.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub follows: Option<Uuid>,
 }
 
