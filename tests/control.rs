@@ -21,6 +21,9 @@ const ON_DEMAND: &str = "[archive]\ncodec = \"as-received\"\n[recording]\nmode =
 /// Length of a part of a call in packets.
 const PART: usize = 25;
 
+/// By how much a pause may be longer or shorter in the recording than it was, in samples: 40 ms.
+const SLACK: usize = 320;
+
 fn voice(seed: u64) -> Vec<Vec<u8>> {
     packets(&speech(seed, 110.0 + seed as f64 * 3.0, 8_000, PART * FRAME))
 }
@@ -48,9 +51,14 @@ impl<'a> Call<'a> {
         Self { appliance, facts, offer, client, speaker: Speaker::start(&media) }
     }
 
-    /// Says something at once; the number of the packet that it began with.
+    /// Says something; the number of the packet that it began with.
     fn say(&self, said: &[Vec<u8>]) -> usize {
-        self.speaker.say_now(&[said, said])
+        self.speaker.say_all(&[said, said])
+    }
+
+    /// Says at once what is not to be kept.
+    fn say_secret(&self, said: &[Vec<u8>]) {
+        self.speaker.say_now(&[said, said]);
     }
 
     /// What the list of live calls has of it.
@@ -94,7 +102,7 @@ fn check_nothing_of(appliance: &Appliance, recording: &Value, secrets: &[&[Vec<u
 
 fn check_channels(appliance: &Appliance, recording: &Value, parts: &[(&[Vec<u8>], usize)]) {
     for (n, channel) in appliance.wav(recording).channels.iter().enumerate() {
-        check_parts(channel, parts, &format!("channel {n}"));
+        check_parts(channel, parts, SLACK, &format!("channel {n}"));
     }
 }
 
@@ -107,7 +115,7 @@ fn a_pause_by_control_takes_hold_at_once_and_the_client_cannot_end_it() {
     let began = call.say(&first);
     let id = call.id();
     let answer = call.control(&id, "pause");
-    call.say(&secrets[0]);
+    call.say_secret(&secrets[0]);
     assert_eq!(
         (&answer["id"], &answer["state"], &answer["paused_by"]),
         (&json!(id), &json!("paused"), &json!(["control"]))
@@ -115,13 +123,13 @@ fn a_pause_by_control_takes_hold_at_once_and_the_client_cannot_end_it() {
     assert_eq!(call.control(&id, "pause")["state"], "paused", "said twice is the same as once");
     // The client says that it sends: it is not the one who decides that.
     call.tell("sendonly");
-    call.say(&secrets[1]);
+    call.say_secret(&secrets[1]);
     // Both pause; whoever resumes first resumes nothing.
     call.tell("inactive");
-    call.say(&secrets[2]);
+    call.say_secret(&secrets[2]);
     let answer = call.control(&id, "resume");
     assert_eq!((&answer["state"], &answer["paused_by"]), (&json!("paused"), &json!(["client"])));
-    call.say(&secrets[3]);
+    call.say_secret(&secrets[3]);
     call.tell("sendonly");
     let again = call.say(&second);
     assert_eq!(call.listed()["state"], "recording");
@@ -142,11 +150,11 @@ fn a_stop_ends_the_recording_and_not_the_call_and_a_start_begins_another() {
     let began = call.say(&first);
     let id = call.id();
     assert_eq!(call.control(&id, "stop")["state"], "stopped");
-    call.say(&unheard);
+    call.say_secret(&unheard);
     // It is a recording like any other while the call goes on.
     let stopped = appliance.archived_by_id(&id);
     assert_eq!(stopped["verdict"], "ok", "{stopped:#}");
-    for action in ["pause", "resume", "keep"] {
+    for action in ["pause", "resume"] {
         let response = appliance.ask("POST", &format!("/v1/calls/{id}/{action}"));
         assert_eq!((action, response.status), (action, 409));
     }

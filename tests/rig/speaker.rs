@@ -26,6 +26,8 @@ struct State {
     tracks: Vec<Track>,
     /// Packets that each track's time is on: what is said next is packet number `ticks` of the call.
     ticks: usize,
+    /// Packets that were sent before they were due: that time is still to pass.
+    early: usize,
     over: bool,
 }
 
@@ -48,11 +50,11 @@ impl Speaker {
                 filler: Some(SILENCE.to_vec()),
             }
         });
-        let state = Arc::new(Mutex::new(State { tracks: tracks.collect(), ticks: 0, over: false }));
+        let state = Arc::new(Mutex::new(State { tracks: tracks.collect(), ticks: 0, early: 0, over: false }));
         let shared = Arc::clone(&state);
         let thread = thread::spawn(move || {
             let mut due = Instant::now();
-            while shared.lock().unwrap().tick() {
+            while shared.lock().unwrap().due() {
                 due += PACKET;
                 thread::sleep(due.saturating_duration_since(Instant::now()));
             }
@@ -80,7 +82,10 @@ impl Speaker {
     pub fn say_now(&self, tracks: &[&[Vec<u8>]]) -> usize {
         let at = self.say(tracks);
         // What is on its way already is what was to be said before.
-        self.state.lock().unwrap().tick();
+        let mut state = self.state.lock().unwrap();
+        state.tick();
+        state.early += 1;
+        drop(state);
         self.say_all(&[]);
         at
     }
@@ -99,7 +104,16 @@ impl Speaker {
 }
 
 impl State {
-    fn tick(&mut self) -> bool {
+    /// A packet is due; whether another will be.
+    fn due(&mut self) -> bool {
+        match self.early.checked_sub(1) {
+            Some(left) => self.early = left,
+            None => self.tick(),
+        }
+        !self.over
+    }
+
+    fn tick(&mut self) {
         for track in &mut self.tracks {
             match track.to_say.pop_front().or_else(|| track.filler.clone()) {
                 // Nobody may be there any more, which the kernel says at the next packet.
@@ -108,7 +122,6 @@ impl State {
             }
         }
         self.ticks += 1;
-        !self.over
     }
 }
 

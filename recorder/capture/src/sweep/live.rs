@@ -1,5 +1,6 @@
 //! A session at its sockets: from datagrams to packets, paused or not.
 
+use std::mem;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
@@ -55,9 +56,21 @@ impl Gate {
     }
 }
 
+/// A datagram that was taken from its socket before it was its turn.
+struct Ahead {
+    /// Place of its track.
+    track: usize,
+    arrival_ns: u64,
+    bytes: Vec<u8>,
+    from: SocketAddr,
+    cut: bool,
+}
+
 /// A session whose sockets are swept.
 pub(super) struct LiveSession {
     tracks: Vec<LiveTrack>,
+    /// What arrived too late for the last look, in order of arrival at each socket. It is what comes during one look.
+    ahead: Vec<Ahead>,
     /// The recording has ended and no other has begun: what comes is thrown away.
     stopped: bool,
     pub(super) counters: Arc<Counters>,
@@ -69,7 +82,7 @@ pub(super) struct LiveSession {
 impl LiveSession {
     pub(super) fn new(tracks: Vec<NewTrack>, counters: Arc<Counters>, opened_ns: u64, out: Outbox) -> Self {
         let tracks = tracks.into_iter().map(|track| LiveTrack::new(track, opened_ns)).collect();
-        Self { tracks, stopped: false, counters, heard_ns: opened_ns, silent_told: false, out }
+        Self { tracks, ahead: Vec::new(), stopped: false, counters, heard_ns: opened_ns, silent_told: false, out }
     }
 
     pub(super) fn add_track(&mut self, track: NewTrack, now_ns: u64) {
@@ -157,13 +170,28 @@ impl LiveSession {
     pub(super) fn sweep(&mut self, receiver: &mut Receiver, clock: ArrivalClock, look: Look, ways: &Ways) -> u64 {
         let mut kept = 0;
         let mut heard = false;
-        for track in &mut self.tracks {
+        let (now, later): (Vec<Ahead>, Vec<Ahead>) =
+            mem::take(&mut self.ahead).into_iter().partition(|ahead| ahead.arrival_ns < look.until_ns);
+        self.ahead = later;
+        for Ahead { track, arrival_ns, mut bytes, from, cut } in now {
+            let datagram = Datagram { bytes: &mut bytes, from, stamp_ns: None, cut };
+            if let Some(packets) = self.tracks[track].take(arrival_ns, datagram, &mut self.out, ways) {
+                heard = true;
+                kept += packets;
+            }
+        }
+        for (place, track) in self.tracks.iter_mut().enumerate() {
             let pair = Arc::clone(&track.pair);
             let sockets: [BorrowedFd<'_>; 2] = [pair.rtp.as_fd(), pair.rtcp.as_fd()];
             for (which, socket) in sockets.into_iter().enumerate().take(if look.with_rtcp { 2 } else { 1 }) {
                 let not_before_ns = track.emptied_ns[which];
                 let got = receiver.receive(socket, look.datagrams_max, |datagram| {
                     let arrival_ns = clock.arrival_ns(datagram.stamp_ns, not_before_ns);
+                    if arrival_ns >= look.until_ns {
+                        let Datagram { bytes, from, cut, .. } = datagram;
+                        let bytes = bytes.to_vec();
+                        return self.ahead.push(Ahead { track: place, arrival_ns, bytes, from, cut });
+                    }
                     if let Some(packets) = track.take(arrival_ns, datagram, &mut self.out, ways) {
                         heard = true;
                         kept += packets;

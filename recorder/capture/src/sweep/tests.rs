@@ -374,6 +374,23 @@ fn what_is_odd_is_remarked_once_and_before_the_end() {
 }
 
 #[test]
+fn what_comes_too_late_for_a_look_is_left_for_the_next() {
+    let mut rig = rig(100);
+    rig.rtp(1, 0, 0..3);
+    std::thread::sleep(std::time::Duration::from_millis(1));
+    let until_ns = journal_ns();
+    std::thread::sleep(std::time::Duration::from_millis(1));
+    rig.rtp(1, 0, 3..6);
+    rig.sweep.sweep_until(until_ns);
+    assert_eq!(rig.sweep.state.packets.load(std::sync::atomic::Ordering::Relaxed), 3);
+    // Only now is it known what becomes of the others.
+    rig.sweep.handle(Command::Pause { recording: A, track: 0, paused: true, at_ns: until_ns });
+    rig.sweep.sweep();
+    rig.close();
+    rig.check(&["source 0 1", "audio 3", "end"]);
+}
+
+#[test]
 fn what_strangers_send_oversized_does_not_speak_against_the_recording() {
     let mut rig = rig(100);
     rig.rtp(1, 0, 0..3);
