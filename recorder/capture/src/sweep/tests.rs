@@ -275,7 +275,7 @@ fn two_tracks_with_the_same_source_number_are_two_tracks() {
         rig.sender.send_to(&packet(1, 0, seq + 7), local(&pair.rtp)).unwrap();
         rig.sweep.sweep();
     }
-    rig.sweep.sweep_one(A);
+    rig.sweep.sweep_one(A, super::ALL);
     let counts = rig.sweep.sessions[0].counters.packets.load(std::sync::atomic::Ordering::Relaxed);
     assert_eq!(counts, 10);
     rig.close();
