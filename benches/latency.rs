@@ -78,7 +78,7 @@ fn measure(appliance: &Appliance, rounds: u32) -> [Vec<f64>; 3] {
             let what = (turn + round as usize) % WHAT.len();
             let mut client = Client::udp(if what == 2 { answering } else { appliance.sip() });
             match what {
-                1 => assert_eq!(client.options().status, 200),
+                1 => assert_eq!(client.options().expect("an answer").status, 200),
                 _ => assert_eq!(client.invite(&invite).status, 200),
             }
             times[what].push(client.took().as_nanos() as f64);

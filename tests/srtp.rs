@@ -7,41 +7,19 @@ mod rig;
 use std::net::SocketAddr;
 use std::process::Child;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use rig::Appliance;
-use rig::shapes::{Facts, webex};
-use rig::sip::{Client, Invite};
+use rig::shapes::Facts;
+use rig::sip::Client;
 use rig::sound::{FRAME, find_exact, from_ulaw, packets, speech};
-use rig::srtp::{SUITE, key, send};
+use rig::srtp::{SUITE, TAG, key, secured, send};
 use serde_json::Value;
 
 const AS_RECEIVED: &str = "[archive]\ncodec = \"as-received\"\n";
 
-/// The tag of the attribute that can be taken; the one before it has a suite that nobody knows.
-const TAG: u32 = 7;
-
-/// A call of two secured lines, whose keys these are.
-fn secured(facts: &Facts, appliance: &Appliance, keys: &[String; 2]) -> Invite {
-    let mut invite = webex(facts, appliance.sip());
-    let plain = String::from_utf8(invite.body).unwrap().replace("RTP/AVP", "RTP/SAVP");
-    let mut keys = keys.iter();
-    let lines = plain.split_inclusive("\r\n").map(|line| match line {
-        "a=ptime:20\r\n" => format!(
-            "a=crypto:1 UNKNOWN_SUITE inline:{other}\r\na=crypto:{TAG} {SUITE} inline:{key}|2^31\r\n{line}",
-            other = STANDARD.encode([0; 30]),
-            key = keys.next().expect("there are as many lines as keys"),
-        ),
-        line => line.to_owned(),
-    });
-    invite.body = lines.collect::<String>().into_bytes();
-    invite
-}
-
 /// Makes a call that offers some keys and uses others, and gives its end.
 fn call(appliance: &Appliance, facts: &Facts, offered: &[String; 2], used: &[String; 2], voices: &[Vec<u8>; 2]) {
     let mut client = Client::udp(appliance.sip());
-    let answer = client.invite(&secured(facts, appliance, offered));
+    let answer = client.invite(&secured(facts, appliance.sip(), offered));
     assert_eq!(answer.status, 200, "{}", answer.head);
     let lines: Vec<&str> = answer.body.lines().filter(|line| line.starts_with("a=crypto:")).collect();
     let begins = format!("a=crypto:{TAG} {SUITE} inline:");

@@ -17,6 +17,7 @@ pub mod sipp;
 pub mod sound;
 pub mod speaker;
 pub mod srtp;
+pub mod tls;
 pub mod traffic;
 
 use std::thread;

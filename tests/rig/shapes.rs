@@ -59,7 +59,7 @@ pub fn webex_offering(facts: &Facts, client: SocketAddr, sdp: &str) -> Invite {
         ("application/sdp", "", sdp),
     ]);
     Invite {
-        from: format!("\"{}\"<sip:{}@{};user=phone>", facts.local_name, facts.local_number, client.ip()),
+        from: format!("\"{}\"<sip:{}@client.example;user=phone>", facts.local_name, facts.local_number),
         headers: "Supported:\r\nRecv-Info:\r\nPrivacy: none\r\n".into(),
         content_type: format!("multipart/mixed;boundary={BOUNDARY}"),
         body: body.into_bytes(),

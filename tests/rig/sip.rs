@@ -5,6 +5,8 @@ use std::net::{SocketAddr, TcpStream, UdpSocket};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use rustls::{ClientConnection, StreamOwned};
+
 /// RFC 3261's T1, after which a request over UDP is sent again.
 const AGAIN: Duration = Duration::from_millis(500);
 
@@ -48,7 +50,11 @@ impl Answer {
 enum Wire {
     Udp(UdpSocket),
     Tcp(TcpStream),
+    Tls(Box<TlsStream>),
 }
+
+/// A connection under TLS, the handshake done.
+pub type TlsStream = StreamOwned<ClientConnection, TcpStream>;
 
 /// A client with one dialog at most.
 pub struct Client {
@@ -65,6 +71,7 @@ pub struct Client {
     last: Vec<u8>,
     /// How long the last request took from its first sending to its final answer.
     took: Duration,
+    contact: Option<SocketAddr>,
 }
 
 impl Client {
@@ -83,6 +90,38 @@ impl Client {
         Self::new(Wire::Tcp(stream), local, peer)
     }
 
+    pub fn tls(peer: SocketAddr, stream: TlsStream) -> Self {
+        stream.sock.set_read_timeout(Some(AGAIN)).unwrap();
+        let local = stream.sock.local_addr().unwrap();
+        Self::new(Wire::Tls(Box::new(stream)), local, peer)
+    }
+
+    /// Where the recorder is to find this client when it has something to say.
+    pub fn with_contact(mut self, contact: SocketAddr) -> Self {
+        self.contact = Some(contact);
+        self
+    }
+
+    /// Loses its connection, and has another from now on.
+    pub fn reconnect(&mut self) {
+        let fresh = Self::tcp(self.peer);
+        (self.wire, self.local) = (fresh.wire, fresh.local);
+        self.unread.clear();
+    }
+
+    /// Loses its connection.
+    pub fn disconnect(self) {
+        drop(self.wire);
+    }
+
+    /// Asks whether the recorder is there.
+    pub fn options(&mut self) -> Option<Answer> {
+        self.cseq += 1;
+        self.from = "<sip:client.example>".into();
+        let request = self.request("OPTIONS", "", b"");
+        self.transact("OPTIONS", &request, Duration::from_secs(10))
+    }
+
     fn new(wire: Wire, local: SocketAddr, peer: SocketAddr) -> Self {
         let (call_id, from, to_tag) = (format!("{}@test", unique()), String::new(), String::new());
         Self {
@@ -96,19 +135,25 @@ impl Client {
             cseq: 0,
             last: Vec::new(),
             took: Duration::ZERO,
+            contact: None,
         }
     }
 
     /// The text of a request of this dialog.
     fn request(&self, method: &str, headers: &str, body: &[u8]) -> Vec<u8> {
-        let transport = if matches!(self.wire, Wire::Udp(_)) { "UDP" } else { "TCP" };
+        let (transport, parameter) = match &self.wire {
+            Wire::Udp(_) => ("UDP", ""),
+            Wire::Tcp(_) => ("TCP", ";transport=tcp"),
+            Wire::Tls(_) => ("TLS", ";transport=tls"),
+        };
+        let contact = self.contact.unwrap_or(self.local);
         let (local, peer, cseq) = (self.local, self.peer, self.cseq);
         let branch = if method == "ACK" { format!("ack{}", unique()) } else { format!("{}-{cseq}", self.call_id) };
         let to_tag = if self.to_tag.is_empty() { String::new() } else { format!(";tag={}", self.to_tag) };
         let head = format!(
             "{method} sip:{peer} SIP/2.0\r\nVia: SIP/2.0/{transport} {local};branch=z9hG4bK{branch}\r\n\
              From: {};tag=src\r\nTo: <sip:{peer}>{to_tag}\r\nCall-ID: {}\r\nCSeq: {cseq} {method}\r\n\
-             Contact: <sip:{local}>;src\r\nMax-Forwards: 70\r\n{headers}Content-Length: {}\r\n\r\n",
+             Contact: <sip:{contact}{parameter}>;src\r\nMax-Forwards: 70\r\n{headers}Content-Length: {}\r\n\r\n",
             self.from,
             self.call_id,
             body.len(),
@@ -121,6 +166,7 @@ impl Client {
         match &mut self.wire {
             Wire::Udp(socket) => drop(socket.send(bytes)),
             Wire::Tcp(stream) => drop(stream.write_all(bytes)),
+            Wire::Tls(stream) => drop(stream.write_all(bytes).and_then(|()| stream.flush())),
         }
     }
 
@@ -147,6 +193,7 @@ impl Client {
         let read = match &mut self.wire {
             Wire::Udp(socket) => socket.recv(&mut buffer),
             Wire::Tcp(stream) => stream.read(&mut buffer),
+            Wire::Tls(stream) => stream.read(&mut buffer),
         };
         match read {
             Ok(0) => return false,
@@ -278,12 +325,6 @@ impl Client {
         self.cseq += 1;
         let request = self.request(method, headers, body);
         self.transact(method, &request, PATIENCE).expect("a request of a dialog is always answered")
-    }
-
-    /// Asks whether the peer takes calls (RFC 3261 section 11).
-    pub fn options(&mut self) -> Answer {
-        self.from = format!("<sip:probe@{}>", self.local);
-        self.ask("OPTIONS", "", b"")
     }
 
     /// How long the last request took from its first sending to its final answer.

@@ -1,4 +1,4 @@
-//! Audio that ffmpeg secures: SRTP with keys from the session description.
+//! Calls whose audio is SRTP: the offer, and ffmpeg that secures the audio.
 
 use std::io::Write;
 use std::net::SocketAddr;
@@ -9,16 +9,37 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
 use super::random::Chance;
+use super::shapes::{Facts, webex};
+use super::sip::Invite;
 use super::sound::FRAME;
 
-/// The crypto-suite (RFC 4568).
 pub const SUITE: &str = "AES_CM_128_HMAC_SHA1_80";
+
+/// The tag of the attribute that can be taken; the one before it has a suite that nobody knows.
+pub const TAG: u32 = 7;
 
 /// Key and salt of [`SUITE`] in base64.
 pub fn key(seed: u64) -> String {
     let mut chance = Chance(seed);
     let bytes: Vec<u8> = (0..30).map(|_| chance.next() as u8).collect();
     STANDARD.encode(bytes)
+}
+
+/// A call of two secured lines, whose keys these are.
+pub fn secured(facts: &Facts, client: SocketAddr, keys: &[String; 2]) -> Invite {
+    let mut invite = webex(facts, client);
+    let plain = String::from_utf8(invite.body).unwrap().replace("RTP/AVP", "RTP/SAVP");
+    let mut keys = keys.iter();
+    let lines = plain.split_inclusive("\r\n").map(|line| match line {
+        "a=ptime:20\r\n" => format!(
+            "a=crypto:1 UNKNOWN_SUITE inline:{other}\r\na=crypto:{TAG} {SUITE} inline:{key}|2^31\r\n{line}",
+            other = STANDARD.encode([0; 30]),
+            key = keys.next().expect("there are as many lines as keys"),
+        ),
+        line => line.to_owned(),
+    });
+    invite.body = lines.collect::<String>().into_bytes();
+    invite
 }
 
 /// ffmpeg, sending µ-law as it is, in packets of 20 ms and as fast as it is spoken.

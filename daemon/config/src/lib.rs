@@ -44,8 +44,8 @@ pub use schema::{
 };
 pub use setting::KeySpec;
 pub use values::{
-    ArchiveCodec, ArchiveKeys, BitRate, Bytes, HttpListen, Listen, LogLevel, MediaAddress, Network, PeerList,
-    PortRange, PublicKeyTexts, RecordingMode, Texts,
+    ArchiveCodec, ArchiveKeys, BitRate, Bytes, ClientCertificate, HttpListen, Listen, LogLevel, MediaAddress, Network,
+    PeerList, PortRange, PublicKeyTexts, RecordingMode, Texts,
 };
 
 /// The configuration file that is read when no other is named.

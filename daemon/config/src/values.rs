@@ -339,6 +339,17 @@ impl fmt::Display for HttpListen {
 }
 
 choices! {
+    /// Whether a client must show a certificate.
+    pub enum ClientCertificate {
+        /// It must.
+        Required = "required",
+        /// It may, and then the right one.
+        Optional = "optional",
+    }
+    shape "\"required\" or \"optional\""
+}
+
+choices! {
     /// Which calls are kept.
     pub enum RecordingMode {
         /// All of them.

@@ -450,7 +450,7 @@ impl Sessions {
     /// The client has not refreshed its session: as when an answer is not acknowledged.
     fn session_expired(&mut self, now: Moment, dialog: DialogId) {
         let Some(session) = self.by_dialog.get(&dialog) else { return };
-        if session.counters.packets.load(Ordering::Relaxed) > 0 {
+        if session.had_media() {
             let text = "the client let its session timer run out; the recording went on with the media that came";
             return self.flaw(dialog, "session-expired", text.into());
         }
