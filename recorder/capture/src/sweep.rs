@@ -131,10 +131,17 @@ struct Ways {
 struct Look {
     with_rtcp: bool,
     datagrams_max: usize,
+    /// What arrived at this moment or later is left for the next look: a command that says what becomes of it may be on its way.
+    until_ns: u64,
 }
 
-/// Everything that is there.
-const TO_THE_END: Look = Look { with_rtcp: true, datagrams_max: DATAGRAMS_AT_END_MAX };
+/// Everything that is there and arrived before this moment.
+fn to_the_end(until_ns: u64) -> Look {
+    Look { with_rtcp: true, datagrams_max: DATAGRAMS_AT_END_MAX, until_ns }
+}
+
+/// No moment: everything.
+const ALL: u64 = u64::MAX;
 
 impl Sweep {
     pub(crate) fn new(
@@ -161,6 +168,9 @@ impl Sweep {
     /// Works until told to stop, or until nobody is left who could say so.
     pub(crate) fn run(mut self, commands: &Queue<Command>) {
         loop {
+            // A pause is on its way to here before the client hears that it is confirmed. So all commands that concern what arrived
+            // before this moment are there when they are looked for after it.
+            let until_ns = ArrivalClock::read().now_ns();
             loop {
                 match commands.try_recv() {
                     Ok(Command::Stop) | Err(TryRecvError::Disconnected) => return self.stop(),
@@ -168,7 +178,7 @@ impl Sweep {
                     Err(TryRecvError::Empty) => break,
                 }
             }
-            self.sweep();
+            self.sweep_until(until_ns);
             thread::sleep(SWEEP);
         }
     }
@@ -201,7 +211,7 @@ impl Sweep {
                 if let Some(session) = self.session(recording) {
                     session.pause(track, paused, at_ns);
                 }
-                self.sweep_one(recording);
+                self.sweep_one(recording, at_ns);
                 if let Some(session) = self.session(recording) {
                     session.await_media();
                 }
@@ -217,7 +227,7 @@ impl Sweep {
         // From one key to the next nothing need be taken first, since both hold for a while, and what comes under the next may
         // be here already. Between SRTP and RTP there is no such while.
         if self.session(recording).is_some_and(|session| session.is_secured(track) != keys.is_some()) {
-            self.sweep_one(recording);
+            self.sweep_one(recording, ALL);
         }
         if let Some(session) = self.session(recording) {
             session.rekey(track, keys, protector);
@@ -228,9 +238,15 @@ impl Sweep {
         self.places.get(&recording).and_then(|&place| self.sessions.get_mut(place))
     }
 
+    /// A sweep of which nothing is left for later.
     fn sweep(&mut self) {
+        self.sweep_until(ALL);
+    }
+
+    fn sweep_until(&mut self, until_ns: u64) {
         self.rounds += 1;
-        let look = Look { with_rtcp: self.rounds.is_multiple_of(RTCP_EVERY), datagrams_max: DATAGRAMS_PER_SWEEP_MAX };
+        let with_rtcp = self.rounds.is_multiple_of(RTCP_EVERY);
+        let look = Look { with_rtcp, datagrams_max: DATAGRAMS_PER_SWEEP_MAX, until_ns };
         let batch_ns = u64::from(self.settings.batch_interval_ms) * 1_000_000;
         let silence_ns = u64::from(self.settings.media_timeout_s) * 1_000_000_000;
         // A pause is no silence, but who sends nothing at all in a very long one is gone and only keeps ports.
@@ -256,10 +272,10 @@ impl Sweep {
         self.state.sweeps.fetch_add(1, Ordering::Relaxed);
     }
 
-    fn sweep_one(&mut self, recording: Uuid) {
+    fn sweep_one(&mut self, recording: Uuid, until_ns: u64) {
         let Some(&place) = self.places.get(&recording) else { return };
         if let Some(session) = self.sessions.get_mut(place) {
-            let packets = session.sweep(&mut self.receiver, ArrivalClock::read(), TO_THE_END, &self.ways);
+            let packets = session.sweep(&mut self.receiver, ArrivalClock::read(), to_the_end(until_ns), &self.ways);
             self.state.packets.fetch_add(packets, Ordering::Relaxed);
         }
     }
@@ -268,7 +284,7 @@ impl Sweep {
         if let Some(session) = self.session(recording) {
             session.stop(ended.at_ns);
         }
-        self.sweep_one(recording);
+        self.sweep_one(recording, ended.at_ns);
         let Some(session) = self.places.get(&recording).and_then(|&place| self.sessions.get_mut(place)) else { return };
         let (mut out, packets) = session.cut(ended, &self.ways);
         self.state.packets.fetch_add(packets, Ordering::Relaxed);
@@ -285,11 +301,11 @@ impl Sweep {
             let batch = self.ways.spare.try_recv().unwrap_or_default();
             session.begin(counters, at_ns, Outbox::new(recording, batch));
         }
-        self.sweep_one(recording);
+        self.sweep_one(recording, ALL);
     }
 
     fn close(&mut self, recording: Uuid, ended: Ended) {
-        self.sweep_one(recording);
+        self.sweep_one(recording, ALL);
         let Some(place) = self.places.remove(&recording) else { return };
         let session = self.sessions.swap_remove(place);
         if let Some(moved) = self.sessions.get(place) {
@@ -308,7 +324,7 @@ impl Sweep {
     fn stop(mut self) {
         let live: Vec<Uuid> = self.sessions.iter().map(|s| s.out.recording()).collect();
         for recording in live {
-            self.sweep_one(recording);
+            self.sweep_one(recording, ALL);
         }
         let outboxes = self.sessions.into_iter().map(|s| s.out).chain(self.closing);
         for entry in outboxes.flat_map(Outbox::into_entries) {

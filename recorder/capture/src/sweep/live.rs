@@ -1,5 +1,7 @@
 //! A session at its sockets: from datagrams to packets, paused or not.
 
+use std::mem;
+use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -56,9 +58,20 @@ impl Gate {
     }
 }
 
+/// A datagram that was taken from its socket before it was its turn.
+struct Ahead {
+    /// Place of its track.
+    track: usize,
+    arrival: Arrival,
+    bytes: Vec<u8>,
+    cut: bool,
+}
+
 /// A session whose sockets are swept.
 pub(super) struct LiveSession {
     tracks: Vec<LiveTrack>,
+    /// What arrived too late for the last look, in order of arrival at each socket. It is what comes during one look.
+    ahead: Vec<Ahead>,
     /// The recording has ended and no other has begun: what comes is thrown away.
     stopped: bool,
     pub(super) counters: Arc<Counters>,
@@ -79,7 +92,7 @@ impl LiveSession {
     ) -> Self {
         let name = reports.name();
         let tracks = tracks.into_iter().map(|track| LiveTrack::new(track, opened_ns, name, reports)).collect();
-        Self { tracks, stopped: false, counters, heard_ns: opened_ns, silent_told: false, name, out }
+        Self { tracks, ahead: Vec::new(), stopped: false, counters, heard_ns: opened_ns, silent_told: false, name, out }
     }
 
     pub(super) fn add_track(&mut self, track: NewTrack, now_ns: u64, reports: &mut Reports) {
@@ -178,7 +191,17 @@ impl LiveSession {
     pub(super) fn sweep(&mut self, receiver: &mut Receiver, clock: ArrivalClock, look: Look, ways: &Ways) -> u64 {
         let mut kept = 0;
         let mut heard = false;
-        for track in &mut self.tracks {
+        let (now, later): (Vec<Ahead>, Vec<Ahead>) =
+            mem::take(&mut self.ahead).into_iter().partition(|ahead| ahead.arrival.at_ns < look.until_ns);
+        self.ahead = later;
+        for Ahead { track, arrival, mut bytes, cut } in now {
+            let datagram = Datagram { bytes: &mut bytes, from: arrival.from, stamp_ns: None, cut };
+            if let Some(packets) = self.tracks[track].take(&arrival, datagram, &mut self.out, ways) {
+                heard = true;
+                kept += packets;
+            }
+        }
+        for (place, track) in self.tracks.iter_mut().enumerate() {
             let pair = Arc::clone(&track.pair);
             let sockets: [BorrowedFd<'_>; 2] = [pair.rtp.as_fd(), pair.rtcp.as_fd()];
             for (which, socket) in sockets.into_iter().enumerate().take(if look.with_rtcp { 2 } else { 1 }) {
@@ -187,6 +210,10 @@ impl LiveSession {
                 let got = receiver.receive(socket, look.datagrams_max, |datagram| {
                     let at_ns = clock.arrival_ns(datagram.stamp_ns, not_before_ns);
                     let arrival = Arrival { at_ns, from: datagram.from, port };
+                    if at_ns >= look.until_ns {
+                        let Datagram { bytes, cut, .. } = datagram;
+                        return self.ahead.push(Ahead { track: place, arrival, bytes: bytes.to_vec(), cut });
+                    }
                     if let Some(packets) = track.take(&arrival, datagram, &mut self.out, ways) {
                         heard = true;
                         kept += packets;
@@ -332,8 +359,11 @@ impl LiveTrack {
             }
         }
         if cut {
-            // Longer than any packet of audio, and not whole: nothing to keep, but not to be passed over in silence either.
-            out.drop_packets(1, Remark::TooLong);
+            // Longer than any packet of audio, and not whole: nothing to keep, but not to be passed over in silence either when
+            // it may be the track's. What strangers send must not speak against the recording.
+            if self.may_be_ours(arrival.from, bytes) {
+                out.drop_packets(1, Remark::TooLong);
+            }
             return 0;
         }
         match self.reception.receive(arrival.at_ns, arrival.from, bytes) {
@@ -354,6 +384,15 @@ impl LiveTrack {
             }
             Received::Duplicate | Received::Foreign | Received::Invalid(_) | Received::Other => 0,
         }
+    }
+
+    /// Whether a datagram is RTP, of the source that is followed or before there is one. The fixed header (RFC 3550 section 5.1)
+    /// is looked at alone: it is in the clear also where the packet is secured, and whole also where the packet is cut.
+    fn may_be_ours(&self, from: SocketAddr, bytes: &[u8]) -> bool {
+        let Some(&[first, _, _, _, _, _, _, _, a, b, c, d]) = bytes.first_chunk::<12>() else { return false };
+        let ssrc = u32::from_be_bytes([a, b, c, d]);
+        let followed = self.reception.followed();
+        first >> 6 == 2 && !is_rtcp(bytes) && followed.is_none_or(|f| (f.ssrc, f.from) == (ssrc, from))
     }
 
     fn counts(&self) -> TrackCounts {

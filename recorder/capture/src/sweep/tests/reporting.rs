@@ -40,7 +40,7 @@ fn describe_events(rig: &mut Rig) {
 impl Rig {
     /// Looks at both sockets, as every 25th sweep does.
     fn look(&mut self) {
-        self.sweep.sweep_one(A);
+        self.sweep.sweep_one(A, u64::MAX);
     }
 
     /// Sends what is due `seconds` from now.
