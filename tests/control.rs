@@ -47,7 +47,7 @@ impl<'a> Call<'a> {
         let facts = Facts::incoming(number);
         let offer = Offer::two(appliance.place.ip);
         let mut client = Client::udp(appliance.sip());
-        let media = client.call(&webex_offering(&facts, appliance.sip(), &offer.text()));
+        let media = client.call(&webex_offering(&facts, &offer.text()));
         Self { appliance, facts, offer, client, speaker: Speaker::start(&media) }
     }
 
