@@ -12,6 +12,7 @@ use nix::sys::socket::{
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use zeroize::{Zeroize, Zeroizing};
 
 use crate::{MESSAGE_BYTES_MAX, SOCKETS_PER_MESSAGE_MAX, VERSION};
 
@@ -158,17 +159,22 @@ impl Channel {
         if cut {
             return Err(ControlError::Malformed { bytes: length, why: "it or the sockets beside it were cut".into() });
         }
-        Ok((decode(bytes.get(..length).unwrap_or_default())?, sockets))
+        let message = decode(bytes.get(..length).unwrap_or_default());
+        bytes[..length].zeroize();
+        Ok((message?, sockets))
     }
 }
 
-/// The bytes of a message, version byte first.
+/// The bytes of a message, version byte first. They may hold a private key: they are wiped when they are dropped, and there is room for
+/// all of them from the start, since growing would leave copies behind.
 ///
 /// # Errors
 /// [`ControlError::TooLarge`] over [`MESSAGE_BYTES_MAX`].
-pub fn encode<M: Serialize>(message: &M) -> Result<Vec<u8>, ControlError> {
-    let bytes = postcard::to_extend(message, vec![VERSION])
-        .map_err(|e| ControlError::Malformed { bytes: 0, why: e.to_string() })?;
+pub fn encode<M: Serialize>(message: &M) -> Result<Zeroizing<Vec<u8>>, ControlError> {
+    let unencodable = |e: postcard::Error| ControlError::Malformed { bytes: 0, why: e.to_string() };
+    let mut bytes = Vec::with_capacity(1 + postcard::experimental::serialized_size(message).map_err(unencodable)?);
+    bytes.push(VERSION);
+    let bytes = Zeroizing::new(postcard::to_extend(message, bytes).map_err(unencodable)?);
     match bytes.len() {
         length if length > MESSAGE_BYTES_MAX => Err(ControlError::TooLarge { bytes: length }),
         _ => Ok(bytes),

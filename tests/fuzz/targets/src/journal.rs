@@ -96,7 +96,7 @@ pub(crate) fn started() -> SessionEvent {
         sip_call_id: "call".to_owned(),
         peer: "192.0.2.1:5060".to_owned(),
         transport: "udp".to_owned(),
-        user_agent: None,
+        ..Started::default()
     })
 }
 

@@ -2,11 +2,12 @@
 //! sent is SIP, and nothing is left when all is over.
 
 use std::collections::{BTreeSet, HashSet};
+use std::net::SocketAddr;
 
 use callvault_sip::endpoint::TRANSACTIONS_RESERVE;
 use callvault_sip::{
-    Accept, DialogId, Endpoint, EndpointConfig, Event, Flow, FlowId, Limits, Message, MessageFlaw, NameAddr, Now,
-    Output, TransactionId, TransportKind, Via, parse_datagram,
+    Accept, ConnectId, DialogId, Endpoint, EndpointConfig, Event, Flow, FlowId, Limits, Message, MessageFlaw, NameAddr,
+    Now, Output, TransactionId, TransportKind, Via, parse_datagram,
 };
 
 use crate::input::Input;
@@ -17,6 +18,8 @@ const TRANSACTIONS_MAX: usize = 12;
 const DIALOGS_MAX: usize = 4;
 /// Steps of a script: more make it slower, not deeper.
 const STEPS_MAX: usize = 48;
+/// Number of the first connection that the endpoint asked for; those of its peers are below.
+const OWN_CONNECTIONS: u64 = 3_000;
 /// Time-outs until everything must be over.
 const TIMEOUTS_MAX: usize = 20_000;
 
@@ -55,6 +58,8 @@ struct World {
     tags: [String; 3],
     /// Branch and method of our last request.
     asked: (String, String),
+    /// Connections that the endpoint asked for.
+    connects: u64,
     /// To be answered.
     pending: Vec<TransactionId>,
     live: BTreeSet<DialogId>,
@@ -80,6 +85,7 @@ impl World {
             flows,
             tags: Default::default(),
             asked: Default::default(),
+            connects: 0,
             pending: Vec::new(),
             live: BTreeSet::new(),
             over: BTreeSet::new(),
@@ -217,8 +223,21 @@ impl World {
             match output {
                 Output::Send { bytes, .. } => self.sent(&bytes),
                 Output::CloseFlow { flow } => assert!(flow.0 % 3 != 1, "a datagram has no connection to be closed"),
+                Output::Connect { request, kind, local, peer } => self.connect(request, kind, local, peer),
                 Output::Event(event) => self.happened(&event),
             }
+        }
+    }
+
+    /// Every other connection of ours can be made.
+    fn connect(&mut self, request: ConnectId, kind: TransportKind, local: SocketAddr, peer: SocketAddr) {
+        assert!(kind.is_reliable(), "a datagram needs no connection");
+        self.connects += 1;
+        if self.connects % 2 == 0 {
+            let flow = Flow { id: FlowId(OWN_CONNECTIONS + 3 * self.connects), kind, local, peer };
+            self.endpoint.connected(self.now, request, &flow);
+        } else {
+            self.endpoint.connect_failed(self.now, request);
         }
     }
 
@@ -261,6 +280,7 @@ impl World {
             Event::Options { tx, .. } => self.pending.push(*tx),
             Event::Acked { dialog, .. }
             | Event::AckTimeout { dialog }
+            | Event::SessionExpired { dialog }
             | Event::Cancelled { dialog, .. }
             | Event::Bye { dialog, .. }
             | Event::RequestAnswered { dialog, .. } => self.assert_live(*dialog),

@@ -3,7 +3,8 @@
 use std::net::IpAddr;
 
 use callvault_control::{
-    CallState, Decision, Heartbeat, LiveCall, Network, SocketKind, Start, ToDaemon, ToRecorder, encode,
+    CallAction, CallStanding, CallState, Decision, Heartbeat, LiveCall, Network, SocketKind, Start, ToDaemon,
+    ToRecorder, encode,
 };
 use callvault_fuzz_targets::mutation::Mutator;
 use callvault_render_protocol::{
@@ -96,22 +97,36 @@ fn control(seeds: &mut Seeds) {
         sip_listeners: vec![([192, 0, 2, 1], 5060).into()],
         allowed_peers: vec![Network { address: IpAddr::from([10, 0, 0, 0]), prefix: 8 }],
         server_name: "callvault".to_owned(),
+        session_expires_s: 1_800,
+        session_expires_min_s: 90,
         sessions_max: 400,
         retry_after_s: 5,
         tracks_per_session_max: 8,
+        sessions_per_peer_max: 0,
+        invites_per_second: 300,
+        invites_per_peer_per_second: 200,
         connections_max: 500,
         connections_per_peer_max: 50,
         connection_idle_s: 60,
         body_bytes_max: 65_536,
         media_timeout_s: 60,
+        paused_timeout_s: 3_600,
+        receiver_reports: true,
         commit_interval_ms: 1_000,
         batch_interval_ms: 200,
         file_bytes_max: 1 << 28,
         file_age_max_s: 600,
         spool_free_min_bytes: 1 << 30,
     };
-    let call = LiveCall {
+    let standing = CallStanding {
         recording,
+        state: CallState::Recording,
+        kept: Some(true),
+        paused_by_client: false,
+        paused_by_control: false,
+    };
+    let call = LiveCall {
+        standing,
         started_unix_ms: 1,
         duration_ms: 2,
         local_number: Some("+15551230100".to_owned()),
@@ -120,20 +135,23 @@ fn control(seeds: &mut Seeds) {
         direction: "incoming".to_owned(),
         tracks: 2,
         packets: 3,
-        state: CallState::Recording,
     };
     let discard = Decision::Discard { rule: "internal".to_owned() };
-    let mut put = |name: &str, bytes: Vec<u8>| add(seeds, "control", name, bytes);
+    let mut put = |name: &str, message: &[u8]| add(seeds, "control", name, message.to_vec());
     let sockets = vec![SocketKind::SipUdp, SocketKind::SipTcp, SocketKind::Media { port: 20_000 }];
-    put("sockets", encode(&ToRecorder::Sockets(sockets)).unwrap());
-    put("start", encode(&ToRecorder::Start(Box::new(start))).unwrap());
-    put("verdict", encode(&ToRecorder::Verdict { recording, decision: discard }).unwrap());
-    put("stop", encode(&ToRecorder::Stop).unwrap());
-    put("ready", encode(&ToDaemon::Ready { generation: recording, port_pairs: 9 }).unwrap());
-    put("heartbeat", encode(&ToDaemon::Heartbeat(Heartbeat { packets: 1 << 40, ..Heartbeat::default() })).unwrap());
-    put("decide", encode(&ToDaemon::Decide { recording, facts: Box::default() }).unwrap());
-    put("calls", encode(&ToDaemon::Calls { request: 1, last: true, calls: vec![call] }).unwrap());
-    put("alarm", encode(&ToDaemon::Alarm { code: "c".to_owned(), text: "t".to_owned() }).unwrap());
+    put("sockets", &encode(&ToRecorder::Sockets(sockets)).unwrap());
+    put("start", &encode(&ToRecorder::Start(Box::new(start))).unwrap());
+    put("verdict", &encode(&ToRecorder::Verdict { recording, decision: discard }).unwrap());
+    put("control", &encode(&ToRecorder::Control { request: 2, recording, action: CallAction::Keep }).unwrap());
+    put("stop", &encode(&ToRecorder::Stop).unwrap());
+    put("ready", &encode(&ToDaemon::Ready { generation: recording, port_pairs: 9 }).unwrap());
+    put(
+        "heartbeat",
+        &encode(&ToDaemon::Heartbeat(Box::new(Heartbeat { packets: 1 << 40, ..Heartbeat::default() }))).unwrap(),
+    );
+    put("decide", &encode(&ToDaemon::Decide { recording, facts: Box::default() }).unwrap());
+    put("calls", &encode(&ToDaemon::Calls { request: 1, last: true, calls: vec![call] }).unwrap());
+    put("alarm", &encode(&ToDaemon::Alarm { code: "c".to_owned(), text: "t".to_owned() }).unwrap());
 }
 
 fn frames<M: Serialize>(messages: &[M]) -> Vec<u8> {
@@ -147,7 +165,16 @@ fn frames<M: Serialize>(messages: &[M]) -> Vec<u8> {
 fn render(seeds: &mut Seeds) {
     let codec = CodecSpec { fmtp: Some("useinbandfec=1".to_owned()), ..CodecSpec::new(Codec::Opus, 48_000) };
     let track = TrackSpec { codecs: vec![CodecSpec::new(Codec::Pcmu, 8_000), codec.clone()], channel: 0 };
-    let job = Job { output: Output::Wav, tracks: vec![track], channels: 1, start_ticks: 0, end_ticks: 48_000 };
+    let job = Job {
+        output: Output::Wav,
+        tracks: vec![track],
+        channels: 1,
+        start_ticks: 0,
+        end_ticks: 48_000,
+        mask_tones: true,
+        measured: Vec::new(),
+        ffmpeg: None,
+    };
     let packet = Packet { track: 0, codec: 1, position: 960, payload: vec![0xf8; 9] };
     add(seeds, "render", "job", frames(&[ToRender::Job(job), ToRender::Packet(packet), ToRender::End]));
     let stats = TrackStats { output: Some(codec), packets: 3, ..TrackStats::default() };

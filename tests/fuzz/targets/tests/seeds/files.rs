@@ -51,7 +51,7 @@ fn contents(seeds: &mut Seeds) {
             sip_call_id: "c".to_owned(),
             peer: "192.0.2.1:5060".to_owned(),
             transport: "udp".to_owned(),
-            user_agent: None,
+            ..Started::default()
         }),
         SessionEvent::Call(Box::default()),
         SessionEvent::Track(TrackFacts { track: 0, label: "1".to_owned(), ..TrackFacts::default() }),
