@@ -66,6 +66,7 @@ pub(crate) fn settings(appliance: &Appliance, sockets: &Sockets) -> Start {
         body_bytes_max: u32_of(config.limits.message_bytes_max.0),
         media_timeout_s: u32_of(config.media.timeout.as_secs()),
         paused_timeout_s: u32_of(config.media.paused_timeout.as_secs()),
+        receiver_reports: config.media.receiver_reports,
         commit_interval_ms: ms(config.journal.commit_interval),
         batch_interval_ms: ms(config.journal.batch_interval),
         file_bytes_max: config.journal.file_bytes_max.0,

@@ -326,7 +326,7 @@ impl Sessions {
         let recording = new_id(now, rng);
         let address = self.settings.media_address.unwrap_or_else(|| flow.local.ip());
         let mut state = AnswerState::new(rng.next_u64() >> 1, address);
-        let agreed = state.own_keys.agree(offer, given.keys().copied(), rng);
+        let mut agreed = state.own_keys.agree(offer, given.keys().copied(), rng);
         let negotiated = state.answer(offer, given, &agreed);
         state.is_offer = bodies.sdp().is_none();
         self.todo.push_back(Todo::Accept(tx, with_sdp(&state.last)));
@@ -361,7 +361,7 @@ impl Sessions {
                 session.add_track(track, Arc::clone(pair));
             }
         }
-        let new = session.tracks.iter().map(|track| track.to_new(agreed.get(&track.media_line), false)).collect();
+        let new = session.tracks.iter().map(|track| track.to_new(agreed.get_mut(&track.media_line), false)).collect();
         self.todo.push_back(Todo::Media(Command::Open { recording, tracks: new, counters, opened_ns: now.journal_ns }));
         self.by_recording.insert(recording, dialog);
         self.by_dialog.insert(dialog, session);

@@ -10,6 +10,7 @@
 pub mod bench;
 mod live;
 mod outbox;
+mod reporting;
 #[cfg(test)]
 mod tests;
 
@@ -24,8 +25,8 @@ use callvault_control::Start;
 use callvault_journal::AudioBatch;
 use callvault_journal::facts::Ended;
 use callvault_media::PayloadType;
-use callvault_srtp::Unprotector;
 use callvault_srtp::sdes::CryptoAttribute;
+use callvault_srtp::{Protector, Unprotector};
 use uuid::Uuid;
 
 use crate::Feedback;
@@ -35,6 +36,7 @@ use crate::ports::PortPair;
 use crate::receive::Receiver;
 use live::LiveSession;
 use outbox::Outbox;
+use reporting::Reports;
 
 /// Time between two sweeps. Long enough that a sweep finds about one packet per socket, short enough that with a batch
 /// interval of 200 ms at most that much audio is in this process alone.
@@ -48,7 +50,7 @@ const DATAGRAMS_PER_SWEEP_MAX: usize = 256;
 /// arrived is there, and a bound all the same.
 const DATAGRAMS_AT_END_MAX: usize = 8_192;
 
-/// RTCP is looked at every so many sweeps: a report every few seconds is all that comes.
+/// RTCP is looked at every so many sweeps, and sent: a report every few seconds is all that comes.
 const RTCP_EVERY: u64 = 25;
 
 /// What the signalling asks of the sweep.
@@ -59,8 +61,8 @@ pub(crate) enum Command {
     AddTrack { recording: Uuid, track: NewTrack },
     /// A later offer: payload types mean this from now on, and the source may be another one.
     Describe { recording: Uuid, track: u8, payload_types: Vec<PayloadType> },
-    /// A later offer: what comes is secured with these keys from now on, or with none.
-    Rekey { recording: Uuid, track: u8, keys: Option<Box<CryptoAttribute>> },
+    /// A later offer: what comes is secured with these keys from now on, or with none, and what we send with this one of ours.
+    Rekey { recording: Uuid, track: u8, keys: Option<Box<CryptoAttribute>>, protector: Option<Box<Protector>> },
     /// Keep nothing of the track that arrives at `at_ns` or later, or keep it again from then on.
     Pause { recording: Uuid, track: u8, paused: bool, at_ns: u64 },
     /// The recording ends, the session goes on: what arrives later than the end is taken and thrown away.
@@ -81,6 +83,10 @@ pub(crate) struct NewTrack {
     pub(crate) paused: bool,
     /// What opens its packets, where it is secured.
     pub(crate) unprotector: Option<Unprotector>,
+    /// What secures the reports to its sender, where it is secured. Its key must not have been used by another.
+    pub(crate) protector: Option<Box<Protector>>,
+    /// The client's ports for RTP and RTCP, as the signalling has them.
+    pub(crate) remote_ports: (u16, Option<u16>),
 }
 
 /// What the signalling sees of a session's media.
@@ -108,6 +114,7 @@ pub(crate) struct Sweep {
     closing: Vec<Outbox>,
     receiver: Receiver,
     ways: Ways,
+    reports: Reports,
     feedback: tokio::sync::mpsc::UnboundedSender<Feedback>,
     state: Arc<SweepState>,
     rounds: u64,
@@ -145,6 +152,7 @@ impl Sweep {
         state: Arc<SweepState>,
     ) -> Self {
         Self {
+            reports: Reports::new(settings.receiver_reports),
             settings,
             sessions: Vec::new(),
             places: HashMap::new(),
@@ -181,12 +189,13 @@ impl Sweep {
                 let batch = self.ways.spare.try_recv().unwrap_or_default();
                 let out = Outbox::new(recording, batch);
                 self.places.insert(recording, self.sessions.len());
-                self.sessions.push(LiveSession::new(tracks, counters, opened_ns, out));
+                self.sessions.push(LiveSession::new(tracks, counters, opened_ns, out, &mut self.reports));
             }
             Command::AddTrack { recording, track } => {
                 let now_ns = ArrivalClock::read().now_ns();
-                if let Some(session) = self.session(recording) {
-                    session.add_track(track, now_ns);
+                let session = self.places.get(&recording).and_then(|&place| self.sessions.get_mut(place));
+                if let Some(session) = session {
+                    session.add_track(track, now_ns, &mut self.reports);
                 }
             }
             Command::Describe { recording, track, payload_types } => {
@@ -194,7 +203,9 @@ impl Sweep {
                     session.describe(track, &payload_types);
                 }
             }
-            Command::Rekey { recording, track, keys } => self.rekey(recording, track, keys.as_deref()),
+            Command::Rekey { recording, track, keys, protector } => {
+                self.rekey(recording, track, keys.as_deref(), protector);
+            }
             Command::Pause { recording, track, paused, at_ns } => {
                 // What arrived before the pause was decided belongs to the recording; what came in it does not.
                 if let Some(session) = self.session(recording) {
@@ -212,14 +223,14 @@ impl Sweep {
         }
     }
 
-    fn rekey(&mut self, recording: Uuid, track: u8, keys: Option<&CryptoAttribute>) {
+    fn rekey(&mut self, recording: Uuid, track: u8, keys: Option<&CryptoAttribute>, protector: Option<Box<Protector>>) {
         // From one key to the next nothing need be taken first, since both hold for a while, and what comes under the next may
         // be here already. Between SRTP and RTP there is no such while.
         if self.session(recording).is_some_and(|session| session.is_secured(track) != keys.is_some()) {
             self.sweep_one(recording, ALL);
         }
         if let Some(session) = self.session(recording) {
-            session.rekey(track, keys);
+            session.rekey(track, keys, protector);
         }
     }
 
@@ -245,6 +256,9 @@ impl Sweep {
         for session in &mut self.sessions {
             let clock = ArrivalClock::read();
             packets += session.sweep(&mut self.receiver, clock, look, &self.ways);
+            if look.with_rtcp {
+                session.report(clock.now_ns(), &mut self.reports);
+            }
             session.out.flush_if_due(clock.now_ns(), batch_ns, &self.ways);
             dropped += session.out.take_dropped();
             let patience_ns = if session.is_paused() { paused_ns } else { silence_ns };

@@ -86,7 +86,7 @@ impl Sessions {
                     let added = session.add_track(track, Arc::clone(pair));
                     media.push(Todo::Media(Command::AddTrack {
                         recording,
-                        track: added.to_new(agreed.get(&track.media_line), held_back),
+                        track: added.to_new(agreed.get_mut(&track.media_line), held_back),
                     }));
                     if added.paused {
                         changes.push((added.number, true));

@@ -7,12 +7,13 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use callvault_journal::AudioBatch;
-use callvault_journal::facts::{Ended, TrackCounts};
-use callvault_media::{Datagram as Kind, PayloadType, Received, Track, TrackConfig};
+use callvault_journal::facts::{Ended, SenderReportFacts, TrackCounts};
+use callvault_media::{Datagram as Kind, OwnName, PayloadType, Received, Track, TrackConfig};
 use callvault_srtp::sdes::CryptoAttribute;
-use callvault_srtp::{Rekeyed, SrtpError, Unprotected, Unprotector};
+use callvault_srtp::{Protector, Rekeyed, SrtpError, Unprotected, Unprotector};
 
 use super::outbox::{Outbox, Remark};
+use super::reporting::{Arrival, Port, Reporting, Reports};
 use super::{Counters, Look, NewTrack, Ways};
 use crate::clock::ArrivalClock;
 use crate::ports::PortPair;
@@ -33,6 +34,7 @@ struct LiveTrack {
     /// What the signalling and the control say of the track itself; the gate follows from it.
     paused: bool,
     gate: Gate,
+    reporting: Reporting,
     /// When the sockets, RTP and RTCP, were last found empty: nothing that is there now came before.
     emptied_ns: [u64; 2],
 }
@@ -60,9 +62,8 @@ impl Gate {
 struct Ahead {
     /// Place of its track.
     track: usize,
-    arrival_ns: u64,
+    arrival: Arrival,
     bytes: Vec<u8>,
-    from: SocketAddr,
     cut: bool,
 }
 
@@ -76,17 +77,26 @@ pub(super) struct LiveSession {
     pub(super) counters: Arc<Counters>,
     heard_ns: u64,
     silent_told: bool,
+    /// Ours, in what we send.
+    name: OwnName,
     pub(super) out: Outbox,
 }
 
 impl LiveSession {
-    pub(super) fn new(tracks: Vec<NewTrack>, counters: Arc<Counters>, opened_ns: u64, out: Outbox) -> Self {
-        let tracks = tracks.into_iter().map(|track| LiveTrack::new(track, opened_ns)).collect();
-        Self { tracks, ahead: Vec::new(), stopped: false, counters, heard_ns: opened_ns, silent_told: false, out }
+    pub(super) fn new(
+        tracks: Vec<NewTrack>,
+        counters: Arc<Counters>,
+        opened_ns: u64,
+        out: Outbox,
+        reports: &mut Reports,
+    ) -> Self {
+        let name = reports.name();
+        let tracks = tracks.into_iter().map(|track| LiveTrack::new(track, opened_ns, name, reports)).collect();
+        Self { tracks, ahead: Vec::new(), stopped: false, counters, heard_ns: opened_ns, silent_told: false, name, out }
     }
 
-    pub(super) fn add_track(&mut self, track: NewTrack, now_ns: u64) {
-        let mut track = LiveTrack::new(track, now_ns);
+    pub(super) fn add_track(&mut self, track: NewTrack, now_ns: u64, reports: &mut Reports) {
+        let mut track = LiveTrack::new(track, now_ns, self.name, reports);
         track.gate.open &= !self.stopped;
         self.tracks.push(track);
     }
@@ -104,11 +114,21 @@ impl LiveSession {
         self.tracks.iter().any(|track| track.number == number && track.unprotector.is_some())
     }
 
-    /// The keys of a later offer, or that there are none any more.
-    pub(super) fn rekey(&mut self, number: u8, keys: Option<&CryptoAttribute>) {
+    /// The keys of a later offer, or that there are none any more, and ours.
+    pub(super) fn rekey(&mut self, number: u8, keys: Option<&CryptoAttribute>, protector: Option<Box<Protector>>) {
         if let Some(track) = self.track(number) {
             track.rekey(keys);
+            track.reporting.secure_with(protector);
         }
+    }
+
+    /// Does what need not be done at every sweep: reports to the senders, and telephone events that had no end.
+    pub(super) fn report(&mut self, now_ns: u64, reports: &mut Reports) {
+        for track in &mut self.tracks {
+            let is_secured = track.unprotector.is_some();
+            track.reporting.send_if_due(now_ns, is_secured, &track.reception, &track.pair, reports);
+        }
+        self.out.expire_tones(now_ns);
     }
 
     /// From `at_ns` on nothing of the track is kept, or all of it again. The sockets are to be swept next, so that one turn is
@@ -143,6 +163,7 @@ impl LiveSession {
         for track in &mut self.tracks {
             track.reception = Track::new(TrackConfig::default());
             track.reception.describe(&track.payload_types);
+            track.reporting.begin_anew();
             (track.replayed, track.undecipherable) = (0, 0);
             track.gate.turn(!track.paused, at_ns);
         }
@@ -171,11 +192,11 @@ impl LiveSession {
         let mut kept = 0;
         let mut heard = false;
         let (now, later): (Vec<Ahead>, Vec<Ahead>) =
-            mem::take(&mut self.ahead).into_iter().partition(|ahead| ahead.arrival_ns < look.until_ns);
+            mem::take(&mut self.ahead).into_iter().partition(|ahead| ahead.arrival.at_ns < look.until_ns);
         self.ahead = later;
-        for Ahead { track, arrival_ns, mut bytes, from, cut } in now {
-            let datagram = Datagram { bytes: &mut bytes, from, stamp_ns: None, cut };
-            if let Some(packets) = self.tracks[track].take(arrival_ns, datagram, &mut self.out, ways) {
+        for Ahead { track, arrival, mut bytes, cut } in now {
+            let datagram = Datagram { bytes: &mut bytes, from: arrival.from, stamp_ns: None, cut };
+            if let Some(packets) = self.tracks[track].take(&arrival, datagram, &mut self.out, ways) {
                 heard = true;
                 kept += packets;
             }
@@ -185,14 +206,15 @@ impl LiveSession {
             let sockets: [BorrowedFd<'_>; 2] = [pair.rtp.as_fd(), pair.rtcp.as_fd()];
             for (which, socket) in sockets.into_iter().enumerate().take(if look.with_rtcp { 2 } else { 1 }) {
                 let not_before_ns = track.emptied_ns[which];
+                let port = if which == 0 { Port::Rtp } else { Port::Rtcp };
                 let got = receiver.receive(socket, look.datagrams_max, |datagram| {
-                    let arrival_ns = clock.arrival_ns(datagram.stamp_ns, not_before_ns);
-                    if arrival_ns >= look.until_ns {
-                        let Datagram { bytes, from, cut, .. } = datagram;
-                        let bytes = bytes.to_vec();
-                        return self.ahead.push(Ahead { track: place, arrival_ns, bytes, from, cut });
+                    let at_ns = clock.arrival_ns(datagram.stamp_ns, not_before_ns);
+                    let arrival = Arrival { at_ns, from: datagram.from, port };
+                    if at_ns >= look.until_ns {
+                        let Datagram { bytes, cut, .. } = datagram;
+                        return self.ahead.push(Ahead { track: place, arrival, bytes: bytes.to_vec(), cut });
                     }
-                    if let Some(packets) = track.take(arrival_ns, datagram, &mut self.out, ways) {
+                    if let Some(packets) = track.take(&arrival, datagram, &mut self.out, ways) {
                         heard = true;
                         kept += packets;
                     }
@@ -248,9 +270,11 @@ impl LiveSession {
 }
 
 impl LiveTrack {
-    fn new(new: NewTrack, opened_ns: u64) -> Self {
+    fn new(new: NewTrack, opened_ns: u64, name: OwnName, reports: &mut Reports) -> Self {
         let mut reception = Track::new(TrackConfig::default());
         reception.describe(&new.payload_types);
+        let mut reporting = reports.track(opened_ns, name, new.remote_ports);
+        reporting.secure_with(new.protector);
         Self {
             number: new.number,
             pair: new.pair,
@@ -261,6 +285,7 @@ impl LiveTrack {
             payload_types: new.payload_types,
             paused: new.paused,
             gate: Gate { open: !new.paused, since_ns: opened_ns },
+            reporting,
             emptied_ns: [opened_ns; 2],
         }
     }
@@ -288,12 +313,12 @@ impl LiveTrack {
 
     /// Puts one datagram, from the RTP or the RTCP socket, where it belongs; returns how many packets of it (or held back before
     /// it) are kept, or None when it is not from who has the track's keys.
-    fn take(&mut self, arrival_ns: u64, datagram: Datagram<'_>, out: &mut Outbox, ways: &Ways) -> Option<u64> {
-        let Datagram { bytes, from, cut, .. } = datagram;
+    fn take(&mut self, arrival: &Arrival, datagram: Datagram<'_>, out: &mut Outbox, ways: &Ways) -> Option<u64> {
+        let Datagram { bytes, cut, .. } = datagram;
         // What is cut cannot be opened. It is told of all the same, and nothing else of it is looked at.
-        let length = if cut { bytes.len() } else { self.open(arrival_ns, bytes)? };
+        let length = if cut { bytes.len() } else { self.open(arrival.at_ns, bytes)? };
         let heard = !cut || self.unprotector.is_none();
-        let kept = self.keep(arrival_ns, from, bytes.get(..length).unwrap_or_default(), cut, out, ways);
+        let kept = self.keep(arrival, bytes.get(..length).unwrap_or_default(), cut, out, ways);
         heard.then_some(kept)
     }
 
@@ -320,16 +345,9 @@ impl LiveTrack {
     }
 
     /// [`LiveTrack::take`] of a plain datagram.
-    fn keep(
-        &mut self,
-        arrival_ns: u64,
-        from: SocketAddr,
-        bytes: &[u8],
-        cut: bool,
-        out: &mut Outbox,
-        ways: &Ways,
-    ) -> u64 {
-        if !self.gate.is_open_at(arrival_ns) {
+    fn keep(&mut self, arrival: &Arrival, bytes: &[u8], cut: bool, out: &mut Outbox, ways: &Ways) -> u64 {
+        let is_open = self.gate.is_open_at(arrival.at_ns);
+        if !is_open {
             // Reports still count: who says goodbye in a pause comes back as another source.
             match Kind::parse(bytes) {
                 Ok(Kind::Rtcp(_)) => {}
@@ -343,20 +361,27 @@ impl LiveTrack {
         if cut {
             // Longer than any packet of audio, and not whole: nothing to keep, but not to be passed over in silence either when
             // it may be the track's. What strangers send must not speak against the recording.
-            if self.may_be_ours(from, bytes) {
+            if self.may_be_ours(arrival.from, bytes) {
                 out.drop_packets(1, Remark::TooLong);
             }
             return 0;
         }
-        match self.reception.receive(arrival_ns, from, bytes) {
+        match self.reception.receive(arrival.at_ns, arrival.from, bytes) {
             Received::Kept(kept) => {
                 let payload = bytes.get(kept.payload.clone()).unwrap_or_default();
-                out.packet(self.number, arrival_ns, &kept, payload, ways)
+                out.packet(self.number, arrival.at_ns, &kept, payload, ways)
             }
             Received::Held => out.held(self.number, &mut self.reception, ways),
-            // The reception has taken note of a goodbye. Sender reports are where a common clock of the tracks will come from;
-            // alignment goes by arrival as yet, so they are not written.
-            Received::Rtcp { .. } => 0,
+            // The reception has taken note of a goodbye. Sender reports are where a common clock of the tracks comes from.
+            Received::Rtcp { rtcp, source } => {
+                // A recording that has ended, or pauses, has no use for it.
+                if let Some(report) =
+                    self.reporting.hear(arrival, &rtcp, source, &self.reception, bytes).filter(|_| is_open)
+                {
+                    out.sender_report(SenderReportFacts { track: self.number, ..report });
+                }
+                0
+            }
             Received::Duplicate | Received::Foreign | Received::Invalid(_) | Received::Other => 0,
         }
     }

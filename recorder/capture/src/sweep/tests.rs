@@ -1,5 +1,7 @@
 //! The sweep at real sockets on loopback, driven by hand.
 
+mod reporting;
+
 use std::net::{SocketAddr, UdpSocket};
 use std::os::fd::AsFd;
 use std::sync::Arc;
@@ -49,6 +51,8 @@ fn rig(entries_max: usize) -> Rig {
         payload_types: PayloadType::assigned(0).into_iter().collect(),
         paused: false,
         unprotector: None,
+        protector: None,
+        remote_ports: (0, None),
     };
     let counters = Arc::new(Counters::default());
     sweep.handle(Command::Open { recording: A, tracks: vec![track], counters, opened_ns: journal_ns() });
@@ -101,7 +105,7 @@ impl Rig {
     }
 
     fn rekey(&mut self, keys: Option<CryptoAttribute>) {
-        self.sweep.handle(Command::Rekey { recording: A, track: 0, keys: keys.map(Box::new) });
+        self.sweep.handle(Command::Rekey { recording: A, track: 0, keys: keys.map(Box::new), protector: None });
     }
 
     fn goodbye(&self, ssrc: u32, to: &impl AsFd) {
@@ -129,6 +133,12 @@ impl Rig {
                     format!("source {} {}", source.source, source.ssrc)
                 }
                 Entry::Facts { event: SessionEvent::Flaw(flaw), .. } => flaw.code,
+                Entry::Facts { event: SessionEvent::Tone(tone), .. } => {
+                    format!("tone {} {}", tone.event, tone.duration_ms)
+                }
+                Entry::Facts { event: SessionEvent::SenderReport(report), .. } => {
+                    format!("report {} {}", report.source, report.rtp_timestamp)
+                }
                 Entry::End { mut ended, .. } => {
                     self.counts = ended.tracks.remove(0);
                     "end".to_owned()
@@ -268,6 +278,8 @@ fn two_tracks_with_the_same_source_number_are_two_tracks() {
         payload_types: PayloadType::assigned(0).into_iter().collect(),
         paused: false,
         unprotector: None,
+        protector: None,
+        remote_ports: (0, None),
     };
     rig.sweep.handle(Command::AddTrack { recording: A, track });
     for seq in 0..5 {
