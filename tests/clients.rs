@@ -373,6 +373,9 @@ fn a_call_without_any_audio_has_no_media() {
     assert_eq!(recording["call_id"], Facts::incoming(27).call_id.as_str());
 }
 
+/// A way to give a call up, with its name.
+type Way<'a> = (&'a str, &'a dyn Fn(&mut Client, &Invite));
+
 #[test]
 fn a_call_that_is_given_up_at_once_leaves_one_row_and_no_port_taken() {
     // A CANCEL that crosses the answer changes nothing (RFC 3261 section 9.2); the BYE that follows it does.
@@ -390,7 +393,7 @@ fn a_call_that_is_given_up_at_once_leaves_one_row_and_no_port_taken() {
         assert_eq!(client.finish_invite(&request).status, 200);
         assert!(client.try_bye());
     };
-    let ways: [(&str, &dyn Fn(&mut Client, &Invite)); 2] = [("CANCEL", &cancel), ("BYE", &bye)];
+    let ways: [Way<'_>; 2] = [("CANCEL", &cancel), ("BYE", &bye)];
     for (name, give_up) in ways {
         let appliance = Appliance::start("[media]\nports = \"16000-16003\"\n");
         let facts = Facts::incoming(29);
