@@ -22,6 +22,7 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+mod checkpoint;
 mod counts;
 mod datagram;
 mod encoding;
@@ -31,6 +32,7 @@ mod rtcp;
 mod source;
 mod track;
 
+pub use checkpoint::TrackCheckpoint;
 pub use counts::Counts;
 pub use datagram::{Datagram, RtpHeader};
 pub use encoding::{Encoding, PayloadType, payload_duration};

@@ -2,6 +2,9 @@
 
 use std::net::SocketAddr;
 
+use serde::{Deserialize, Serialize};
+
+use crate::checkpoint::COUNT_MAX;
 use crate::held::Packet;
 use crate::{PayloadType, payload_duration};
 
@@ -40,6 +43,7 @@ pub(crate) enum Place {
     Elsewhere,
 }
 
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Source {
     /// Its number in the track.
     pub(crate) number: u8,
@@ -91,6 +95,12 @@ impl Source {
 
     pub(crate) fn sent(&self, packet: &Packet<'_>) -> bool {
         (self.ssrc, self.from) == (packet.header.ssrc, packet.from)
+    }
+
+    /// Whether it can have come about by packets, for one that was stored: nothing that is worked out from it overflows then.
+    pub(crate) fn is_plausible(&self) -> bool {
+        let in_order = self.lowest <= self.highest && (FIRST_CYCLE << 16..COUNT_MAX).contains(&self.highest);
+        in_order && self.lost <= COUNT_MAX && self.gap_ns <= COUNT_MAX && self.jitter_ns <= COUNT_MAX
     }
 
     pub(crate) fn cycle(&self) -> u64 {

@@ -4,6 +4,8 @@ use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::ops::Range;
 
+use serde::{Deserialize, Serialize};
+
 use crate::held::{HeldPacket, Packet, Rival};
 use crate::source::{FIRST_CYCLE, Place, Source};
 use crate::{Counts, Datagram, Held, MediaError, PayloadType, Rtcp, RtpHeader};
@@ -96,8 +98,8 @@ pub struct Followed {
 }
 
 /// Whether signalling announced another source.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Change {
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Change {
     None,
     /// Announced, and nothing has arrived since.
     Announced,
@@ -118,21 +120,21 @@ enum Change {
 /// Receiving costs the same whatever came before, and allocates nothing unless a packet is held.
 pub struct Track {
     config: TrackConfig,
-    payload_types: Vec<PayloadType>,
-    followed: Option<Source>,
+    pub(crate) payload_types: Vec<PayloadType>,
+    pub(crate) followed: Option<Source>,
     /// The one before.
-    previous: Option<Source>,
-    rival: Option<Rival>,
-    stray: Option<HeldPacket>,
+    pub(crate) previous: Option<Source>,
+    pub(crate) rival: Option<Rival>,
+    pub(crate) stray: Option<HeldPacket>,
     /// Held packets that are kept after all, in the order of arrival.
     ready: VecDeque<Held>,
-    change: Change,
+    pub(crate) change: Change,
     /// Whether datagrams were left unread since the last one.
-    interrupted: bool,
+    pub(crate) interrupted: bool,
     /// All counts but those that the two sources keep themselves.
-    counts: Counts,
+    pub(crate) counts: Counts,
     /// Audio lost in sources before those two.
-    gap_ns: u64,
+    pub(crate) gap_ns: u64,
 }
 
 impl Track {
