@@ -270,6 +270,7 @@ impl Signalling {
                 }
             }
             Output::CloseFlow { flow } => self.connections.close(flow),
+            Output::Connect { request, .. } => self.endpoint.connect_failed(now(), request),
             Output::Event(event) => {
                 match (&event, dialog_of(&event), self.hearing) {
                     (Event::Ended { dialog, .. }, ..) => self.connections.dialog_ended(*dialog),

@@ -161,6 +161,8 @@ enum Step {
     Update,
     AnswerOwn { status: u16 },
     CloseFlow,
+    Connect { made: bool },
+    Restart,
     Wait { ms: u64 },
 }
 
@@ -174,6 +176,8 @@ fn step() -> impl Strategy<Value = Step> {
         1 => Just(Step::Update),
         2 => prop::sample::select(vec![100, 200, 481]).prop_map(|status| Step::AnswerOwn { status }),
         1 => Just(Step::CloseFlow),
+        2 => any::<bool>().prop_map(|made| Step::Connect { made }),
+        1 => Just(Step::Restart),
         3 => (0..40_000u64).prop_map(|ms| Step::Wait { ms }),
     ]
 }
@@ -207,9 +211,70 @@ fn act(rig: &mut Rig, step: &Step) {
             rig.drain();
             rig.flow.id.0 += 1;
         }
+        Step::Connect { made } => {
+            let Some(connect) = rig.connect else { return };
+            if *made {
+                rig.endpoint.connected(rig.now, connect, &rig.flow.clone());
+            } else {
+                rig.endpoint.connect_failed(rig.now, connect);
+            }
+        }
+        Step::Restart => restart(rig),
         Step::Wait { ms } => drop(rig.wait(*ms)),
     }
     rig.drain();
+}
+
+/// Every accepted dialog goes on in another endpoint, under another name; the others are forgotten by both.
+fn restart(rig: &mut Rig) {
+    let live = live_dialogs(rig);
+    rig.flow.id.0 += 1;
+    let id = rig.flow.id;
+    // Another seed each time, as it must be.
+    let seed = [u8::try_from(id.0).unwrap(); 32];
+    let mut next = callvault_sip::Endpoint::new(callvault_sip::EndpointConfig::new(""), seed);
+    let mut resumed = Vec::new();
+    for dialog in live {
+        let Some(checkpoint) = rig.endpoint.checkpoint(dialog) else { continue };
+        let datagrams =
+            |flow: &callvault_sip::Flow| (!flow.kind.is_reliable()).then_some(callvault_sip::Flow { id, ..*flow });
+        resumed.push(next.resume(rig.now, checkpoint, datagrams).unwrap());
+    }
+    (rig.endpoint, rig.tx, rig.connect) = (next, None, None);
+    rig.dialog = resumed.last().copied();
+    rig.events.clear();
+    rig.resumed = resumed;
+}
+
+/// The dialogs that have begun and not ended.
+fn live_dialogs(rig: &Rig) -> BTreeSet<callvault_sip::DialogId> {
+    let mut live: BTreeSet<_> = rig.resumed.iter().copied().collect();
+    for event in &rig.events {
+        match event {
+            Event::Invite { dialog, .. } => drop(live.insert(*dialog)),
+            Event::Ended { dialog, .. } => drop(live.remove(dialog)),
+            _ => {}
+        }
+    }
+    live
+}
+
+/// What a step changes of a dialog's checkpoint, it says.
+fn act_and_compare(rig: &mut Rig, step: &Step) {
+    let checkpoints = |rig: &Rig| -> Vec<_> {
+        live_dialogs(rig).into_iter().map(|dialog| (dialog, rig.endpoint.checkpoint(dialog))).collect()
+    };
+    let _ = rig.endpoint.take_changed_dialogs().count();
+    let before: std::collections::BTreeMap<_, _> = checkpoints(rig).into_iter().collect();
+    act(rig, step);
+    if matches!(step, Step::Wait { .. } | Step::Restart) {
+        return;
+    }
+    let changed: BTreeSet<_> = rig.endpoint.take_changed_dialogs().collect();
+    for (dialog, after) in checkpoints(rig) {
+        let same = before.get(&dialog).cloned().flatten() == after;
+        assert!(same || changed.contains(&dialog), "{step:?} changed {dialog:?} silently");
+    }
 }
 
 fn dialog_of(event: &Event) -> Option<callvault_sip::DialogId> {
@@ -229,9 +294,9 @@ fn dialog_of(event: &Event) -> Option<callvault_sip::DialogId> {
 }
 
 /// Every dialog starts with Invite, ends with exactly one Ended, and is not named before or after.
-fn check_dialog_events(events: &[Event]) {
-    let (mut live, mut over) = (BTreeSet::new(), BTreeSet::new());
-    for event in events {
+fn check_dialog_events(rig: &Rig) {
+    let (mut live, mut over) = (rig.resumed.iter().copied().collect::<BTreeSet<_>>(), BTreeSet::new());
+    for event in &rig.events {
         let Some(dialog) = dialog_of(event) else { continue };
         match event {
             Event::Invite { .. } => assert!(live.insert(dialog) && !over.contains(&dialog)),
@@ -253,15 +318,14 @@ proptest! {
         let kind = if tcp { TransportKind::Tcp } else { TransportKind::Udp };
         let mut rig = Rig::new(kind);
         for step in &steps {
-            act(&mut rig, step);
+            act_and_compare(&mut rig, step);
         }
-        let dialogs: BTreeSet<_> = rig.events.iter().filter_map(dialog_of).collect();
-        for dialog in dialogs {
+        for dialog in live_dialogs(&rig) {
             rig.endpoint.bye(rig.now, dialog, None);
         }
         rig.drain();
         rig.wait(400_000);
-        check_dialog_events(&rig.events);
+        check_dialog_events(&rig);
         prop_assert_eq!((rig.endpoint.dialogs(), rig.endpoint.transactions()), (0, 0));
         prop_assert_eq!(rig.endpoint.deadline(), None);
     }

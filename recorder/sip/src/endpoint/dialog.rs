@@ -1,10 +1,13 @@
 //! Dialogs (RFC 3261 section 12): what is remembered of one, and the requests that it makes. All of it is plain data, so that a
 //! checkpoint can carry it to the next recorder.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
+use serde::{Deserialize, Serialize};
+
+use super::connects::Destination;
 use super::server::Core;
-use super::{EndpointConfig, Flow, TransactionId, respond};
+use super::{EndpointConfig, Flow, TransactionId, TransportKind, respond};
 use crate::message::{Field, Method, NameAddr, Request, Uri};
 
 /// One dialog, of which we are the called side.
@@ -13,18 +16,18 @@ pub(super) struct Dialog {
     pub(super) local_tag: String,
     pub(super) remote_tag: String,
     /// The INVITE's To with our tag: the From of our requests.
-    local: Field,
+    pub(super) local: Field,
     /// The INVITE's From: the To of our requests.
-    remote: Field,
+    pub(super) remote: Field,
     /// The peer's Contact: the Request-URI of our requests.
-    remote_target: Uri,
+    pub(super) remote_target: Uri,
     /// The Record-Route elements in their order (section 12.1.1).
-    route_set: Vec<String>,
+    pub(super) route_set: Vec<String>,
     /// Our host as the peer was told it.
-    local_host: String,
+    pub(super) local_host: String,
     /// Our Contact as the peer was told it; empty until the dialog is accepted.
     pub(super) contact: String,
-    local_cseq: u32,
+    pub(super) local_cseq: u32,
     /// The highest CSeq number of the peer's requests.
     pub(super) remote_cseq: u32,
     /// Where the peer was last heard.
@@ -39,17 +42,19 @@ pub(super) struct Dialog {
     /// Our 2xx had an offer that the ACK is to answer.
     pub(super) offer_outstanding: bool,
     pub(super) ending: Ending,
+    /// The server transactions of the dialog, the oldest first.
+    pub(super) transactions: Vec<TransactionId>,
 }
 
 /// How far our own BYE is.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Ending {
     /// Nobody asked for one.
     No,
     /// Waits for the ACK (section 15: not before the ACK, or before waiting for it is over); holds the Reason.
     AwaitsAck(Option<String>),
-    /// It is sent.
-    Sent,
+    /// It is sent; holds the Reason, with which the next recorder sends it again.
+    Sent(Option<String>),
 }
 
 impl Dialog {
@@ -77,6 +82,7 @@ impl Dialog {
             unacked: None,
             offer_outstanding: false,
             ending: Ending::No,
+            transactions: Vec::new(),
             local_tag: tag.to_owned(),
         }
     }
@@ -88,20 +94,19 @@ impl Dialog {
         }
     }
 
-    /// The peer was heard on this flow: requests of ours go there.
-    pub(super) fn heard_on(&mut self, flow: &Flow) {
-        self.flow = *flow;
-        self.flow_open = true;
-    }
-
-    /// A request within the dialog (section 12.2.1.1).
-    pub(super) fn request(&mut self, config: &EndpointConfig, method: Method, branch: &str) -> Request {
+    /// A request within the dialog (section 12.2.1.1), to be sent over this transport.
+    pub(super) fn request(
+        &mut self,
+        config: &EndpointConfig,
+        method: Method,
+        branch: &str,
+        kind: TransportKind,
+    ) -> Request {
         self.local_cseq = self.local_cseq.saturating_add(1);
         let (uri, routes) = self.routing();
-        let flow = &self.flow;
         let mut request = Request::new(method, &uri);
         let headers = &mut request.headers;
-        let (transport, host, port) = (flow.kind.via_name(), &self.local_host, flow.local.port());
+        let (transport, host, port) = (kind.via_name(), &self.local_host, self.flow.local.port());
         headers.push("Via", &format!("SIP/2.0/{transport} {host}:{port};branch={branch};rport"));
         headers.push("Max-Forwards", "70");
         for route in routes {
@@ -141,14 +146,39 @@ impl Dialog {
         if self.flow.kind.is_reliable() {
             return vec![self.flow.peer];
         }
-        let stated = match self.route_set.first() {
-            Some(route) => NameAddr::parse(route).uri().socket_addr(),
-            None => self.remote_target.socket_addr(),
-        };
-        let usable = stated.filter(|hop| {
-            !hop.ip().is_unspecified() && hop.is_ipv4() == self.flow.local.is_ipv4() && *hop != self.flow.peer
-        });
+        let stated = self.next_uri().socket_addr();
+        let usable = stated.filter(|hop| self.is_usable(hop.ip()) && *hop != self.flow.peer);
         usable.into_iter().chain([self.flow.peer]).collect()
+    }
+
+    /// Where a connection can be made for our requests once the peer's is closed, the likeliest first; none over UDP.
+    ///
+    /// That is where section 8.1.2 says when it is an address; and, because that may be one behind a NAT or a name, the peer's own
+    /// address at the same port. What was secured stays so.
+    pub(super) fn destinations(&self) -> Vec<Destination> {
+        if !self.flow.kind.is_reliable() {
+            return Vec::new();
+        }
+        let uri = self.next_uri();
+        let asked = uri.params().get("transport").is_some_and(|transport| transport.eq_ignore_ascii_case("tls"));
+        let secured = self.flow.kind == TransportKind::Tls || uri.scheme() == "sips" || asked;
+        let kind = if secured { TransportKind::Tls } else { TransportKind::Tcp };
+        let port = uri.port().filter(|port| *port != 0).unwrap_or(kind.default_port());
+        let stated = uri.host().parse().ok().filter(|ip| self.is_usable(*ip) && *ip != self.flow.peer.ip());
+        let to = |ip| Destination { kind, local: self.flow.local, peer: SocketAddr::new(ip, port) };
+        stated.into_iter().chain([self.flow.peer.ip()]).map(to).collect()
+    }
+
+    /// The URI that decides where our requests go (section 8.1.2).
+    fn next_uri(&self) -> Uri {
+        match self.route_set.first() {
+            Some(route) => NameAddr::parse(route).uri().clone(),
+            None => self.remote_target.clone(),
+        }
+    }
+
+    fn is_usable(&self, ip: IpAddr) -> bool {
+        !ip.is_unspecified() && ip.is_ipv4() == self.flow.local.is_ipv4()
     }
 }
 

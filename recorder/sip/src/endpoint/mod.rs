@@ -23,26 +23,32 @@
 
 mod agenda;
 mod answers;
+mod checkpoint;
 mod client;
+mod connects;
 mod dialog;
+mod events;
 mod requests;
 mod respond;
 mod server;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
-use std::sync::Arc;
 
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
+use serde::{Deserialize, Serialize};
 
 use crate::error::ParseError;
 use crate::limits::Limits;
-use crate::message::{Message, Method, Request, Response, salvage};
-use crate::recognition::RecordingHints;
+use crate::message::{Message, Method, salvage};
 use agenda::Agenda;
-use client::ClientTransaction;
+pub use checkpoint::{DIALOG_CHECKPOINT_VERSION, DialogCheckpoint, ResumeError};
+use client::{ClientId, ClientTransaction};
+pub use connects::ConnectId;
+use connects::Connects;
 use dialog::Dialog;
+pub use events::{Counters, EndReason, Event, Output};
 use server::{CallKey, ServerTransaction, TransactionKey};
 
 /// Most server transactions at a time for requests outside dialogs. One lives 32 s after its answer (64 × T1), so this is 600 INVITEs
@@ -66,8 +72,9 @@ pub const PENDING_NS_MAX: u64 = 180 * 1_000_000_000;
 /// When an INVITE that has no answer yet gets its 100 (RFC 3261 section 17.2.1), in nanoseconds after it came.
 pub const TRYING_AFTER_NS: u64 = 200 * 1_000_000;
 
-/// A moment on a monotonic clock of the caller's, in nanoseconds.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+/// A moment on a monotonic clock of the caller's, in nanoseconds. Dialogs that are resumed bring their moments with them: the clock
+/// must be the same one in the process before and in this one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Now(pub u64);
 
 impl Now {
@@ -79,11 +86,16 @@ impl Now {
 }
 
 /// Names a UDP listener with one peer, or a connection. What the number means is the driver's.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct FlowId(pub u64);
 
+impl FlowId {
+    /// No flow: where a dialog stands whose connection did not outlive the process. The driver must not use the number.
+    pub const NONE: Self = Self(u64::MAX);
+}
+
 /// The transport of a flow.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum TransportKind {
     /// Datagrams: everything is retransmitted until it is answered.
     Udp,
@@ -110,6 +122,15 @@ impl TransportKind {
         }
     }
 
+    /// The port where nothing else is said (RFC 3261 section 19.1.2).
+    #[must_use]
+    pub fn default_port(self) -> u16 {
+        match self {
+            Self::Udp | Self::Tcp => 5060,
+            Self::Tls => 5061,
+        }
+    }
+
     /// Its name in a `transport` parameter.
     #[must_use]
     pub fn param_name(self) -> &'static str {
@@ -122,7 +143,7 @@ impl TransportKind {
 }
 
 /// Where a message came from and where answers go.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Flow {
     /// The driver's name for it.
     pub id: FlowId,
@@ -224,181 +245,6 @@ pub struct Accept {
     pub extra_headers: Vec<(String, String)>,
 }
 
-/// What the driver and the session layer have to do.
-#[derive(Clone)]
-#[allow(clippy::large_enum_variant)] // taken out of the queue one at a time, never stored in numbers
-pub enum Output {
-    /// Send these bytes. On a connection `peer` is its other end.
-    Send {
-        /// On which flow.
-        flow: FlowId,
-        /// To which address.
-        peer: SocketAddr,
-        /// A whole message.
-        bytes: Vec<u8>,
-    },
-    /// Close the connection once everything is sent: its framing is lost.
-    CloseFlow {
-        /// Which.
-        flow: FlowId,
-    },
-    /// Something for the session layer.
-    Event(Event),
-}
-
-impl std::fmt::Debug for Output {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Send { flow, peer, bytes } => write!(f, "Send {{ {flow:?}, {peer}, {} bytes }}", bytes.len()),
-            Self::CloseFlow { flow } => write!(f, "CloseFlow {{ {flow:?} }}"),
-            Self::Event(event) => event.fmt(f),
-        }
-    }
-}
-
-/// What happened.
-#[derive(Clone, Debug)]
-pub enum Event {
-    /// A new dialog is asked for.
-    Invite {
-        /// To answer.
-        tx: TransactionId,
-        /// The dialog, early until it is accepted.
-        dialog: DialogId,
-        /// The request.
-        request: Arc<Request>,
-        /// Where it came from.
-        flow: Flow,
-        /// What speaks for a recording session.
-        hints: RecordingHints,
-    },
-    /// INVITE within a dialog.
-    Reinvite {
-        /// To answer.
-        tx: TransactionId,
-        /// The dialog.
-        dialog: DialogId,
-        /// The request.
-        request: Arc<Request>,
-    },
-    /// UPDATE within a dialog.
-    Update {
-        /// To answer.
-        tx: TransactionId,
-        /// The dialog.
-        dialog: DialogId,
-        /// The request.
-        request: Arc<Request>,
-    },
-    /// INFO within a dialog.
-    Info {
-        /// To answer.
-        tx: TransactionId,
-        /// The dialog.
-        dialog: DialogId,
-        /// The request.
-        request: Arc<Request>,
-    },
-    /// OPTIONS outside any dialog: are we there, and have we room? (Within a dialog it is answered here.)
-    Options {
-        /// To answer.
-        tx: TransactionId,
-        /// The request.
-        request: Arc<Request>,
-        /// Where it came from.
-        flow: Flow,
-    },
-    /// Our 200 to an INVITE of this dialog has arrived.
-    Acked {
-        /// The dialog.
-        dialog: DialogId,
-        /// The ACK, which carries the answer when the offer was ours.
-        request: Arc<Request>,
-    },
-    /// No ACK came within 64 × T1. Nothing was done about it: RFC 3261 section 13.3.1.4 wants [`Endpoint::bye`], but while media arrives
-    /// there is something to record. The session layer decides.
-    AckTimeout {
-        /// The dialog, which goes on.
-        dialog: DialogId,
-    },
-    /// An INVITE was withdrawn before its answer. Its transaction is over; [`Event::Ended`] follows when it was the first of its dialog.
-    Cancelled {
-        /// The INVITE's transaction.
-        tx: TransactionId,
-        /// The dialog.
-        dialog: DialogId,
-    },
-    /// The peer has ended the dialog and was answered. [`Event::Ended`] follows.
-    Bye {
-        /// The dialog.
-        dialog: DialogId,
-        /// The request, which may carry last metadata.
-        request: Arc<Request>,
-    },
-    /// A request of ours, not a BYE, is done.
-    RequestAnswered {
-        /// The dialog.
-        dialog: DialogId,
-        /// What was asked.
-        method: Method,
-        /// The final answer; `None` when none came.
-        response: Option<Arc<Response>>,
-    },
-    /// The dialog is over. This is the last event that names it.
-    Ended {
-        /// The dialog.
-        dialog: DialogId,
-        /// Why.
-        why: EndReason,
-    },
-}
-
-/// Why a dialog is over.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum EndReason {
-    /// The peer said BYE.
-    PeerBye,
-    /// We said BYE; `status` is the answer, `None` when none came.
-    OwnBye {
-        /// The final status code.
-        status: Option<u16>,
-    },
-    /// The peer withdrew the INVITE before it was answered.
-    Cancelled,
-    /// The INVITE was refused with this status code.
-    Rejected {
-        /// The status code.
-        status: u16,
-    },
-    /// The INVITE was not answered by the session layer within [`PENDING_NS_MAX`].
-    GivenUp,
-    /// A BYE of ours has no way to the peer: the connection is closed.
-    Unreachable,
-}
-
-/// What happened how often since the endpoint was made; for metrics.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counters {
-    /// Requests, retransmissions included.
-    pub requests: u64,
-    /// Requests recognised as retransmissions.
-    pub retransmissions_received: u64,
-    /// Messages of ours sent again.
-    pub retransmissions_sent: u64,
-    /// Messages that could not be read or lack what an answer needs.
-    pub invalid: u64,
-    /// Of those, how many were answered.
-    pub invalid_answered: u64,
-    /// Requests answered 503 at [`EndpointConfig::transactions_max`].
-    pub refused_transactions: u64,
-    /// INVITEs answered 503 at [`EndpointConfig::dialogs_max`].
-    pub refused_dialogs: u64,
-    /// ACKs and responses that belong to nothing.
-    pub strays: u64,
-    /// Messages that could not be sent because their connection is closed.
-    pub unsendable: u64,
-}
-
 /// The machine. See the [module](self) for its contracts.
 pub struct Endpoint {
     config: EndpointConfig,
@@ -414,15 +260,14 @@ pub struct Endpoint {
     dialogs: BTreeMap<DialogId, Dialog>,
     /// Dialogs by Call-ID and our tag.
     dialog_keys: BTreeMap<(String, String), DialogId>,
+    /// Dialogs whose checkpoint is no longer what it was when it was last asked for.
+    changed: BTreeSet<DialogId>,
+    connects: Connects,
     agenda: Agenda<Timer>,
     last_id: u64,
     output: VecDeque<Output>,
     counters: Counters,
 }
-
-/// Names a client transaction.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct ClientId(u64);
 
 /// What a deadline is for. (A session timer, RFC 4028, will be a third kind: `Dialog`.)
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -446,6 +291,8 @@ impl Endpoint {
             client_branches: BTreeMap::new(),
             dialogs: BTreeMap::new(),
             dialog_keys: BTreeMap::new(),
+            changed: BTreeSet::new(),
+            connects: Connects::default(),
             agenda: Agenda::default(),
             last_id: 0,
             output: VecDeque::new(),
@@ -480,21 +327,6 @@ impl Endpoint {
         }
         if flow.kind.is_reliable() {
             self.output.push_back(Output::CloseFlow { flow: flow.id });
-        }
-    }
-
-    /// The connection is closed. Its dialogs live on and move to the next connection that a request of theirs comes on.
-    pub fn flow_closed(&mut self, now: Now, flow: FlowId) {
-        for transaction in self.servers.values_mut().filter(|transaction| transaction.flow.id == flow) {
-            transaction.flow_open = false;
-        }
-        for dialog in self.dialogs.values_mut().filter(|dialog| dialog.flow.id == flow) {
-            dialog.flow_open = false;
-        }
-        let lost: Vec<ClientId> =
-            self.clients.iter().filter(|(_, client)| client.flow.id == flow).map(|(id, _)| *id).collect();
-        for id in lost {
-            self.finish_client(now, id, client::Outcome::Unreachable);
         }
     }
 
@@ -535,6 +367,23 @@ impl Endpoint {
     #[must_use]
     pub fn transactions(&self) -> usize {
         self.servers.len()
+    }
+
+    /// A dialog, in order to change what its checkpoint holds.
+    fn dialog_mut(&mut self, id: DialogId) -> Option<&mut Dialog> {
+        let dialog = self.dialogs.get_mut(&id)?;
+        self.changed.insert(id);
+        Some(dialog)
+    }
+
+    /// The dialog's peer was heard on this flow: requests of ours go there.
+    fn heard(&mut self, id: DialogId, flow: &Flow) {
+        let Some(dialog) = self.dialogs.get_mut(&id) else { return };
+        if dialog.flow != *flow {
+            self.changed.insert(id);
+        }
+        dialog.flow = *flow;
+        dialog.flow_open = true;
     }
 
     fn event(&mut self, event: Event) {

@@ -75,13 +75,17 @@ impl Endpoint {
     fn on_repetition(&mut self, flow: &Flow, id: TransactionId, request: &Request) {
         self.counters.retransmissions_received += 1;
         let Some(transaction) = self.servers.get_mut(&id) else { return };
+        let reply_to = respond::destination(flow, request);
+        let moved = transaction.flow != *flow || transaction.reply_to != reply_to;
         transaction.flow = *flow;
         transaction.flow_open = true;
-        transaction.reply_to = respond::destination(flow, request);
-        let reply_to = transaction.reply_to;
+        transaction.reply_to = reply_to;
         let answer = transaction.repeat().map(<[u8]>::to_vec);
-        if let Some(dialog) = transaction.dialog.and_then(|id| self.dialogs.get_mut(&id)) {
-            dialog.heard_on(flow);
+        if let Some(dialog) = transaction.dialog {
+            self.heard(dialog, flow);
+            if moved {
+                self.dialog_mut(dialog);
+            }
         }
         if let Some(bytes) = answer {
             self.counters.retransmissions_sent += 1;
@@ -106,7 +110,8 @@ impl Endpoint {
             None => self.own_tag.clone(),
         };
         let reply_to = respond::destination(flow, &request);
-        let opening = Opening { core, flow: *flow, reply_to, local_tag, dialog, request };
+        let fallback = respond::fallback(flow, &request);
+        let opening = Opening { core, flow: *flow, reply_to, fallback, local_tag, dialog, request };
         let transaction = ServerTransaction::open(now, opening, &self.config.timers);
         self.agenda.set(Timer::Server(id), transaction.due());
         self.server_keys.insert(transaction.key.clone(), id);
@@ -114,6 +119,9 @@ impl Endpoint {
             self.invites.insert(transaction.call.clone(), id);
         }
         self.servers.insert(id, transaction);
+        if let Some(dialog) = dialog.and_then(|dialog| self.dialog_mut(dialog)) {
+            dialog.transactions.push(id);
+        }
         id
     }
 
@@ -196,18 +204,19 @@ impl Endpoint {
     }
 
     fn on_dialog_request(&mut self, now: Now, flow: &Flow, core: Core, request: Request, id: DialogId) {
+        self.heard(id, flow);
         let Some(dialog) = self.dialogs.get_mut(&id) else { return };
-        dialog.heard_on(flow);
         if request.method == Method::Bye {
             return self.on_bye(now, flow, core, request, id);
         }
-        if dialog.ending == Ending::Sent {
+        if matches!(dialog.ending, Ending::Sent(_)) {
             return self.refuse(now, flow, core, request, Some(id), 481);
         }
         if core.cseq < dialog.remote_cseq {
             return self.refuse(now, flow, core, request, Some(id), 500);
         }
         dialog.remote_cseq = core.cseq;
+        self.changed.insert(id);
         let changes = matches!(request.method, Method::Invite | Method::Update);
         if changes && dialog.pending.is_some() {
             let seconds = 1 + rand::Rng::next_u64(&mut self.random) % OVERLAP_RETRY_AFTER_S_MAX;
@@ -289,9 +298,12 @@ impl Endpoint {
         let acked = transaction.ack(now, &self.config.timers);
         let dialog = transaction.dialog;
         self.schedule(now, id);
+        if let (Some(dialog), Acked::Accepted | Acked::Rejected) = (dialog, acked) {
+            self.dialog_mut(dialog);
+        }
         let Some(dialog_id) = dialog.filter(|_| acked == Acked::Accepted) else { return };
-        let Some(dialog) = self.dialogs.get_mut(&dialog_id) else { return };
-        dialog.heard_on(flow);
+        self.heard(dialog_id, flow);
+        let Some(dialog) = self.dialog_mut(dialog_id) else { return };
         if dialog.unacked == Some(id) {
             dialog.unacked = None;
             dialog.offer_outstanding = false;

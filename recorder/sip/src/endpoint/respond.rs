@@ -2,8 +2,9 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+use super::connects::Destination;
 use super::{EndpointConfig, Flow};
-use crate::message::{NameAddr, Request, Response, Via, split_list};
+use crate::message::{Method, NameAddr, Request, Response, Via, split_list};
 
 /// The methods that are served.
 pub(super) const ALLOW: &str = "INVITE, ACK, BYE, CANCEL, OPTIONS, UPDATE, INFO";
@@ -81,6 +82,19 @@ pub(super) fn destination(flow: &Flow, request: &Request) -> SocketAddr {
         Some(via) if !via.params().has("rport") => SocketAddr::new(flow.peer.ip(), via.port().unwrap_or(5060)),
         _ => flow.peer,
     }
+}
+
+/// Where a connection may be made for the final answer to an INVITE whose own connection is closed (section 18.2.2): sent-by, when it
+/// is an address and the peer's own. A name is not resolved, and nobody may point our answers at others.
+pub(super) fn fallback(flow: &Flow, request: &Request) -> Option<Destination> {
+    if !flow.kind.is_reliable() || request.method != Method::Invite {
+        return None;
+    }
+    let via = Via::topmost(&request.headers)?;
+    let ip: IpAddr = via.host().parse().ok()?;
+    let port = via.port().unwrap_or(flow.kind.default_port());
+    let peer = SocketAddr::new(ip, port);
+    (ip == flow.peer.ip() && port != 0).then_some(Destination { kind: flow.kind, local: flow.local, peer })
 }
 
 /// Adds who we are and what we can do, as a 2xx to INVITE, UPDATE and OPTIONS tells it.

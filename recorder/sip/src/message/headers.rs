@@ -78,10 +78,15 @@ impl Field {
         field
     }
 
+    /// The value as it stands on the wire; [`Self::from_wire`] reads it back.
+    pub(crate) fn wire_value(&self) -> &[u8] {
+        self.raw.as_deref().unwrap_or(self.value.as_bytes())
+    }
+
     pub(crate) fn write_to(&self, out: &mut Vec<u8>) {
         out.extend_from_slice(self.name.as_bytes());
         out.extend_from_slice(b": ");
-        out.extend_from_slice(self.raw.as_deref().unwrap_or(self.value.as_bytes()));
+        out.extend_from_slice(self.wire_value());
         out.extend_from_slice(b"\r\n");
     }
 }

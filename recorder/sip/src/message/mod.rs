@@ -8,16 +8,18 @@ mod uri;
 
 use std::fmt;
 
+use serde::{Deserialize, Serialize};
+
 pub use fields::{CSeq, NameAddr, Params, Via};
 pub use headers::{Field, Headers};
 pub(crate) use headers::{latin1, one_line, split_list};
 pub use parse::parse_datagram;
-pub(crate) use parse::{parse_part_headers, salvage};
+pub(crate) use parse::{is_token, parse_part_headers, salvage};
 pub use stream::{StreamFault, StreamItem, StreamParser};
 pub use uri::Uri;
 
 /// A request's method. Case matters (RFC 3261 section 7.1).
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum Method {
     /// Opens a session, or changes it.
