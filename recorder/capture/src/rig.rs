@@ -33,6 +33,7 @@ pub(crate) fn settings() -> Start {
         connection_idle_s: 60,
         body_bytes_max: 64 * 1024,
         media_timeout_s: 0,
+        paused_timeout_s: 86_400,
         commit_interval_ms: 1_000,
         batch_interval_ms: 200,
         file_bytes_max: 256 << 20,

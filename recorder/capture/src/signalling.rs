@@ -214,7 +214,7 @@ impl Signalling {
             self.rounds += 1;
             self.work();
             if self.stopping && goodbye.is_none() {
-                self.sessions.drain();
+                self.sessions.set_draining(true);
                 self.sessions.end_all(moment(), "recorder-stopped");
                 self.work();
                 goodbye = Some(tokio::time::Instant::now() + GOODBYE);
@@ -287,6 +287,9 @@ impl Signalling {
             // False: the transaction or dialog is over already, and its own event has said so or will.
             Todo::Accept(tx, accept) => drop(self.endpoint.accept(now(), tx, accept)),
             Todo::Reject(tx, status, reason, headers) => drop(self.endpoint.reject(now(), tx, status, reason, headers)),
+            Todo::Update(dialog, body, headers) => {
+                drop(self.endpoint.update_request(now(), dialog, Some(body), headers))
+            }
             Todo::Bye(dialog, reason) => drop(self.endpoint.bye(now(), dialog, Some(reason))),
             Todo::Media(command) => self.waiting.push_back(Step::Media(command)),
             Todo::Journal(entry) => self.waiting.push_back(Step::Journal(entry)),
@@ -371,9 +374,16 @@ impl Signalling {
 
     fn obey(&mut self, message: Result<ToRecorder, ControlError>) {
         match message {
-            Ok(ToRecorder::Verdict { recording, decision }) => self.sessions.verdict(recording, decision),
+            Ok(ToRecorder::Verdict { recording, decision }) => self.sessions.verdict(moment(), recording, decision),
             Ok(ToRecorder::Calls { request }) => self.list_calls(request),
-            Ok(ToRecorder::Drain) => self.sessions.drain(),
+            Ok(ToRecorder::Control { request, recording, action }) => {
+                let result = self.sessions.control(moment(), recording, action, &mut self.rng);
+                // What was decided is on its way before anybody hears of it.
+                self.work();
+                self.tell(ToDaemon::Controlled { request, result });
+            }
+            Ok(ToRecorder::Drain) => self.sessions.set_draining(true),
+            Ok(ToRecorder::Undrain) => self.sessions.set_draining(false),
             Ok(ToRecorder::Stop) | Err(ControlError::Closed) => self.stopping = true,
             Ok(ToRecorder::Sockets(_) | ToRecorder::Start(_)) => {
                 tracing::error!("the daemon sent its settings twice; the second ones are ignored");
@@ -406,6 +416,7 @@ impl Signalling {
             appended_bytes: self.appender.appended_bytes.load(Ordering::Relaxed),
             commits: self.appender.commits.load(Ordering::Relaxed),
             accepted: totals.accepted,
+            started_again: totals.started_again,
             overloaded: totals.overloaded,
             refused: totals.refused,
             live: u32::try_from(self.sessions.live()).unwrap_or(u32::MAX),

@@ -51,9 +51,6 @@ const DATAGRAMS_AT_END_MAX: usize = 8_192;
 /// RTCP is looked at every so many sweeps: a report every few seconds is all that comes.
 const RTCP_EVERY: u64 = 25;
 
-/// A pause is no silence, but who pauses longer than a day is gone and only keeps ports.
-const PAUSE_NS_MAX: u64 = 24 * 3_600 * 1_000_000_000;
-
 /// What the signalling asks of the sweep.
 pub(crate) enum Command {
     /// Follow the sockets of a new session.
@@ -64,8 +61,12 @@ pub(crate) enum Command {
     Describe { recording: Uuid, track: u8, payload_types: Vec<PayloadType> },
     /// A later offer: what comes is secured with these keys from now on, or with none.
     Rekey { recording: Uuid, track: u8, keys: Option<Box<CryptoAttribute>> },
-    /// Keep nothing of the track, or keep it again.
-    Pause { recording: Uuid, track: u8, paused: bool },
+    /// Keep nothing of the track that arrives at `at_ns` or later, or keep it again from then on.
+    Pause { recording: Uuid, track: u8, paused: bool, at_ns: u64 },
+    /// The recording ends, the session goes on: what arrives later than the end is taken and thrown away.
+    Cut { recording: Uuid, ended: Ended },
+    /// After that: another recording of the same session begins.
+    Begin { after: Uuid, recording: Uuid, counters: Arc<Counters>, at_ns: u64 },
     /// Take what still waits, then leave the sockets.
     Close { recording: Uuid, ended: Ended },
     /// Hand everything over and stop.
@@ -184,13 +185,18 @@ impl Sweep {
                 }
             }
             Command::Rekey { recording, track, keys } => self.rekey(recording, track, keys.as_deref()),
-            Command::Pause { recording, track, paused } => {
-                // What arrived before the pause was signalled belongs to the recording; what came in it does not.
+            Command::Pause { recording, track, paused, at_ns } => {
+                // What arrived before the pause was decided belongs to the recording; what came in it does not.
+                if let Some(session) = self.session(recording) {
+                    session.pause(track, paused, at_ns);
+                }
                 self.sweep_one(recording);
                 if let Some(session) = self.session(recording) {
-                    session.pause(track, paused);
+                    session.await_media();
                 }
             }
+            Command::Cut { recording, ended } => self.cut(recording, ended),
+            Command::Begin { after, recording, counters, at_ns } => self.begin(after, recording, counters, at_ns),
             Command::Close { recording, ended } => self.close(recording, ended),
             Command::Stop => {}
         }
@@ -216,6 +222,8 @@ impl Sweep {
         let look = Look { with_rtcp: self.rounds.is_multiple_of(RTCP_EVERY), datagrams_max: DATAGRAMS_PER_SWEEP_MAX };
         let batch_ns = u64::from(self.settings.batch_interval_ms) * 1_000_000;
         let silence_ns = u64::from(self.settings.media_timeout_s) * 1_000_000_000;
+        // A pause is no silence, but who sends nothing at all in a very long one is gone and only keeps ports.
+        let paused_ns = u64::from(self.settings.paused_timeout_s) * 1_000_000_000;
         let mut packets = 0;
         let mut dropped = 0;
         for session in &mut self.sessions {
@@ -223,7 +231,7 @@ impl Sweep {
             packets += session.sweep(&mut self.receiver, clock, look, &self.ways);
             session.out.flush_if_due(clock.now_ns(), batch_ns, &self.ways);
             dropped += session.out.take_dropped();
-            let patience_ns = if session.is_paused() { PAUSE_NS_MAX } else { silence_ns };
+            let patience_ns = if session.is_paused() { paused_ns } else { silence_ns };
             if silence_ns > 0 && session.fell_silent(clock.now_ns(), patience_ns) {
                 let _ = self.feedback.send(Feedback::Silent(session.out.recording()));
             }
@@ -240,6 +248,30 @@ impl Sweep {
             let packets = session.sweep(&mut self.receiver, ArrivalClock::read(), TO_THE_END, &self.ways);
             self.state.packets.fetch_add(packets, Ordering::Relaxed);
         }
+    }
+
+    fn cut(&mut self, recording: Uuid, ended: Ended) {
+        if let Some(session) = self.session(recording) {
+            session.stop(ended.at_ns);
+        }
+        self.sweep_one(recording);
+        let Some(session) = self.places.get(&recording).and_then(|&place| self.sessions.get_mut(place)) else { return };
+        let (mut out, packets) = session.cut(ended, &self.ways);
+        self.state.packets.fetch_add(packets, Ordering::Relaxed);
+        self.state.dropped.fetch_add(out.take_dropped(), Ordering::Relaxed);
+        if !out.hand_over(&self.ways) {
+            self.closing.push(out);
+        }
+    }
+
+    fn begin(&mut self, after: Uuid, recording: Uuid, counters: Arc<Counters>, at_ns: u64) {
+        let Some(place) = self.places.remove(&after) else { return };
+        self.places.insert(recording, place);
+        if let Some(session) = self.sessions.get_mut(place) {
+            let batch = self.ways.spare.try_recv().unwrap_or_default();
+            session.begin(counters, at_ns, Outbox::new(recording, batch));
+        }
+        self.sweep_one(recording);
     }
 
     fn close(&mut self, recording: Uuid, ended: Ended) {

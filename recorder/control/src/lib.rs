@@ -14,7 +14,10 @@ mod channel;
 mod message;
 
 pub use channel::{Channel, ControlError};
-pub use message::{CallState, Decision, Heartbeat, LiveCall, Network, SocketKind, Start, ToDaemon, ToRecorder};
+pub use message::{
+    CallAction, CallStanding, CallState, Decision, Heartbeat, LiveCall, Network, Refusal, SocketKind, Start, ToDaemon,
+    ToRecorder,
+};
 
 /// First byte of every message. Raised whenever a message changes its meaning or its fields.
 pub const VERSION: u8 = 1;

@@ -5,6 +5,7 @@
 //! [`SessionEvent::Unknown`]. Times named `_ns` are journal time; wall-clock times say so.
 
 use serde::{Deserialize, Serialize};
+use uuid::Uuid;
 
 /// One thing that happened in a session, in the order in which it happened.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -49,6 +50,8 @@ pub struct Started {
     pub transport: String,
     /// `User-Agent` of the client, when it gave one.
     pub user_agent: Option<String>,
+    /// The first recording of the same session, where this one was started after that had been stopped.
+    pub follows: Option<Uuid>,
     /// Where a later recorder goes on with the session; all else here repeats what was true of its beginning.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub resumed: Option<Resumed>,
@@ -208,7 +211,7 @@ pub struct Ended {
     pub wall_ns: i64,
     /// Journal time of the same moment.
     pub at_ns: u64,
-    /// "bye", "cancel", "media-timeout", "drain", "lost" and the like.
+    /// "bye", "cancel", "stopped" (by control), "media-timeout", "drain", "lost" and the like.
     pub reason: String,
     /// Counters of each track.
     pub tracks: Vec<TrackCounts>,

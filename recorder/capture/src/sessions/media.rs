@@ -59,10 +59,11 @@ impl Sessions {
                 }
                 None => {
                     let Some(pair) = given.get(&track.media_line) else { continue };
+                    let held_back = session.held_back;
                     let added = session.add_track(track, Arc::clone(pair));
                     media.push(Todo::Media(Command::AddTrack {
                         recording,
-                        track: added.to_new(agreed.get(&track.media_line)),
+                        track: added.to_new(agreed.get(&track.media_line), held_back),
                     }));
                     if added.paused {
                         changes.push((added.number, true));
@@ -77,13 +78,17 @@ impl Sessions {
             if paused != track.paused {
                 track.paused = paused;
                 changes.push((track.number, paused));
-                media.push(Todo::Media(Command::Pause { recording, track: track.number, paused }));
+                // What is held back here stays so, whatever the client does.
+                if !session.held_back {
+                    let (track, at_ns) = (track.number, now.journal_ns);
+                    media.push(Todo::Media(Command::Pause { recording, track, paused, at_ns }));
+                }
             }
         }
         let count = session.tracks.len();
         self.todo.extend(media);
         self.note_refused_lines(dialog, offer);
-        self.tell_call(dialog);
+        self.tell_call(now, dialog);
         self.tell_pauses(now, recording, &changes, count);
     }
 
@@ -92,10 +97,10 @@ impl Sessions {
     pub(super) fn tell_pauses(&mut self, now: Moment, recording: Uuid, changes: &[(u8, bool)], tracks: usize) {
         let Some(&(_, paused)) = changes.first() else { return };
         if changes.len() == tracks && changes.iter().all(|change| change.1 == paused) {
-            return self.event(recording, pause_event(now, None, paused));
+            return self.event(recording, pause_event(now, None, paused, CLIENT));
         }
         for &(track, paused) in changes {
-            self.event(recording, pause_event(now, Some(track), paused));
+            self.event(recording, pause_event(now, Some(track), paused, CLIENT));
         }
     }
 
@@ -128,7 +133,13 @@ fn is_taken(line: &MediaLine) -> bool {
     line.is_recordable() && line.port != 0 && can_be_opened(line)
 }
 
-fn pause_event(now: Moment, track: Option<u8>, paused: bool) -> SessionEvent {
-    let pause = Pause { track, at_ns: now.journal_ns, by: "client".to_owned() };
+/// Who pauses by signalling.
+const CLIENT: &str = "client";
+
+/// Who pauses by asking here.
+pub(super) const CONTROL: &str = "control";
+
+pub(super) fn pause_event(now: Moment, track: Option<u8>, paused: bool, by: &str) -> SessionEvent {
+    let pause = Pause { track, at_ns: now.journal_ns, by: by.to_owned() };
     if paused { SessionEvent::Paused(pause) } else { SessionEvent::Resumed(pause) }
 }

@@ -12,6 +12,7 @@ use callvault_siprec::{
 use uuid::Uuid;
 
 use super::keys::{Agreed, OwnKeys};
+use super::told::SnapshotRequests;
 use super::{Moment, Parties, Todo};
 use crate::convert;
 use crate::ports::PortPair;
@@ -19,7 +20,19 @@ use crate::sweep::{Command, Counters, NewTrack};
 
 /// One session: a dialog and the recording that comes of it.
 pub(super) struct Session {
+    /// The recording that is made, or was last made.
     pub(super) recording: Uuid,
+    /// All of them, the first one first.
+    pub(super) recordings: Vec<Uuid>,
+    /// How the session began, for the recordings that begin later.
+    pub(super) origin: facts::Started,
+    /// What becomes of the recording.
+    pub(super) kept: Kept,
+    /// The recording has ended before the session.
+    pub(super) stopped: bool,
+    /// Nothing is stored for now because somebody asked for that here.
+    pub(super) held_back: bool,
+    pub(super) snapshots: SnapshotRequests,
     pub(super) started: Moment,
     pub(super) parties: Parties,
     pub(super) offer: Offer,
@@ -34,6 +47,19 @@ pub(super) struct Session {
     pub(super) counters: Arc<Counters>,
 }
 
+/// What becomes of a recording.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kept {
+    /// The daemon has not said.
+    Undecided,
+    /// It is kept.
+    Yes,
+    /// It is kept if somebody asks.
+    OnDemand,
+    /// Nobody can read it any more.
+    Discarded,
+}
+
 /// A media line that is recorded.
 pub(super) struct SessionTrack {
     pub(super) media_line: usize,
@@ -42,7 +68,7 @@ pub(super) struct SessionTrack {
     pub(super) facts: facts::TrackFacts,
     /// Whether its facts are in the journal.
     pub(super) told: bool,
-    /// Nothing is sent on it for now.
+    /// Nothing is sent on it for now, by what the client signalled.
     pub(super) paused: bool,
     /// Where the client said it sends from.
     pub(super) remote: (Option<String>, u16),
@@ -84,12 +110,12 @@ impl Session {
 
 impl SessionTrack {
     /// For the sweep; `agreed` are the keys that it begins with.
-    pub(super) fn to_new(&self, agreed: Option<&Agreed>) -> NewTrack {
+    pub(super) fn to_new(&self, agreed: Option<&Agreed>, held_back: bool) -> NewTrack {
         NewTrack {
             number: self.number,
             pair: Arc::clone(&self.pair),
             payload_types: convert::payload_types(&self.facts),
-            paused: self.paused,
+            paused: self.paused || held_back,
             unprotector: agreed.filter(|_| self.secured).map(Agreed::unprotector),
         }
     }

@@ -110,6 +110,7 @@ fn start() -> Start {
         connection_idle_s: 0,
         body_bytes_max: 0,
         media_timeout_s: 0,
+        paused_timeout_s: 0,
         commit_interval_ms: u32::MAX,
         batch_interval_ms: u32::MAX,
         file_bytes_max: u64::MAX,

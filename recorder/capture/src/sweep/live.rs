@@ -5,6 +5,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use callvault_journal::AudioBatch;
 use callvault_journal::facts::{Ended, TrackCounts};
 use callvault_media::{Datagram as Kind, PayloadType, Received, Track, TrackConfig};
 use callvault_srtp::sdes::CryptoAttribute;
@@ -20,20 +21,45 @@ struct LiveTrack {
     number: u8,
     pair: Arc<PortPair>,
     reception: Track,
+    /// As last described.
+    payload_types: Vec<PayloadType>,
     /// What opens its packets, where it is secured.
     unprotector: Option<Unprotector>,
     /// RTP packets that came again, which who opens them knows before the reception sees them.
     replayed: u64,
     /// RTP packets that could not be opened.
     undecipherable: u64,
+    /// What the signalling and the control say of the track itself; the gate follows from it.
     paused: bool,
+    gate: Gate,
     /// When the sockets, RTP and RTCP, were last found empty: nothing that is there now came before.
     emptied_ns: [u64; 2],
+}
+
+/// Whether what arrives is kept, and since when that is so: what arrived before is dealt with by how it was then.
+#[derive(Clone, Copy)]
+struct Gate {
+    open: bool,
+    since_ns: u64,
+}
+
+impl Gate {
+    fn turn(&mut self, open: bool, at_ns: u64) {
+        if self.open != open {
+            *self = Self { open, since_ns: at_ns };
+        }
+    }
+
+    fn is_open_at(self, arrival_ns: u64) -> bool {
+        self.open == (arrival_ns >= self.since_ns)
+    }
 }
 
 /// A session whose sockets are swept.
 pub(super) struct LiveSession {
     tracks: Vec<LiveTrack>,
+    /// The recording has ended and no other has begun: what comes is thrown away.
+    stopped: bool,
     counters: Arc<Counters>,
     heard_ns: u64,
     silent_told: bool,
@@ -43,17 +69,19 @@ pub(super) struct LiveSession {
 impl LiveSession {
     pub(super) fn new(tracks: Vec<NewTrack>, counters: Arc<Counters>, opened_ns: u64, out: Outbox) -> Self {
         let tracks = tracks.into_iter().map(|track| LiveTrack::new(track, opened_ns)).collect();
-        Self { tracks, counters, heard_ns: opened_ns, silent_told: false, out }
+        Self { tracks, stopped: false, counters, heard_ns: opened_ns, silent_told: false, out }
     }
 
     pub(super) fn add_track(&mut self, track: NewTrack, now_ns: u64) {
-        self.tracks.push(LiveTrack::new(track, now_ns));
+        let mut track = LiveTrack::new(track, now_ns);
+        track.gate.open &= !self.stopped;
+        self.tracks.push(track);
     }
 
     /// A later offer, or news of the call: payload types mean this from now on, and the source may be another one.
     pub(super) fn describe(&mut self, number: u8, payload_types: &[PayloadType]) {
         if let Some(track) = self.track(number) {
-            track.reception.describe(payload_types);
+            track.describe(payload_types);
             track.reception.signalled_change();
         }
     }
@@ -70,18 +98,53 @@ impl LiveSession {
         }
     }
 
-    pub(super) fn pause(&mut self, number: u8, paused: bool) {
+    /// From `at_ns` on nothing of the track is kept, or all of it again. The sockets are to be swept next, so that one turn is
+    /// done with when another comes.
+    pub(super) fn pause(&mut self, number: u8, paused: bool, at_ns: u64) {
+        let stopped = self.stopped;
         if let Some(track) = self.track(number) {
             track.paused = paused;
+            track.gate.turn(!paused && !stopped, at_ns);
         }
-        // Silence is counted from here on: in the pause nothing had to come.
+    }
+
+    /// From `at_ns` on nothing is kept, paused or not. The sockets are to be swept next.
+    pub(super) fn stop(&mut self, at_ns: u64) {
+        self.stopped = true;
+        for track in &mut self.tracks {
+            track.gate.turn(false, at_ns);
+        }
+    }
+
+    /// The end of a recording whose session goes on: what is held is decided about and the counts go into `ended`, the last that
+    /// goes to the journal. Gives that, and how many packets were kept besides.
+    pub(super) fn cut(&mut self, ended: Ended, ways: &Ways) -> (Outbox, u64) {
+        let kept = self.conclude(ended, ways);
+        let spent = Outbox::new(self.out.recording(), AudioBatch::default());
+        (std::mem::replace(&mut self.out, spent), kept)
+    }
+
+    /// Another recording begins after a stop, with nothing but the sockets and their keys. The sockets are to be swept next.
+    pub(super) fn begin(&mut self, counters: Arc<Counters>, at_ns: u64, out: Outbox) {
+        (self.counters, self.out, self.stopped) = (counters, out, false);
+        for track in &mut self.tracks {
+            track.reception = Track::new(TrackConfig::default());
+            track.reception.describe(&track.payload_types);
+            (track.replayed, track.undecipherable) = (0, 0);
+            track.gate.turn(!track.paused, at_ns);
+        }
+        self.await_media();
+    }
+
+    /// Silence is counted from here on: in a pause nothing had to come.
+    pub(super) fn await_media(&mut self) {
         self.silent_told = false;
         self.heard_ns = self.tracks.iter().map(|track| track.emptied_ns[0]).fold(self.heard_ns, u64::max);
     }
 
     /// Whether nothing is to be kept of any track.
     pub(super) fn is_paused(&self) -> bool {
-        self.tracks.iter().all(|track| track.paused)
+        self.stopped || self.tracks.iter().all(|track| track.paused)
     }
 
     /// Whether nothing came for longer than `patience_ns`; said once.
@@ -122,7 +185,13 @@ impl LiveSession {
 
     /// The end: what is held is decided about, the counts go into `ended`, which is the last that goes to the journal. Gives that, the
     /// sockets, and how many packets were kept besides.
-    pub(super) fn close(mut self, mut ended: Ended, ways: &Ways) -> (Outbox, Vec<Arc<PortPair>>, u64) {
+    pub(super) fn close(mut self, ended: Ended, ways: &Ways) -> (Outbox, Vec<Arc<PortPair>>, u64) {
+        // Of a recording that was stopped the end is written.
+        let kept = if self.stopped { 0 } else { self.conclude(ended, ways) };
+        (self.out, self.tracks.into_iter().map(|track| track.pair).collect(), kept)
+    }
+
+    fn conclude(&mut self, mut ended: Ended, ways: &Ways) -> u64 {
         let mut kept = 0;
         let undecipherable = self.tracks.iter().map(|track| track.undecipherable).sum();
         if undecipherable > 0 {
@@ -142,7 +211,7 @@ impl LiveSession {
         }
         self.counters.packets.fetch_add(kept, Ordering::Relaxed);
         self.out.end(ended, ways);
-        (self.out, self.tracks.into_iter().map(|track| track.pair).collect(), kept)
+        kept
     }
 
     fn track(&mut self, number: u8) -> Option<&mut LiveTrack> {
@@ -161,9 +230,17 @@ impl LiveTrack {
             unprotector: new.unprotector,
             replayed: 0,
             undecipherable: 0,
+            payload_types: new.payload_types,
             paused: new.paused,
+            gate: Gate { open: !new.paused, since_ns: opened_ns },
             emptied_ns: [opened_ns; 2],
         }
+    }
+
+    fn describe(&mut self, payload_types: &[PayloadType]) {
+        self.reception.describe(payload_types);
+        // For a recording that begins later in the session: what is true then.
+        self.payload_types = payload_types.to_vec();
     }
 
     fn rekey(&mut self, keys: Option<&CryptoAttribute>) {
@@ -186,7 +263,7 @@ impl LiveTrack {
     fn take(&mut self, arrival_ns: u64, datagram: Datagram<'_>, out: &mut Outbox, ways: &Ways) -> Option<u64> {
         let Datagram { bytes, from, cut, .. } = datagram;
         // What is cut cannot be opened. It is told of all the same, and nothing else of it is looked at.
-        let length = if cut { bytes.len() } else { self.open(bytes)? };
+        let length = if cut { bytes.len() } else { self.open(arrival_ns, bytes)? };
         let heard = !cut || self.unprotector.is_none();
         let kept = self.keep(arrival_ns, from, bytes.get(..length).unwrap_or_default(), cut, out, ways);
         heard.then_some(kept)
@@ -194,14 +271,15 @@ impl LiveTrack {
 
     /// Opens a packet in place, in a pause too, or the rollover counter would be lost in a long one. Returns the length of what is
     /// plain then; None where there is nothing to keep.
-    fn open(&mut self, bytes: &mut [u8]) -> Option<usize> {
+    fn open(&mut self, arrival_ns: u64, bytes: &mut [u8]) -> Option<usize> {
+        let is_paused = !self.gate.is_open_at(arrival_ns);
         let Some(unprotector) = &mut self.unprotector else { return Some(bytes.len()) };
         match unprotector.unprotect(bytes) {
             Ok(Unprotected::Rtp(length) | Unprotected::Rtcp(length)) => Some(length),
             // Anybody may have sent it, and there is no audio in it.
             Ok(Unprotected::Other) => None,
             // Nothing of a pause is counted, and reports are not audio: some clients do not secure them.
-            Err(_) if self.paused || is_rtcp(bytes) => None,
+            Err(_) if is_paused || is_rtcp(bytes) => None,
             Err(SrtpError::Replayed | SrtpError::TooOld) => {
                 self.replayed += 1;
                 None
@@ -223,7 +301,7 @@ impl LiveTrack {
         out: &mut Outbox,
         ways: &Ways,
     ) -> u64 {
-        if self.paused {
+        if !self.gate.is_open_at(arrival_ns) {
             // Reports still count: who says goodbye in a pause comes back as another source.
             match Kind::parse(bytes) {
                 Ok(Kind::Rtcp(_)) => {}

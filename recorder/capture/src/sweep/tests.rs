@@ -22,6 +22,7 @@ use crate::ports::PortPair;
 use crate::rig::{settings, shared_pair};
 
 const A: Uuid = Uuid::from_u128(0xa);
+const B: Uuid = Uuid::from_u128(0xb);
 
 struct Rig {
     sweep: Sweep,
@@ -106,7 +107,7 @@ impl Rig {
     }
 
     fn pause(&mut self, paused: bool) {
-        self.sweep.handle(Command::Pause { recording: A, track: 0, paused });
+        self.sweep.handle(Command::Pause { recording: A, track: 0, paused, at_ns: journal_ns() });
     }
 
     fn close(&mut self) {
@@ -187,6 +188,84 @@ fn nothing_of_a_pause_is_kept_and_nothing_of_it_is_lost() {
     rig.close();
     rig.check(&["source 0 1", "audio 5", "source 1 1", "audio 5", "end"]);
     assert_eq!((rig.counts.packets, rig.counts.lost, rig.counts.sources), (10, 0, 2));
+}
+
+#[test]
+fn a_pause_holds_from_when_it_was_decided_however_late_it_is_done() {
+    let mut rig = rig(100);
+    rig.rtp(1, 0, 0..5);
+    let decided_ns = journal_ns();
+    rig.rtp(1, 0, 5..20);
+    rig.sweep.handle(Command::Pause { recording: A, track: 0, paused: true, at_ns: decided_ns });
+    rig.rtp(1, 0, 20..25);
+    let ended_ns = journal_ns();
+    rig.rtp(1, 0, 25..30);
+    rig.sweep.handle(Command::Pause { recording: A, track: 0, paused: false, at_ns: ended_ns });
+    rig.close();
+    rig.check(&["source 0 1", "source 1 1", "audio 10", "end"]);
+    assert_eq!((rig.counts.packets, rig.counts.lost), (10, 0));
+}
+
+impl Rig {
+    /// Ends the recording, now, and leaves the session.
+    fn cut(&mut self) {
+        let ended = Ended { at_ns: journal_ns(), ..Ended::default() };
+        self.sweep.handle(Command::Cut { recording: A, ended });
+    }
+
+    fn begin(&mut self, recording: Uuid) {
+        let counters = Arc::new(Counters::default());
+        self.sweep.handle(Command::Begin { after: A, recording, counters, at_ns: journal_ns() });
+    }
+}
+
+#[test]
+fn after_a_stop_what_comes_is_taken_and_thrown_away() {
+    let mut rig = rig(100);
+    rig.rtp(1, 0, 0..5);
+    rig.cut();
+    rig.check(&["source 0 1", "audio 5", "end"]);
+    assert_eq!(rig.counts.packets, 5);
+    rig.rtp(1, 0, 5..10);
+    // Not even where the client resumes what it had paused.
+    rig.pause(true);
+    rig.pause(false);
+    rig.rtp(1, 0, 10..15);
+    rig.sweep.sweep();
+    rig.close();
+    rig.check(&["source 0 1", "audio 5", "end"]);
+    let Ok(Feedback::Left(pairs)) = rig.feedback.try_recv() else { panic!("the sockets were not left") };
+    assert_eq!(pairs.len(), 1);
+}
+
+#[test]
+fn a_recording_that_begins_after_a_stop_has_its_own_counts_and_what_came_from_then_on() {
+    let mut rig = rig(100);
+    rig.rtp(1, 0, 0..5);
+    rig.cut();
+    rig.rtp(1, 0, 5..10);
+    rig.begin(B);
+    rig.rtp(1, 0, 10..17);
+    rig.sweep.handle(Command::Close { recording: B, ended: Ended::default() });
+    rig.check(&["source 0 1", "audio 5", "end", "source 0 1", "audio 7", "end"]);
+    assert_eq!((rig.counts.packets, rig.counts.lost, rig.counts.sources), (7, 0, 1));
+    assert!(rig.sweep.places.is_empty() && rig.sweep.sessions.is_empty());
+}
+
+#[test]
+fn keys_are_followed_through_a_stop() {
+    let mut rig = rig(100);
+    let (theirs, mut with) = keys(1);
+    rig.rekey(Some(theirs));
+    rig.srtp(&mut with, 65_530..65_533);
+    rig.cut();
+    // Once round while nothing is recorded.
+    rig.srtp(&mut with, (65_533..=65_535).chain(0..3));
+    rig.begin(B);
+    rig.srtp(&mut with, 3..7);
+    rig.sweep.handle(Command::Close { recording: B, ended: Ended::default() });
+    rig.check(&["source 0 1", "audio 3", "end", "source 0 1", "audio 4", "end"]);
+    assert_eq!(rig.counts.undecipherable, 0);
 }
 
 #[test]
@@ -314,9 +393,10 @@ fn silence_is_told_once_and_a_pause_is_none() {
     assert!(!session.fell_silent(now, second));
     assert!(session.fell_silent(now + 2 * second, second));
     assert!(!session.fell_silent(now + 3 * second, second));
-    session.pause(0, true);
+    session.pause(0, true, now);
     assert!(session.is_paused());
-    session.pause(0, false);
+    session.pause(0, false, now);
+    session.await_media();
     assert!(!session.is_paused());
     assert!(session.fell_silent(now + 9 * second, second));
 }
