@@ -30,10 +30,12 @@ use uuid::Uuid;
 
 use crate::Feedback;
 use crate::appender::Entry;
+use crate::checkpoint::MediaState;
 use crate::clock::ArrivalClock;
 use crate::ports::PortPair;
 use crate::receive::Receiver;
 use live::LiveSession;
+pub(crate) use live::counted;
 use outbox::Outbox;
 
 /// Time between two sweeps. Long enough that a sweep finds about one packet per socket, short enough that with a batch
@@ -55,6 +57,8 @@ const RTCP_EVERY: u64 = 25;
 pub(crate) enum Command {
     /// Follow the sockets of a new session.
     Open { recording: Uuid, tracks: Vec<NewTrack>, counters: Arc<Counters>, opened_ns: u64 },
+    /// Follow the sockets of a session that another recorder has followed.
+    Resume(Box<Resumption>),
     /// Follow one more track.
     AddTrack { recording: Uuid, track: NewTrack },
     /// A later offer: payload types mean this from now on, and the source may be another one.
@@ -81,6 +85,25 @@ pub(crate) struct NewTrack {
     pub(crate) paused: bool,
     /// What opens its packets, where it is secured.
     pub(crate) unprotector: Option<Unprotector>,
+}
+
+/// A session to be gone on with.
+pub(crate) struct Resumption {
+    pub(crate) recording: Uuid,
+    /// The tracks as for a new session; what was known of their media takes the place of what they would begin with.
+    pub(crate) tracks: Vec<NewTrack>,
+    /// The keys of the client's last offer, by track.
+    pub(crate) keys: Vec<(u8, CryptoAttribute)>,
+    /// The tracks that are secured.
+    pub(crate) secured: Vec<u8>,
+    /// How the tracks stood.
+    pub(crate) media: MediaState,
+    pub(crate) counters: Arc<Counters>,
+    pub(crate) opened_ns: u64,
+    /// Its recording was stopped before.
+    pub(crate) stopped: bool,
+    /// When it was last changed what is paused or stopped: what arrived earlier is dealt with by how it was then.
+    pub(crate) changed_ns: u64,
 }
 
 /// What the signalling sees of a session's media.
@@ -111,6 +134,8 @@ pub(crate) struct Sweep {
     feedback: tokio::sync::mpsc::UnboundedSender<Feedback>,
     state: Arc<SweepState>,
     rounds: u64,
+    /// Whether batches take along how the tracks stand.
+    keeps_states: bool,
 }
 
 /// Where batches go, and where they come back from.
@@ -147,7 +172,13 @@ impl Sweep {
             feedback,
             state,
             rounds: 0,
+            keeps_states: false,
         }
+    }
+
+    /// From now on batches take along how the tracks stand, for the checkpoints.
+    pub(crate) fn keep_states(&mut self) {
+        self.keeps_states = true;
     }
 
     /// Works until told to stop, or until nobody is left who could say so.
@@ -173,6 +204,7 @@ impl Sweep {
                 self.places.insert(recording, self.sessions.len());
                 self.sessions.push(LiveSession::new(tracks, counters, opened_ns, out));
             }
+            Command::Resume(resumption) => self.resume(*resumption),
             Command::AddTrack { recording, track } => {
                 let now_ns = ArrivalClock::read().now_ns();
                 if let Some(session) = self.session(recording) {
@@ -202,6 +234,13 @@ impl Sweep {
         }
     }
 
+    fn resume(&mut self, resumption: Resumption) {
+        let batch = self.ways.spare.try_recv().unwrap_or_default();
+        let out = Outbox::new(resumption.recording, batch);
+        self.places.insert(resumption.recording, self.sessions.len());
+        self.sessions.push(LiveSession::resume(resumption, ArrivalClock::read().now_ns(), out));
+    }
+
     fn rekey(&mut self, recording: Uuid, track: u8, keys: Option<&CryptoAttribute>) {
         // From one key to the next nothing need be taken first, since both hold for a while, and what comes under the next may
         // be here already. Between SRTP and RTP there is no such while.
@@ -229,7 +268,7 @@ impl Sweep {
         for session in &mut self.sessions {
             let clock = ArrivalClock::read();
             packets += session.sweep(&mut self.receiver, clock, look, &self.ways);
-            session.out.flush_if_due(clock.now_ns(), batch_ns, &self.ways);
+            session.flush_if_due(clock.now_ns(), batch_ns, self.keeps_states, &self.ways);
             dropped += session.out.take_dropped();
             let patience_ns = if session.is_paused() { paused_ns } else { silence_ns };
             if silence_ns > 0 && session.fell_silent(clock.now_ns(), patience_ns) {
@@ -295,6 +334,9 @@ impl Sweep {
         let live: Vec<Uuid> = self.sessions.iter().map(|s| s.out.recording()).collect();
         for recording in live {
             self.sweep_one(recording);
+        }
+        for session in self.sessions.iter_mut().filter(|_| self.keeps_states) {
+            session.flush(true, &self.ways);
         }
         let outboxes = self.sessions.into_iter().map(|s| s.out).chain(self.closing);
         for entry in outboxes.flat_map(Outbox::into_entries) {

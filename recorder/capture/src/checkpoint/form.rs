@@ -3,7 +3,7 @@
 //! | offset | size | |
 //! |---|---|---|
 //! | 0 | 4 | magic `CVCP` |
-//! | 4 | 1 | kind: 1 session, 2 lane |
+//! | 4 | 1 | kind: 1 session, 2 lane, 3 ended recording |
 //! | 5 | 1 | zero |
 //! | 6 | 2 | version |
 //! | 8 | 8 | sequence, which rises with each writing |
@@ -21,8 +21,10 @@ const MAGIC: [u8; 4] = *b"CVCP";
 /// What a file is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
-    /// A session: the content is JSON.
+    /// A session.
     Session,
+    /// A recording that has ended: the content is JSON.
+    Ended,
     /// A lane: the content is postcard.
     Lane,
 }
@@ -32,14 +34,14 @@ impl Kind {
         match self {
             Self::Session => 1,
             Self::Lane => 2,
+            Self::Ended => 3,
         }
     }
 
     /// The version that is written, and the only one that is read.
     fn version(self) -> u16 {
         match self {
-            Self::Session => 1,
-            Self::Lane => 1,
+            Self::Session | Self::Lane | Self::Ended => 1,
         }
     }
 }

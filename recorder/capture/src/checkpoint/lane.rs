@@ -48,6 +48,13 @@ pub(crate) struct LaneCheckpoint {
 #[derive(Clone, Default, PartialEq)]
 pub(crate) struct MediaState(pub(crate) Zeroizing<Vec<u8>>);
 
+impl MediaState {
+    /// Whether nothing is known.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
 impl std::fmt::Debug for MediaState {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "MediaState({} bytes)", self.0.len())
@@ -69,6 +76,8 @@ pub(crate) struct TrackState {
     pub(crate) unprotector: Option<callvault_srtp::Checkpoint>,
     pub(crate) replayed: u64,
     pub(crate) undecipherable: u64,
+    /// Whether what arrives is kept, and since when that is so.
+    pub(crate) gate: (bool, u64),
     pub(crate) emptied_ns: [u64; 2],
 }
 

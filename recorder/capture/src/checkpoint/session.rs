@@ -1,11 +1,13 @@
-//! What signalling changes: everything that is remembered of a session.
+//! What signalling changes: everything that is remembered of a session, and of a recording that has ended and whose end is not durable.
+//!
+//! The content is JSON, so that fields can be added without another version: in newer versions they have defaults. A session's has the
+//! dialog behind it: the length of the JSON (u32), the JSON, the version of the dialog's content (u16), and that content (postcard).
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use callvault_control::Decision;
 use callvault_journal::facts::{CallFacts, Ended, SessionEvent, Started, TrackFacts};
-use callvault_sip::DialogCheckpoint;
+use callvault_sip::{DIALOG_CHECKPOINT_VERSION, DialogCheckpoint};
 use callvault_siprec::{Metadata, Offer};
 use callvault_srtp::MasterKey;
 use serde::{Deserialize, Serialize};
@@ -13,32 +15,59 @@ use uuid::Uuid;
 use zeroize::Zeroizing;
 
 use super::form::{self, FormError, Kind};
+use crate::sessions::{Kept, SnapshotRequests};
 
-/// See [the module](super). It is JSON, so that fields can be added without another version: those that are not there have defaults.
+/// A session that lives.
 #[derive(Serialize, Deserialize)]
 pub(crate) struct SessionCheckpoint {
     /// Names the time since the machine was started: journal time means something only within it.
     pub(crate) boot: Uuid,
-    pub(crate) recording: Uuid,
-    /// None once the session has ended.
+    #[serde(skip)]
     pub(crate) dialog: Option<DialogCheckpoint>,
-    /// How it ended, until its end is durable.
-    pub(crate) ended: Option<Ended>,
-    pub(crate) started: Started,
+    /// The recording that is made, or was last made.
+    pub(crate) recording: RecordingCheckpoint,
+    pub(crate) recordings: Vec<Uuid>,
+    pub(crate) origin: Started,
+    pub(crate) stopped: bool,
+    pub(crate) held_back: bool,
+    /// When it was last changed what is paused or stopped.
+    pub(crate) changed_ns: u64,
+    pub(crate) snapshots: SnapshotRequests,
+    /// Journal time and wall clock of the INVITE.
+    pub(crate) started: (u64, i64),
     /// `From` of the INVITE.
     pub(crate) from: String,
     pub(crate) correlation: Option<String>,
-    pub(crate) offer: Option<Offer>,
+    pub(crate) offer: Offer,
     /// `Err` where metadata came that could not be understood.
     pub(crate) metadata: Result<Option<Metadata>, ()>,
-    pub(crate) call: CallFacts,
     pub(crate) tracks: Vec<SessionTrackCheckpoint>,
-    pub(crate) answer: Option<AnswerCheckpoint>,
+    pub(crate) answer: AnswerCheckpoint,
     pub(crate) raw_bodies: u32,
     pub(crate) raw_bytes: usize,
     pub(crate) flaws: Vec<String>,
-    /// What becomes of the recording, once that is known.
-    pub(crate) decision: Option<Decision>,
+}
+
+/// A recording that has ended, until its end is durable.
+#[derive(Serialize, Deserialize)]
+pub(crate) struct EndedCheckpoint {
+    pub(crate) boot: Uuid,
+    pub(crate) recording: RecordingCheckpoint,
+    pub(crate) ended: Ended,
+    /// The tracks whose sockets are to be emptied; none where the session went on.
+    pub(crate) tracks: Vec<SessionTrackCheckpoint>,
+    pub(crate) changed_ns: u64,
+}
+
+/// A recording as the signalling sees it.
+#[derive(Clone, Serialize, Deserialize)]
+pub(crate) struct RecordingCheckpoint {
+    pub(crate) recording: Uuid,
+    /// How often it was gone on with.
+    pub(crate) segment: u16,
+    pub(crate) kept: Kept,
+    pub(crate) started: Started,
+    pub(crate) call: CallFacts,
     /// The number of the last fact.
     pub(crate) facts: u64,
     /// Facts that are not known to be in the journal, with their numbers.
@@ -46,7 +75,7 @@ pub(crate) struct SessionCheckpoint {
 }
 
 /// A track as the signalling sees it.
-#[derive(Serialize, Deserialize)]
+#[derive(Clone, Serialize, Deserialize)]
 pub(crate) struct SessionTrackCheckpoint {
     pub(crate) media_line: usize,
     pub(crate) number: u8,
@@ -54,8 +83,6 @@ pub(crate) struct SessionTrackCheckpoint {
     pub(crate) port: u16,
     pub(crate) facts: TrackFacts,
     pub(crate) paused: bool,
-    /// Journal time since when it is paused, or is not.
-    pub(crate) since_ns: u64,
     pub(crate) remote: (Option<String>, u16),
     pub(crate) secured: bool,
 }
@@ -72,31 +99,53 @@ pub(crate) struct AnswerCheckpoint {
 }
 
 impl SessionCheckpoint {
+    /// The name of its file: the first of its recordings.
+    pub(crate) fn name(&self) -> Uuid {
+        self.recordings.first().copied().unwrap_or(self.recording.recording)
+    }
+
     /// The bytes of the file.
     pub(super) fn pack(&self) -> Option<Zeroizing<Vec<u8>>> {
-        let content = Zeroizing::new(serde_json::to_vec(self).ok()?);
+        let json = Zeroizing::new(serde_json::to_vec(self).ok()?);
+        let mut content = Zeroizing::new(Vec::with_capacity(json.len() + 4_096));
+        content.extend_from_slice(&u32::try_from(json.len()).ok()?.to_le_bytes());
+        content.extend_from_slice(&json);
+        content.extend_from_slice(&DIALOG_CHECKPOINT_VERSION.to_le_bytes());
+        content.extend_from_slice(&Zeroizing::new(postcard::to_allocvec(self.dialog.as_ref()?).ok()?));
         form::pack(Kind::Session, 0, &content)
     }
 
     /// Reads the bytes of a file that was written since the machine was started.
     pub(super) fn unpack(bytes: &[u8], boot: Uuid) -> Result<Self, FormError> {
         let (_, content) = form::unpack(Kind::Session, bytes)?;
-        let session: Self = serde_json::from_slice(content).map_err(|_| FormError::Content("its fields"))?;
+        let (length, rest) = content.split_first_chunk::<4>().ok_or(FormError::Damaged)?;
+        let length = usize::try_from(u32::from_le_bytes(*length)).map_err(|_| FormError::Damaged)?;
+        let (json, rest) = rest.split_at_checked(length).ok_or(FormError::Damaged)?;
+        let (version, dialog) = rest.split_first_chunk::<2>().ok_or(FormError::Damaged)?;
+        let found = u16::from_le_bytes(*version);
+        if found != DIALOG_CHECKPOINT_VERSION {
+            return Err(FormError::Version { found });
+        }
+        let mut session: Self = serde_json::from_slice(json).map_err(|_| FormError::Content("its fields"))?;
         if session.boot != boot {
             return Err(FormError::OtherBoot);
         }
-        if session.dialog.is_none() && session.ended.is_none() {
-            return Err(FormError::Content("neither a dialog nor an end"));
-        }
-        if session.dialog.is_some() && (session.offer.is_none() || session.answer.is_none()) {
-            return Err(FormError::Content("a dialog without a session description"));
-        }
+        session.dialog = Some(postcard::from_bytes(dialog).map_err(|_| FormError::Content("its dialog"))?);
         Ok(session)
     }
+}
 
-    /// Whether it holds keys that must not reach a disk.
-    pub(super) fn holds_keys(&self) -> bool {
-        let secured = self.tracks.iter().any(|track| track.secured);
-        secured || self.answer.as_ref().is_some_and(|answer| !answer.own_keys.is_empty())
+impl EndedCheckpoint {
+    /// The bytes of the file.
+    pub(super) fn pack(&self) -> Option<Zeroizing<Vec<u8>>> {
+        let content = Zeroizing::new(serde_json::to_vec(self).ok()?);
+        form::pack(Kind::Ended, 0, &content)
+    }
+
+    /// Reads the bytes of a file that was written since the machine was started.
+    pub(super) fn unpack(bytes: &[u8], boot: Uuid) -> Result<Self, FormError> {
+        let (_, content) = form::unpack(Kind::Ended, bytes)?;
+        let ended: Self = serde_json::from_slice(content).map_err(|_| FormError::Content("its fields"))?;
+        if ended.boot == boot { Ok(ended) } else { Err(FormError::OtherBoot) }
     }
 }

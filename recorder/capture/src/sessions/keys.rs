@@ -1,6 +1,6 @@
 //! The SRTP keys of media lines: which crypto attribute of an offer is taken, and what answers it (RFC 4568).
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use callvault_seal::Secret;
 use callvault_siprec::{MediaLine, Offer};
@@ -38,6 +38,15 @@ impl Agreed {
 pub(super) struct OwnKeys(HashMap<usize, MasterKey>);
 
 impl OwnKeys {
+    /// To be kept in memory for the next recorder.
+    pub(super) fn stored(&self) -> BTreeMap<usize, MasterKey> {
+        self.0.iter().map(|(line, key)| (*line, key.copy())).collect()
+    }
+
+    pub(super) fn resumed(stored: BTreeMap<usize, MasterKey>) -> Self {
+        Self(stored.into_iter().collect())
+    }
+
     /// Agrees on keys for those of the lines `taken` that offer some. A line of a plain profile with keys is a best-effort offer
     /// (RFC 8643), and becomes SRTP too.
     pub(super) fn agree(
@@ -66,6 +75,11 @@ fn chosen(line: &MediaLine) -> Option<CryptoAttribute> {
     let chosen = sdes::choose(&offered)?;
     let place = offered.iter().position(|attribute| std::ptr::eq(attribute, chosen))?;
     Some(offered.swap_remove(place))
+}
+
+/// The client's attribute that was taken, for a line of an offer that was answered before.
+pub(super) fn theirs(line: &MediaLine) -> Option<CryptoAttribute> {
+    chosen(line)
 }
 
 /// Whether what comes on the line can be opened: it is not secured, or has a key and a suite that are taken.

@@ -7,12 +7,13 @@ use std::sync::atomic::Ordering;
 
 use callvault_journal::AudioBatch;
 use callvault_journal::facts::{Ended, TrackCounts};
-use callvault_media::{Datagram as Kind, PayloadType, Received, Track, TrackConfig};
+use callvault_media::{Counts, Datagram as Kind, PayloadType, Received, Track, TrackConfig};
 use callvault_srtp::sdes::CryptoAttribute;
 use callvault_srtp::{Rekeyed, SrtpError, Unprotected, Unprotector};
 
 use super::outbox::{Outbox, Remark};
-use super::{Counters, Look, NewTrack, Ways};
+use super::{Counters, Look, NewTrack, Resumption, Ways};
+use crate::checkpoint::{MediaCheckpoint, MediaState, TrackState};
 use crate::clock::ArrivalClock;
 use crate::ports::PortPair;
 use crate::receive::{Datagram, Receiver};
@@ -70,6 +71,50 @@ impl LiveSession {
     pub(super) fn new(tracks: Vec<NewTrack>, counters: Arc<Counters>, opened_ns: u64, out: Outbox) -> Self {
         let tracks = tracks.into_iter().map(|track| LiveTrack::new(track, opened_ns)).collect();
         Self { tracks, stopped: false, counters, heard_ns: opened_ns, silent_told: false, out }
+    }
+
+    /// Goes on with a session. A track of whose media nothing is known begins anew.
+    pub(super) fn resume(resumption: Resumption, now_ns: u64, out: Outbox) -> Self {
+        let Resumption { tracks, keys, secured, media, counters, opened_ns, stopped, changed_ns, .. } = resumption;
+        let mut states = MediaCheckpoint::from_state(&media).unwrap_or_default().tracks;
+        let mut packets = 0;
+        let mut resumed = Vec::with_capacity(tracks.len());
+        for new in tracks {
+            let theirs = keys.iter().find(|(number, _)| *number == new.number).map(|(_, keys)| keys);
+            let state = states.iter().position(|state| state.number == new.number).map(|at| states.swap_remove(at));
+            let mut track = LiveTrack::new(new, opened_ns);
+            let open = !track.paused && !stopped;
+            match state {
+                Some(state) => {
+                    packets += state.reception.counts().packets;
+                    track.go_on_from(state, secured.contains(&track.number), theirs);
+                    track.gate.turn(open, changed_ns);
+                }
+                None => track.gate = Gate { open, since_ns: changed_ns },
+            }
+            resumed.push(track);
+        }
+        counters.packets.store(packets, Ordering::Relaxed);
+        Self { tracks: resumed, stopped, counters, heard_ns: now_ns, silent_told: false, out }
+    }
+
+    /// Sends off what has gathered, when it is time.
+    pub(super) fn flush_if_due(&mut self, now_ns: u64, batch_ns: u64, with_state: bool, ways: &Ways) {
+        if self.out.is_due(now_ns, batch_ns, ways) {
+            self.out.note_state(now_ns);
+            self.flush(with_state && !self.stopped, ways);
+        }
+    }
+
+    /// Sends off what has gathered.
+    pub(super) fn flush(&mut self, with_state: bool, ways: &Ways) {
+        let media = if with_state { self.state() } else { MediaState::default() };
+        self.out.flush(media, ways);
+    }
+
+    /// How the tracks stand, every packet of theirs being in a batch.
+    fn state(&self) -> MediaState {
+        MediaCheckpoint { tracks: self.tracks.iter().map(LiveTrack::state).collect() }.to_state()
     }
 
     pub(super) fn add_track(&mut self, track: NewTrack, now_ns: u64) {
@@ -210,7 +255,8 @@ impl LiveSession {
             ended.tracks.push(track.counts());
         }
         self.counters.packets.fetch_add(kept, Ordering::Relaxed);
-        self.out.end(ended, ways);
+        let media = self.state();
+        self.out.end(ended, media, ways);
         kept
     }
 
@@ -235,6 +281,37 @@ impl LiveTrack {
             gate: Gate { open: !new.paused, since_ns: opened_ns },
             emptied_ns: [opened_ns; 2],
         }
+    }
+
+    /// How it stands.
+    fn state(&self) -> TrackState {
+        TrackState {
+            number: self.number,
+            reception: self.reception.checkpoint(),
+            unprotector: self.unprotector.as_ref().map(Unprotector::checkpoint),
+            replayed: self.replayed,
+            undecipherable: self.undecipherable,
+            gate: (self.gate.open, self.gate.since_ns),
+            emptied_ns: self.emptied_ns,
+        }
+    }
+
+    /// Goes on from how it stood. `theirs` are the keys of the last offer, which may have come since.
+    fn go_on_from(&mut self, state: TrackState, secured: bool, theirs: Option<&CryptoAttribute>) {
+        if let Ok(reception) = Track::resume(TrackConfig::default(), state.reception) {
+            self.reception = reception;
+            self.reception.describe(&self.payload_types);
+        }
+        if let Some(checkpoint) = state.unprotector.filter(|_| secured)
+            && let Ok(mut unprotector) = Unprotector::resume(checkpoint)
+            && theirs.is_none_or(|theirs| unprotector.rekey(theirs).is_ok())
+        {
+            self.unprotector = Some(unprotector);
+        }
+        (self.replayed, self.undecipherable) = (state.replayed, state.undecipherable);
+        let (open, since_ns) = state.gate;
+        self.gate = Gate { open, since_ns };
+        self.emptied_ns = state.emptied_ns;
     }
 
     fn describe(&mut self, payload_types: &[PayloadType]) {
@@ -331,12 +408,21 @@ impl LiveTrack {
     }
 
     fn counts(&self) -> TrackCounts {
-        let counts = self.reception.counts();
+        counts(self.number, &self.reception.counts(), self.replayed, self.undecipherable)
+    }
+}
+
+/// What a track that stood like this had counted.
+pub(crate) fn counted(state: &TrackState) -> TrackCounts {
+    counts(state.number, &state.reception.counts(), state.replayed, state.undecipherable)
+}
+
+fn counts(track: u8, counts: &Counts, replayed: u64, undecipherable: u64) -> TrackCounts {
         TrackCounts {
-            track: self.number,
+            track,
             packets: counts.packets,
             lost: counts.lost,
-            duplicates: counts.duplicates + self.replayed,
+            duplicates: counts.duplicates.saturating_add(replayed),
             late: counts.late,
             foreign: counts.foreign,
             invalid: counts.invalid,
@@ -346,9 +432,8 @@ impl LiveTrack {
             undescribed: counts.undescribed,
             sources: counts.sources,
             jitter_us_max: counts.jitter_us_max,
-            undecipherable: self.undecipherable,
+            undecipherable,
         }
-    }
 }
 
 /// Whether a datagram is RTCP by its second byte (RFC 5761 section 4), which is never encrypted.

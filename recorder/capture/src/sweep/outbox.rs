@@ -10,9 +10,14 @@ use uuid::Uuid;
 
 use super::Ways;
 use crate::appender::Entry;
+use crate::checkpoint::MediaState;
 
 /// Full batches of one session that may wait for the appender: 32 KiB each, about 20 s of two G.711 tracks.
 pub(super) const WAITING_BATCHES_MAX: usize = 12;
+
+/// How old the state of the tracks in a checkpoint may get when no batch takes it along. Rollover counters are found again as long as less than
+/// half of one has passed, which is minutes.
+const STATE_NS_MAX: u64 = 10_000_000_000;
 
 /// What is remarked on a recording, each once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,6 +64,10 @@ pub(super) struct Outbox {
     /// Entries that the appender had no room for, in order.
     waiting: VecDeque<Entry>,
     waiting_batches: usize,
+    /// A batch went off in the middle of a sweep, without the state of the tracks: the next goes soon.
+    state_is_due: bool,
+    /// When a batch last went with the state of the tracks.
+    state_ns: u64,
     dropped: u64,
     remarked: Vec<Remark>,
     /// Tracks whose sources can no longer be told apart: said once each.
@@ -72,6 +81,8 @@ impl Outbox {
             batch,
             waiting: VecDeque::new(),
             waiting_batches: 0,
+            state_is_due: false,
+            state_ns: 0,
             dropped: 0,
             remarked: Vec::new(),
             overflowed: Vec::new(),
@@ -104,7 +115,11 @@ impl Outbox {
                     self.drop_packets(1, Remark::TooLong);
                     return 0;
                 }
-                Pushed::Full => self.flush(ways),
+                // How the tracks stand has this packet in it already, so it cannot go along.
+                Pushed::Full => {
+                    self.state_is_due = true;
+                    self.flush(MediaState::default(), ways);
+                }
             }
         }
         self.drop_packets(1, Remark::Behind);
@@ -120,20 +135,19 @@ impl Outbox {
         packets
     }
 
-    /// Sends the batch off when it has waited long enough. While the appender does not follow, batches are filled first, so that
-    /// the bound on their number is one on audio.
-    pub(super) fn flush_if_due(&mut self, now_ns: u64, batch_ns: u64, ways: &Ways) {
+    /// Whether the batch has waited long enough. While the appender does not follow, batches are filled first, so that the bound on
+    /// their number is one on audio. Now and then there is something to send without any packet: in a long pause keys go on.
+    pub(super) fn is_due(&mut self, now_ns: u64, batch_ns: u64, ways: &Ways) -> bool {
         self.retry(ways);
         let waited = self.batch.first_arrival_ns().map(|first| now_ns.saturating_sub(first));
-        if self.waiting.is_empty() && waited.is_some_and(|ns| ns >= batch_ns) {
-            self.flush(ways);
-        }
+        let is_old = now_ns.saturating_sub(self.state_ns) >= STATE_NS_MAX;
+        self.waiting.is_empty() && (is_old || self.state_is_due || waited.is_some_and(|ns| ns >= batch_ns))
     }
 
-    /// Sends the batch off.
-    pub(super) fn flush(&mut self, ways: &Ways) {
+    /// Sends the batch off, and with it how the tracks stand after its last packet; `media` is empty where that is not known.
+    pub(super) fn flush(&mut self, media: MediaState, ways: &Ways) {
         self.retry(ways);
-        if self.batch.is_empty() {
+        if self.batch.is_empty() && media.is_empty() {
             return;
         }
         if self.waiting_batches >= WAITING_BATCHES_MAX {
@@ -143,8 +157,13 @@ impl Outbox {
         }
         let batch = std::mem::replace(&mut self.batch, ways.spare.try_recv().unwrap_or_default());
         self.waiting_batches += 1;
-        self.waiting.push_back(Entry::Audio { recording: self.recording, batch });
+        self.waiting.push_back(Entry::Audio { recording: self.recording, batch, media });
         self.retry(ways);
+    }
+
+    /// A batch goes now: the next one that must go for the state's sake is due later.
+    pub(super) fn note_state(&mut self, now_ns: u64) {
+        (self.state_is_due, self.state_ns) = (false, now_ns);
     }
 
     /// Packets that came and are not stored.
@@ -167,8 +186,8 @@ impl Outbox {
     }
 
     /// The last thing that is said of the recording. The last batch goes with it, whatever waits.
-    pub(super) fn end(&mut self, ended: Ended, ways: &Ways) {
-        self.flush(ways);
+    pub(super) fn end(&mut self, ended: Ended, media: MediaState, ways: &Ways) {
+        self.flush(media, ways);
         self.waiting.push_back(Entry::End { recording: self.recording, ended });
     }
 
@@ -181,7 +200,8 @@ impl Outbox {
     /// All that is left, in order.
     pub(super) fn into_entries(self) -> impl Iterator<Item = Entry> {
         let Self { recording, batch, waiting, .. } = self;
-        let last = (!batch.is_empty()).then_some(Entry::Audio { recording, batch });
+        let media = MediaState::default();
+        let last = (!batch.is_empty()).then_some(Entry::Audio { recording, batch, media });
         // Behind an end nothing comes: its batch went before it.
         waiting.into_iter().chain(last)
     }
