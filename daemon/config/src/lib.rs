@@ -42,7 +42,7 @@ pub use error::ConfigError;
 pub use schema::{Archive, Http, Journal, Keys, Limits, Log, Media, Queue, Render, Sip, Store, documented_defaults};
 pub use setting::KeySpec;
 pub use values::{
-    ArchiveCodec, ArchiveKeys, BitRate, Bytes, HttpListen, Listen, LogLevel, MediaAddress, Network, PeerList,
+    ArchiveCodec, ArchiveKeys, BitRate, Bytes, ClientCertificate, HttpListen, Listen, LogLevel, MediaAddress, Network, PeerList,
     PortRange, PublicKeyTexts,
 };
 

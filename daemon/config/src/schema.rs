@@ -9,7 +9,7 @@ use crate::layers::Merged;
 use crate::macros::settings;
 use crate::setting::{KeySpec, Setting, read_within};
 use crate::values::{
-    ArchiveCodec, ArchiveKeys, BitRate, Bytes, HttpListen, Listen, LogLevel, MediaAddress, PeerList, PortRange,
+    ArchiveCodec, ArchiveKeys, BitRate, Bytes, ClientCertificate, HttpListen, Listen, LogLevel, MediaAddress, PeerList, PortRange,
     PublicKeyTexts,
 };
 use crate::{Config, Effective};
@@ -34,9 +34,23 @@ settings! {
         /// Addresses for SIP over TCP. Prefer it where the client can: an INVITE with metadata is larger than what UDP
         /// carries in one packet.
         tcp: Listen = "[\"0.0.0.0:5060\"]",
-        /// Addresses for SIP over TLS. This version has no TLS yet: leave it empty.
+        /// Addresses for SIP over TLS 1.2 and 1.3, normally port 5061. It needs `tls_certificate` and `tls_key`.
         tls: Listen = "[]",
-        /// Networks that may open sessions; everyone else is refused. By default this machine and the private networks,
+        /// The certificate that clients are shown: a PEM file with it first and then those between it and the authority
+        /// that clients trust. When the file changes, or on SIGHUP, it is read again: new connections get the new one, and
+        /// those that are open, with their calls, go on.
+        tls_certificate: Option<PathBuf> = "\"\"",
+        /// The private key of that certificate, a PEM file without a passphrase. Empty: the systemd credential `sip-tls.key`
+        /// (`LoadCredential=`), which needs a restart to change.
+        tls_key: Option<PathBuf> = "\"\"",
+        /// Mutual TLS: a PEM file of the authorities that sign the clients' certificates. Empty: clients are not asked for one.
+        /// It is also what the certificate of a client is held against when the recorder has to connect to it.
+        tls_client_ca: Option<PathBuf> = "\"\"",
+        /// With `tls_client_ca`: `required` refuses clients that show no certificate; `optional` takes them, but still
+        /// refuses a wrong certificate. Optional is for the time in which clients get theirs.
+        tls_client_certificate: ClientCertificate = "\"required\"",
+        /// Networks that SIP is taken from. Connections of everyone else are closed at once; datagrams are dropped, but for a
+        /// few a second whose INVITEs are answered 403, so that who sets up a client sees what is missing. By default this machine and the private networks,
         /// because a recorder that is open to the world can be filled by the world. Webex Calling reaches you from its
         /// own public networks: add those of your region.
         allowed_peers: PeerList = "[\"127.0.0.0/8\", \"::1/128\", \"10.0.0.0/8\", \"172.16.0.0/12\", \"192.168.0.0/16\", \"fc00::/7\"]",
@@ -75,8 +89,25 @@ settings! {
         /// Longest SIP message, body included. Real ones are below 20 KiB; the longest metadata of large conferences
         /// stays below 100.
         message_bytes_max: Bytes = "\"256KiB\"" in "16KiB" ..= "4MiB",
-        /// Most TCP connections of SIPREC clients at once; a new one beyond it is closed.
+        /// Most sessions at once of one address. 0: no limit but `sessions_max`, which is right as long as one session border
+        /// controller brings all calls.
+        sessions_per_peer_max: u32 = "0" in "0" ..= "20000",
+        /// Most new sessions a second, of all addresses; twice as many at once after a pause. Above it an INVITE is answered
+        /// 503 with Retry-After; what belongs to a call that is there is never refused. A new session costs about a millisecond
+        /// of a processor. 0: no limit.
+        invites_per_second: u32 = "300" in "0" ..= "100000",
+        /// The same of one address, so that a client that has gone wild does not lock out the others. 0: no limit.
+        invites_per_peer_per_second: u32 = "200" in "0" ..= "100000",
+        /// Most connections (TCP and TLS) of SIPREC clients at once. Beyond it the oldest that never carried a message makes
+        /// room for a new one; if there is none, the new one is closed.
         connections_max: u32 = "512" in "1" ..= "10000",
+        /// The same of one address. Clients use a few connections for all their calls, some one for each call; half of all
+        /// leaves room for others.
+        connections_per_peer_max: u32 = "256" in "1" ..= "10000",
+        /// A connection without a call on it that says nothing for so long is closed; its client opens another when it
+        /// needs one. A keep-alive counts as saying something. A connection on which nothing ever came is closed after 30
+        /// seconds.
+        connection_idle: Duration = "\"1h\"" in "10s" ..= "7d",
         /// Most connections to the health and control endpoint at once.
         http_connections_max: u32 = "32" in "4" ..= "1000",
         /// What a refused client is told to wait before it tries again.
@@ -244,6 +275,9 @@ fn read_sections(merged: &Merged, base: &Path, errors: &mut Vec<ConfigError>) ->
         log: log?,
         effective: effective(merged),
     };
+    for path in [&mut config.sip.tls_certificate, &mut config.sip.tls_key, &mut config.sip.tls_client_ca] {
+        *path = path.take().map(|path| absolute(base, &path));
+    }
     config.store.path = config.store.path.map(|path| absolute(base, &path));
     config.keys.path = config.keys.path.map(|path| absolute(base, &path));
     if let HttpListen::Unix(path) = &config.http.listen {

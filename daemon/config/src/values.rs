@@ -339,6 +339,17 @@ impl fmt::Display for HttpListen {
 }
 
 choices! {
+    /// Whether a client must show a certificate.
+    pub enum ClientCertificate {
+        /// It must.
+        Required = "required",
+        /// It may, and then the right one.
+        Optional = "optional",
+    }
+    shape "\"required\" or \"optional\""
+}
+
+choices! {
     /// What an archive keeps of the audio.
     pub enum ArchiveCodec {
         /// Opus; what came as Opus is passed through untouched.

@@ -12,6 +12,7 @@ use nix::sys::socket::{
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use zeroize::{Zeroize, Zeroizing};
 
 use crate::{MESSAGE_BYTES_MAX, SOCKETS_PER_MESSAGE_MAX, VERSION};
 
@@ -105,8 +106,12 @@ impl Channel {
     /// [`ControlError::Closed`] when the other process is gone, [`ControlError::WouldBlock`] when the descriptor is
     /// non-blocking and the other process is behind, [`ControlError::TooLarge`] over [`MESSAGE_BYTES_MAX`].
     pub fn send<M: Serialize>(&self, message: &M, sockets: &[BorrowedFd<'_>]) -> Result<(), ControlError> {
-        let bytes = postcard::to_extend(message, vec![VERSION])
-            .map_err(|e| ControlError::Malformed { bytes: 0, why: e.to_string() })?;
+        let unencodable = |e: postcard::Error| ControlError::Malformed { bytes: 0, why: e.to_string() };
+        // A message may carry a private key: its bytes are wiped, and there is room for all of it from the start, since growing
+        // would leave copies behind.
+        let mut bytes = Vec::with_capacity(1 + postcard::experimental::serialized_size(message).map_err(unencodable)?);
+        bytes.push(VERSION);
+        let bytes = Zeroizing::new(postcard::to_extend(message, bytes).map_err(unencodable)?);
         if bytes.len() > MESSAGE_BYTES_MAX {
             return Err(ControlError::TooLarge { bytes: bytes.len() });
         }
@@ -168,7 +173,9 @@ impl Channel {
         if version != VERSION {
             return Err(ControlError::Version { theirs: version });
         }
-        match postcard::from_bytes(body) {
+        let message = postcard::from_bytes(body);
+        bytes[..length].zeroize();
+        match message {
             Ok(message) => Ok((message, sockets)),
             Err(e) => Err(ControlError::Malformed { bytes: length, why: e.to_string() }),
         }

@@ -7,11 +7,17 @@ use callvault_journal::facts::CallFacts;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use crate::transport::{TlsIdentity, TransportCounts};
+
 /// From the daemon to the recorder.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum ToRecorder {
     /// What the sockets beside this message are, in their order.
     Sockets(Vec<SocketKind>),
+    /// What TLS connections are secured with from now on; those that are open stay as they are. Sent before [`ToRecorder::Start`]
+    /// where there are TLS sockets, and again whenever it changes. `None`: there is nothing that can be used, so new connections over
+    /// TLS are closed at once.
+    Certificates(Option<Box<TlsIdentity>>),
     /// Everything the recorder needs to know; sent once, after the sockets.
     Start(Box<Start>),
     /// What becomes of a recording.
@@ -168,6 +174,8 @@ pub enum SocketKind {
     SipUdp,
     /// SIP over TCP, listening.
     SipTcp,
+    /// SIP over TLS, listening.
+    SipTls,
     /// One of a pair of media ports: RTP on the even, RTCP on the odd one.
     Media {
         /// The UDP port it is bound to.
@@ -239,11 +247,17 @@ pub struct Start {
     pub retry_after_s: u32,
     /// Tracks of one session; further media lines are refused (port 0) and noted.
     pub tracks_per_session_max: u8,
-    /// TCP connections at the same time.
+    /// Sessions of one source address at the same time; above it 503. 0: no limit of its own.
+    pub sessions_per_peer_max: u32,
+    /// New sessions a second; above it 503. 0: no limit.
+    pub invites_per_second: u32,
+    /// New sessions a second of one source address; above it 503. 0: no limit.
+    pub invites_per_peer_per_second: u32,
+    /// TCP and TLS connections at the same time.
     pub connections_max: u32,
-    /// TCP connections of one source address at the same time.
+    /// TCP and TLS connections of one source address at the same time.
     pub connections_per_peer_max: u32,
-    /// Seconds after which a TCP connection without a dialog and without traffic is closed.
+    /// Seconds after which a connection without a dialog and without traffic is closed.
     pub connection_idle_s: u32,
     /// Largest SIP body in bytes; above it 413.
     pub body_bytes_max: u32,
@@ -298,6 +312,8 @@ pub struct Heartbeat {
     pub spool_free_bytes: u64,
     /// Whether new sessions are refused because of a drain.
     pub draining: bool,
+    /// Connections and what was turned away before it was a session.
+    pub transport: TransportCounts,
 }
 
 /// State of a live call.

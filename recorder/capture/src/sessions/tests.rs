@@ -132,7 +132,7 @@ impl Rig {
                 match output {
                     Output::Send { bytes, .. } => self.sent(&bytes),
                     Output::Event(event) => self.sessions.handle(self.moment(), event, &mut self.rng),
-                    Output::CloseFlow { .. } => {}
+                    Output::CloseFlow { .. } | Output::Connect { .. } => {}
                 }
             } else if let Some(todo) = self.sessions.poll() {
                 self.todo(todo);
@@ -192,7 +192,7 @@ impl Rig {
             match output {
                 Output::Send { bytes, .. } => self.sent(&bytes),
                 Output::Event(event) => self.sessions.handle(self.moment(), event, &mut self.rng),
-                Output::CloseFlow { .. } => {}
+                Output::CloseFlow { .. } | Output::Connect { .. } => {}
             }
         }
     }
