@@ -134,14 +134,14 @@ pub(crate) struct Sweep {
     feedback: tokio::sync::mpsc::UnboundedSender<Feedback>,
     state: Arc<SweepState>,
     rounds: u64,
-    /// Whether batches take along how the tracks stand.
-    keeps_states: bool,
 }
 
 /// Where batches go, and where they come back from.
 struct Ways {
     journal: SyncSender<Entry>,
     spare: Queue<AudioBatch>,
+    /// Whether batches take along how the tracks stand.
+    keeps_states: bool,
 }
 
 /// How thoroughly to look at the sockets of a session.
@@ -168,17 +168,16 @@ impl Sweep {
             places: HashMap::new(),
             closing: Vec::new(),
             receiver: Receiver::new(),
-            ways: Ways { journal, spare },
+            ways: Ways { journal, spare, keeps_states: false },
             feedback,
             state,
             rounds: 0,
-            keeps_states: false,
         }
     }
 
     /// From now on batches take along how the tracks stand, for the checkpoints.
     pub(crate) fn keep_states(&mut self) {
-        self.keeps_states = true;
+        self.ways.keeps_states = true;
     }
 
     /// Works until told to stop, or until nobody is left who could say so.
@@ -268,7 +267,7 @@ impl Sweep {
         for session in &mut self.sessions {
             let clock = ArrivalClock::read();
             packets += session.sweep(&mut self.receiver, clock, look, &self.ways);
-            session.flush_if_due(clock.now_ns(), batch_ns, self.keeps_states, &self.ways);
+            session.flush_if_due(clock.now_ns(), batch_ns, &self.ways);
             dropped += session.out.take_dropped();
             let patience_ns = if session.is_paused() { paused_ns } else { silence_ns };
             if silence_ns > 0 && session.fell_silent(clock.now_ns(), patience_ns) {
@@ -335,8 +334,8 @@ impl Sweep {
         for recording in live {
             self.sweep_one(recording);
         }
-        for session in self.sessions.iter_mut().filter(|_| self.keeps_states) {
-            session.flush(true, &self.ways);
+        for session in &mut self.sessions {
+            session.flush(&self.ways);
         }
         let outboxes = self.sessions.into_iter().map(|s| s.out).chain(self.closing);
         for entry in outboxes.flat_map(Outbox::into_entries) {

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use callvault_journal::{Seekable, file_name};
-use nix::sys::statfs::{RAMFS_MAGIC, TMPFS_MAGIC, statfs};
+use nix::sys::statfs::{TMPFS_MAGIC, statfs};
 use uuid::Uuid;
 use zeroize::Zeroizing;
 
@@ -89,7 +89,7 @@ impl Checkpoints {
             _ => {}
         }
         let kind = statfs(folder).map_err(io::Error::from)?.filesystem_type();
-        if ![TMPFS_MAGIC, RAMFS_MAGIC].contains(&kind) {
+        if kind != TMPFS_MAGIC {
             return Err(OpenError::OnDisk);
         }
         Ok(Self(Arc::new(Inner { folder: folder.to_owned(), boot, failures: AtomicU64::new(0) })))

@@ -14,6 +14,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use uuid::Uuid;
 
 use super::{Command, Counters, NewTrack, Sweep, SweepState};
+use crate::checkpoint::MediaState;
 use crate::Feedback;
 use crate::appender::{Entry, spare_batches};
 use crate::clock::journal_ns;
@@ -78,10 +79,10 @@ impl HandSweep {
     /// its session to `each`, which takes the place of the appender.
     pub fn flush(&mut self, mut each: impl FnMut(usize, &mut AudioBatch)) {
         for session in &mut self.sweep.sessions {
-            session.out.flush(&self.sweep.ways);
+            session.out.flush(MediaState::default(), &self.sweep.ways);
         }
         while let Ok(entry) = self.entries.try_recv() {
-            if let Entry::Audio { recording, mut batch } = entry {
+            if let Entry::Audio { recording, mut batch, .. } = entry {
                 // The ids are the numbers, see `open`.
                 each(usize::try_from(recording.as_u128()).unwrap_or(usize::MAX), &mut batch);
                 batch.clear();
@@ -96,6 +97,9 @@ fn start() -> Start {
     Start {
         generation: Uuid::nil(),
         journal_dir: PathBuf::new(),
+        checkpoint_dir: None,
+        boot: Uuid::nil(),
+        sockets_stay: false,
         recipients: Vec::new(),
         media_address: None,
         media_bound: IpAddr::V4(Ipv4Addr::LOCALHOST),

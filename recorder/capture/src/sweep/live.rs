@@ -99,21 +99,24 @@ impl LiveSession {
     }
 
     /// Sends off what has gathered, when it is time.
-    pub(super) fn flush_if_due(&mut self, now_ns: u64, batch_ns: u64, with_state: bool, ways: &Ways) {
+    pub(super) fn flush_if_due(&mut self, now_ns: u64, batch_ns: u64, ways: &Ways) {
         if self.out.is_due(now_ns, batch_ns, ways) {
             self.out.note_state(now_ns);
-            self.flush(with_state && !self.stopped, ways);
+            self.flush(ways);
         }
     }
 
-    /// Sends off what has gathered.
-    pub(super) fn flush(&mut self, with_state: bool, ways: &Ways) {
-        let media = if with_state { self.state() } else { MediaState::default() };
+    /// Sends off what has gathered, and with it how the tracks stand.
+    pub(super) fn flush(&mut self, ways: &Ways) {
+        let media = self.state(ways);
         self.out.flush(media, ways);
     }
 
     /// How the tracks stand, every packet of theirs being in a batch.
-    fn state(&self) -> MediaState {
+    fn state(&self, ways: &Ways) -> MediaState {
+        if !ways.keeps_states || self.stopped {
+            return MediaState::default();
+        }
         MediaCheckpoint { tracks: self.tracks.iter().map(LiveTrack::state).collect() }.to_state()
     }
 
@@ -255,7 +258,7 @@ impl LiveSession {
             ended.tracks.push(track.counts());
         }
         self.counters.packets.fetch_add(kept, Ordering::Relaxed);
-        let media = self.state();
+        let media = self.state(ways);
         self.out.end(ended, media, ways);
         kept
     }

@@ -217,7 +217,7 @@ impl Outbox {
     }
 
     fn event(&mut self, event: SessionEvent) {
-        self.waiting.push_back(Entry::Facts { recording: self.recording, event });
+        self.waiting.push_back(Entry::Facts { recording: self.recording, event, number: 0 });
     }
 
     fn retry(&mut self, ways: &Ways) {
