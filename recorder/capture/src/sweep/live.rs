@@ -108,13 +108,16 @@ impl LiveSession {
 
     /// Sends off what has gathered, and with it how the tracks stand.
     pub(super) fn flush(&mut self, ways: &Ways) {
-        let media = self.state(ways);
-        self.out.flush(media, ways);
+        // Of a recording that has ended the last has been said.
+        if !self.stopped {
+            let media = self.state(ways);
+            self.out.flush(media, ways);
+        }
     }
 
     /// How the tracks stand, every packet of theirs being in a batch.
     fn state(&self, ways: &Ways) -> MediaState {
-        if !ways.keeps_states || self.stopped {
+        if !ways.keeps_states {
             return MediaState::default();
         }
         MediaCheckpoint { tracks: self.tracks.iter().map(LiveTrack::state).collect() }.to_state()
