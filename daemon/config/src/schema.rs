@@ -56,6 +56,12 @@ settings! {
         allowed_peers: PeerList = "[\"127.0.0.0/8\", \"::1/128\", \"10.0.0.0/8\", \"172.16.0.0/12\", \"192.168.0.0/16\", \"fc00::/7\"]",
         /// The name in the `Server` header of answers. It says nothing about version or machine, on purpose.
         server_name: String = "\"callvault\"",
+        /// How often a client that has session timers (RFC 4028) is asked to show that its session is still there; longer
+        /// intervals that it asks for are shortened to this. A session that is not refreshed and brings no audio is
+        /// ended. `0s`: nobody is asked, and what a client asks for is taken. Half an hour is what the RFC recommends.
+        session_expires: Duration = "\"30m\"" in "0s" ..= "1d",
+        /// The shortest such interval that is agreed to. Less than the 90 seconds of the RFC is traffic without use.
+        session_expires_min: Duration = "\"90s\"" in "90s" ..= "1h",
     }
 }
 

@@ -43,6 +43,8 @@ pub(crate) fn settings(appliance: &Appliance, sockets: &Sockets) -> Start {
             .map(|n| Network { address: n.address(), prefix: n.prefix_bits() })
             .collect(),
         server_name: config.sip.server_name.clone(),
+        session_expires_s: u32_of(config.sip.session_expires.as_secs()),
+        session_expires_min_s: u32_of(config.sip.session_expires_min.as_secs()),
         sessions_max: config.limits.sessions_max,
         retry_after_s: u32_of(config.limits.retry_after.as_secs().max(1)),
         tracks_per_session_max: u8::try_from(config.limits.tracks_per_session_max).unwrap_or(u8::MAX),

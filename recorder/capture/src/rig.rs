@@ -31,6 +31,8 @@ pub(crate) fn settings() -> Start {
         sip_listeners: Vec::new(),
         allowed_peers: vec![Network { address: local, prefix: 8 }],
         server_name: "callvault".into(),
+        session_expires_s: 1_800,
+        session_expires_min_s: 90,
         sessions_max: 100,
         retry_after_s: 7,
         tracks_per_session_max: 4,

@@ -258,6 +258,7 @@ impl Sessions {
             }
             Event::Cancelled { dialog, .. } => self.end(now, dialog, "cancel"),
             Event::AckTimeout { dialog } => self.ack_missing(now, dialog),
+            Event::SessionExpired { dialog } => self.session_expired(now, dialog),
             Event::Ended { dialog, .. } => self.end(now, dialog, "dialog-ended"),
             Event::Acked { .. } | Event::RequestAnswered { .. } => {}
         }
@@ -452,6 +453,17 @@ impl Sessions {
         }
         self.todo.push_back(Todo::Bye(dialog, "SIP ;text=\"no ACK and no media\""));
         self.end(now, dialog, "ack-timeout");
+    }
+
+    /// The client has not refreshed its session: as when an answer is not acknowledged.
+    fn session_expired(&mut self, now: Moment, dialog: DialogId) {
+        let Some(session) = self.by_dialog.get(&dialog) else { return };
+        if session.counters.packets.load(Ordering::Relaxed) > 0 {
+            let text = "the client let its session timer run out; the recording went on with the media that came";
+            return self.flaw(dialog, "session-expired", text.into());
+        }
+        self.todo.push_back(Todo::Bye(dialog, "SIP ;text=\"session expired and no media\""));
+        self.end(now, dialog, "session-expired");
     }
 
     fn end(&mut self, now: Moment, dialog: DialogId, reason: &str) {

@@ -177,6 +177,8 @@ pub async fn run() -> Result<(), RunError> {
     listen_tcp(tls, TransportKind::Tls, &inbound_tx)?;
     let mut config = EndpointConfig::new(&settings.server_name);
     config.limits = messages;
+    config.session_expires_s = settings.session_expires_s;
+    config.min_se_s = settings.session_expires_min_s;
     // Sessions are limited by the session layer, which says 503; dialogs that are ending need room beyond.
     config.dialogs_max = config.dialogs_max.max(2 * settings.sessions_max as usize);
     let mut seed = [0; 32];

@@ -241,6 +241,10 @@ pub struct Start {
     pub allowed_peers: Vec<Network>,
     /// Value of the `Server` header.
     pub server_name: String,
+    /// Interval of session timers that clients are asked for, in seconds; 0: none is asked for.
+    pub session_expires_s: u32,
+    /// Shortest interval of session timers that is agreed to, in seconds.
+    pub session_expires_min_s: u32,
     /// Sessions at the same time; above it 503.
     pub sessions_max: u32,
     /// Seconds that a client is asked to wait after a 503.

@@ -33,6 +33,15 @@ fn our_bye_that_was_under_way_is_sent_once_more() {
     assert_eq!(rig.connected(7), ["BYE"]);
     assert_eq!(rig.last_sent().to_bytes(), first, "the same transaction");
     assert_eq!(rig.close_flow(), ["Ended Unreachable"], "not a third time");
+
+    let mut rig = Rig::new(TCP);
+    rig.receive(&invite().replace("<sip:192.0.2.9:5070>", "<sip:10.0.0.1:5080>"));
+    rig.accept();
+    rig.receive(&ack(1));
+    rig.bye();
+    assert_eq!(rig.close_flow(), ["Connect tcp 10.0.0.1:5080"]);
+    rig.connected(7);
+    assert_eq!(rig.close_flow(), ["Ended Unreachable"], "nor at another address");
 }
 
 #[test]
@@ -149,6 +158,7 @@ fn an_update_goes_over_a_new_connection_and_the_dialog_stays_there() {
     assert_eq!(rig.connected(7), ["UPDATE"]);
     assert_eq!(rig.receive(&ANSWER.replace("BYE", "UPDATE")), ["UPDATE answered Some(200)"]);
     assert_eq!(rig.bye(), ["BYE"]);
+    assert!(rig.header("Via").starts_with("SIP/2.0/TCP 192.0.2.1:5060;"), "the listener's port, not the socket's");
 
     let mut rig = call(TCP);
     rig.close_flow();

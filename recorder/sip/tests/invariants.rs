@@ -61,7 +61,11 @@ fn mutated() -> impl Strategy<Value = Vec<u8>> {
     );
     let seeds =
         [invite(), multipart, request("CANCEL", 1, "a", "", ""), "SIP/2.0 200 OK\nVia: SIP/2.0/UDP h\n\n".into()];
-    let seeds: Vec<Vec<u8>> = seeds.iter().map(|seed| seed.replace('\n', "\r\n").into_bytes()).collect();
+    let mut seeds: Vec<Vec<u8>> = seeds.iter().map(|seed| seed.replace('\n', "\r\n").into_bytes()).collect();
+    let torture = std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/torture")).unwrap();
+    let mut files: Vec<_> = torture.map(|file| file.unwrap().path()).collect();
+    files.sort();
+    seeds.extend(files.into_iter().map(|file| std::fs::read(file).unwrap()));
     let edits = prop::collection::vec((any::<prop::sample::Index>(), any::<u8>(), 0..4u8), 0..8);
     (prop::sample::select(seeds), edits).prop_map(|(mut bytes, edits)| {
         for (at, byte, kind) in edits {
@@ -155,7 +159,7 @@ proptest! {
 /// One thing that happens to an endpoint.
 #[derive(Clone, Debug)]
 enum Step {
-    Request { method: &'static str, cseq: u32, call: u8, in_dialog: bool },
+    Request { method: &'static str, cseq: u32, call: u8, in_dialog: bool, timer: &'static str },
     Answer { accept: bool },
     Bye,
     Update,
@@ -168,13 +172,19 @@ enum Step {
 
 fn step() -> impl Strategy<Value = Step> {
     let methods = prop::sample::select(vec!["INVITE", "ACK", "BYE", "CANCEL", "UPDATE", "OPTIONS", "INFO", "REFER"]);
+    let timers = prop::sample::select(vec![
+        "",
+        "Supported: timer\nSession-Expires: 90",
+        "Supported: timer\nAllow: UPDATE\nSession-Expires: 90;refresher=uas",
+        "Supported: timer\nSession-Expires: 1",
+    ]);
     prop_oneof![
-        8 => (methods, 1..4u32, 0..2u8, any::<bool>())
-            .prop_map(|(method, cseq, call, in_dialog)| Step::Request { method, cseq, call, in_dialog }),
+        8 => (methods, 1..4u32, 0..2u8, any::<bool>(), timers)
+            .prop_map(|(method, cseq, call, in_dialog, timer)| Step::Request { method, cseq, call, in_dialog, timer }),
         4 => any::<bool>().prop_map(|accept| Step::Answer { accept }),
         1 => Just(Step::Bye),
         1 => Just(Step::Update),
-        2 => prop::sample::select(vec![100, 200, 481]).prop_map(|status| Step::AnswerOwn { status }),
+        2 => prop::sample::select(vec![100, 200, 422, 481, 491]).prop_map(|status| Step::AnswerOwn { status }),
         1 => Just(Step::CloseFlow),
         2 => any::<bool>().prop_map(|made| Step::Connect { made }),
         1 => Just(Step::Restart),
@@ -184,9 +194,9 @@ fn step() -> impl Strategy<Value = Step> {
 
 fn act(rig: &mut Rig, step: &Step) {
     match step {
-        Step::Request { method, cseq, call, in_dialog } => {
+        Step::Request { method, cseq, call, in_dialog, timer } => {
             let tag = if *in_dialog { "{tag}" } else { "" };
-            let text = request(method, *cseq, &format!("b{cseq}"), tag, "");
+            let text = request(method, *cseq, &format!("b{cseq}"), tag, timer);
             rig.receive(&text.replace("c1", &format!("c{call}")));
         }
         Step::Answer { accept } => {
@@ -204,7 +214,9 @@ fn act(rig: &mut Rig, step: &Step) {
             rig.dialog.map(|dialog| rig.endpoint.update_request(rig.now, dialog, None, Vec::new()));
         }
         Step::AnswerOwn { status } => {
-            rig.receive(&format!("SIP/2.0 {status} X\nVia: SIP/2.0/UDP h;branch={{branch}}\n\n"));
+            rig.receive(&format!(
+                "SIP/2.0 {status} X\nVia: SIP/2.0/UDP h;branch={{branch}}\nSession-Expires: 90\nMin-SE: 120\n\n"
+            ));
         }
         Step::CloseFlow => {
             rig.endpoint.flow_closed(rig.now, rig.flow.id);
@@ -286,6 +298,7 @@ fn dialog_of(event: &Event) -> Option<callvault_sip::DialogId> {
         | Event::Info { dialog, .. }
         | Event::Acked { dialog, .. }
         | Event::AckTimeout { dialog }
+        | Event::SessionExpired { dialog }
         | Event::Cancelled { dialog, .. }
         | Event::Bye { dialog, .. }
         | Event::RequestAnswered { dialog, .. }

@@ -5,7 +5,7 @@
 mod rig;
 
 use callvault_sip::{
-    DialogCheckpoint, Endpoint, EndpointConfig, Flow, FlowId, Message, Now, ResumeError, TransportKind,
+    DialogCheckpoint, Endpoint, EndpointConfig, Flow, FlowId, Message, NameAddr, Now, ResumeError, TransportKind,
 };
 use proptest::prelude::*;
 use proptest::test_runner::FileFailurePersistence;
@@ -164,24 +164,130 @@ fn what_cannot_be_resumed() {
 }
 
 #[test]
+fn an_offer_of_ours_still_awaits_its_answer() {
+    let mut rig = Rig::new(UDP);
+    rig.receive(&request("INVITE", 1, "a", "", ""));
+    rig.accept();
+    rig.restart();
+    assert_eq!(rig.receive(&request("UPDATE", 2, "u", "{tag}", SDP)), ["491 UPDATE"]);
+}
+
+#[test]
+fn a_clock_that_began_anew_keeps_nothing_for_ever() {
+    let mut rig = Rig::new(UDP);
+    rig.now = Now(1_000_000_000 * rig::MS);
+    rig.receive(&invite());
+    rig.accept();
+    rig.now = Now(0);
+    rig.restart();
+    assert_eq!(rig.wait(100_000).last().unwrap(), "32000 AckTimeout");
+}
+
+/// The checkpoint of a call with a few bytes changed.
+fn check_damaged(from: &str, to: &str, what: &'static str) {
+    let rig = call(UDP);
+    let mut bytes = postcard::to_allocvec(&rig.endpoint.checkpoint(rig.dialog.unwrap()).unwrap()).unwrap();
+    let at = bytes.windows(from.len()).position(|window| window == from.as_bytes()).unwrap();
+    bytes[at..at + to.len()].copy_from_slice(to.as_bytes());
+    let checkpoint = postcard::from_bytes(&bytes).unwrap();
+    let mut next = Endpoint::new(EndpointConfig::new(""), [3; 32]);
+    assert_eq!(next.resume(rig.now, checkpoint, |flow| Some(*flow)), Err(ResumeError::Invalid { what }));
+    assert!(next.poll().is_none() && next.deadline().is_none());
+}
+
+#[test]
+fn what_no_checkpoint_was_made_with_is_refused() {
+    let rig = call(UDP);
+    check_damaged(&rig.tag, "\r\nX: y", "tag");
+    check_damaged("c1", "  ", "Call-ID");
+}
+
+#[test]
 fn a_checkpoint_stays_out_of_debug() {
     let rig = call(UDP);
     let text = format!("{:?}", rig.endpoint.checkpoint(rig.dialog.unwrap()).unwrap());
     assert_eq!(text, "DialogCheckpoint(1 answers, Udp)");
 }
 
-/// The checkpoint of a call as version 1 writes it. When this changes, what an earlier process wrote cannot be read: then
-/// [`callvault_sip::DIALOG_CHECKPOINT_VERSION`] has to change as well.
+/// A call whose checkpoint has something of everything.
+fn rich_call() -> Rig {
+    let mut rig = Rig::new(UDP);
+    let timer = "Supported: timer\nAllow: UPDATE\nSession-Expires: 600;refresher=uas";
+    let fields = format!("Record-Route: <sip:198.51.100.1;lr>\n{timer}");
+    rig.receive(&request("INVITE", 1, "a", "", &format!("{fields}\n{SDP}")));
+    rig.accept();
+    rig.receive(&ack(1));
+    rig.endpoint.update_request(rig.now, rig.dialog.unwrap(), None, Vec::new());
+    rig.drain();
+    rig.receive(&request("INVITE", 7, "r", "{tag}", &format!("{timer}\n{SDP}")));
+    rig.accept();
+    rig
+}
+
+/// What version 1 wrote once is read, means what it meant, and is written the same way. When this fails, what an earlier process wrote
+/// is lost: then [`callvault_sip::DIALOG_CHECKPOINT_VERSION`] has to change with the file.
 #[test]
-fn the_format_is_that_of_its_version() {
+fn a_checkpoint_of_version_1_is_understood() {
     assert_eq!(callvault_sip::DIALOG_CHECKPOINT_VERSION, 1);
-    let rig = call(UDP);
-    let bytes = postcard::to_allocvec(&rig.endpoint.checkpoint(rig.dialog.unwrap()).unwrap()).unwrap();
-    let golden = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/dialog-checkpoint-v1.bin");
+    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/dialog-checkpoint-v1.bin");
+    let mut rig = rich_call();
     if std::env::var_os("UPDATE_GOLDEN").is_some() {
-        std::fs::write(&golden, &bytes).unwrap();
+        let checkpoint = rig.endpoint.checkpoint(rig.dialog.unwrap()).unwrap();
+        std::fs::write(&path, postcard::to_allocvec(&checkpoint).unwrap()).unwrap();
     }
-    assert!(bytes == std::fs::read(golden).unwrap(), "the format has changed");
+    let golden = std::fs::read(path).unwrap();
+    let checkpoint: DialogCheckpoint = postcard::from_bytes(&golden).unwrap();
+    assert_eq!(postcard::to_allocvec(&checkpoint).unwrap(), golden);
+
+    rig.endpoint = Endpoint::new(EndpointConfig::new("callvault"), [2; 32]);
+    rig.dialog = Some(rig.endpoint.resume(rig.now, checkpoint, |flow| Some(*flow)).unwrap());
+    assert_eq!(rig.receive(&request("INVITE", 1, "a", "", "")), [""; 0], "acknowledged, so absorbed");
+    assert_eq!(rig.receive(&request("INVITE", 7, "r", "{tag}", "")), ["200 INVITE"], "not acknowledged");
+    let Message::Response(answer) = rig.last_sent() else { panic!() };
+    assert_eq!(answer.body, b"v=0\r\n");
+    assert_eq!(rig.wait(500), ["500 200 INVITE"]);
+    rig.tag = NameAddr::parse(rig.header("To")).tag().unwrap().to_owned();
+    assert_eq!(rig.receive(&request("UPDATE", 6, "u", "{tag}", "")), ["500 UPDATE"]);
+    assert_eq!(rig.receive(&ack(7)), ["Acked"]);
+    rig.bye();
+    let Message::Request(bye) = rig.last_sent() else { panic!() };
+    assert_eq!(bye.uri.as_str(), "sip:192.0.2.9:5070");
+    assert_eq!(rig.last_peer(), "198.51.100.1:5060");
+    let want = [
+        ("Via", format!("SIP/2.0/UDP 192.0.2.1:5060;branch={};rport", rig.branch)),
+        ("Route", "<sip:198.51.100.1;lr>".to_owned()),
+        ("From", format!("<sip:192.0.2.1>;tag={}", rig.tag)),
+        ("To", "\"Ann\" <sip:+15551230100@192.0.2.9;user=phone>;tag=f".to_owned()),
+        ("Call-ID", "c1".to_owned()),
+        ("CSeq", "18 BYE".to_owned()),
+    ];
+    for (name, value) in want {
+        assert_eq!(rig.header(name), value);
+    }
+    let checkpoint: DialogCheckpoint = postcard::from_bytes(&golden).unwrap();
+    rig.endpoint = Endpoint::new(EndpointConfig::new("callvault"), [2; 32]);
+    rig.endpoint.resume(rig.now, checkpoint, |flow| Some(*flow)).unwrap();
+    let seen = rig.wait(400_000);
+    assert!(seen.iter().any(|what| what.ends_with(" UPDATE")), "we are the one that refreshes: {seen:?}");
+    assert_eq!(rig.header("Contact"), "<sip:192.0.2.1:5060;transport=udp>;+sip.srs");
+}
+
+/// More answers than a checkpoint holds: the one that matters most is among them.
+#[test]
+fn the_answer_without_ack_is_kept_among_many() {
+    let mut rig = Rig::new(UDP);
+    rig.receive(&invite());
+    rig.accept();
+    for cseq in 2..30 {
+        rig.receive(&request("INFO", cseq, &format!("i{cseq}"), "{tag}", ""));
+        rig.accept();
+    }
+    let many = format!("{:?}", rig.endpoint.checkpoint(rig.dialog.unwrap()).unwrap());
+    assert_eq!(many, "DialogCheckpoint(8 answers, Udp)");
+    rig.restart();
+    assert_eq!(rig.receive(&request("INFO", 29, "i29", "{tag}", "")), ["200 INFO"], "the latest");
+    assert_eq!(rig.receive(&invite()), ["200 INVITE"]);
+    assert_eq!(rig.receive(&ack(1)), ["Acked"]);
 }
 
 fn config() -> ProptestConfig {

@@ -106,6 +106,8 @@ fn start() -> Start {
         sip_listeners: Vec::new(),
         allowed_peers: Vec::new(),
         server_name: String::new(),
+        session_expires_s: 0,
+        session_expires_min_s: 0,
         sessions_max: u32::MAX,
         retry_after_s: 0,
         tracks_per_session_max: u8::MAX,

@@ -16,13 +16,17 @@ impl Endpoint {
         let Some(request) = transaction.request.clone() else { return false };
         let (flow, dialog) = (transaction.flow, transaction.dialog);
         let contact = respond::contact(&self.config, &flow, &request, accept.contact_user.as_deref());
+        let mut fields = accept.extra_headers;
         let offers = request.method == Method::Invite && accept.body.is_some() && !has_sdp(&request);
         if let Some(dialog) = dialog.and_then(|id| self.dialog_mut(id)) {
             dialog.accepted(tx, &request, &contact, offers);
         }
+        if let (Some(id), Method::Invite | Method::Update) = (dialog, &request.method) {
+            fields.extend(self.agree_on_timer(now, id, &request));
+        }
         let capable = matches!(request.method, Method::Invite | Method::Update | Method::Options);
         let contact = capable.then_some(contact.as_str());
-        self.answer_with(now, tx, 200, "", &accept.extra_headers, accept.body, contact);
+        self.answer_with(now, tx, 200, "", &fields, accept.body, contact);
         true
     }
 
@@ -231,7 +235,7 @@ impl Endpoint {
             self.connects.leave_answer(connect, id);
         }
         if let Some(dialog) = transaction.dialog.and_then(|id| self.dialogs.get_mut(&id)) {
-            dialog.transactions.retain(|of_dialog| *of_dialog != id);
+            dialog.transactions.remove(&id);
         }
         if self.invites.get(&transaction.call) == Some(&id) {
             self.invites.remove(&transaction.call);
@@ -242,6 +246,7 @@ impl Endpoint {
     pub(super) fn end_dialog(&mut self, now: Now, id: DialogId, why: EndReason) {
         let Some(dialog) = self.dialogs.remove(&id) else { return };
         self.changed.remove(&id);
+        self.agenda.clear(Timer::Dialog(id));
         if let Some(pending) = dialog.pending {
             self.answer(now, pending, 487, "", &[], None);
         }
@@ -263,7 +268,8 @@ impl Dialog {
         if self.pending == Some(tx) {
             self.pending = None;
         }
-        self.refresh_target(request);
+        self.refresh_target(&request.headers);
+        self.note_allowed(&request.headers);
         self.contact = contact.to_owned();
         if request.method == Method::Invite {
             self.confirmed = true;

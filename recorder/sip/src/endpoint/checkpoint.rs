@@ -16,6 +16,7 @@
 //! tells of it. Times are absolute, so both processes have to count on the same clock. Nothing that a checkpoint holds makes
 //! [`Endpoint::resume`] panic.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::net::SocketAddr;
 
@@ -25,6 +26,7 @@ use thiserror::Error;
 use super::connects::Destination;
 use super::dialog::{Dialog, Ending};
 use super::server::{ServerTransaction, State, TransactionKey};
+use super::session_timer::SessionTimer;
 use super::{DialogId, Endpoint, Flow, FlowId, Now, Timer, TransactionId};
 use crate::message::{Field, Uri, is_token};
 
@@ -60,6 +62,8 @@ pub struct DialogCheckpoint {
     unacked: Option<u32>,
     offer_outstanding: bool,
     ending: Ending,
+    session_timer: Option<SessionTimer>,
+    peer_allows_update: bool,
     /// The oldest first.
     answers: Vec<AnswerCheckpoint>,
 }
@@ -134,6 +138,8 @@ impl Endpoint {
             unacked: unacked.and_then(|index| u32::try_from(index).ok()),
             offer_outstanding: dialog.offer_outstanding,
             ending: dialog.ending.clone(),
+            session_timer: dialog.session_timer,
+            peer_allows_update: dialog.peer_allows_update,
             answers: kept.iter().map(answer).collect(),
         })
     }
@@ -177,18 +183,20 @@ impl Endpoint {
                 dialog.unacked = tx;
             }
         }
+        let timer = self.dialogs.get(&id).and_then(|dialog| dialog.session_timer);
+        self.set_session_timer(id, timer.map(|timer| timer.resumed(now)));
         self.resume_ending(now, id);
         Ok(id)
     }
 
     /// The answers that a checkpoint holds: that of the INVITE without ACK, and the latest others.
     fn kept_answers(&self, dialog: &Dialog) -> Vec<(TransactionId, &ServerTransaction)> {
-        let all = dialog.transactions.iter().filter_map(|id| Some((*id, self.servers.get(id)?)));
-        let mut kept: Vec<_> = all.filter(|(_, transaction)| !transaction.is_pending()).collect();
-        while kept.len() > ANSWERS_MAX {
-            let oldest = kept.iter().position(|(id, _)| dialog.unacked != Some(*id)).unwrap_or(0);
-            kept.remove(oldest);
-        }
+        let answered =
+            |id: &TransactionId| Some((*id, self.servers.get(id).filter(|transaction| !transaction.is_pending())?));
+        let unacked = dialog.unacked.as_ref().and_then(answered);
+        let others = dialog.transactions.iter().rev().filter(|id| dialog.unacked != Some(**id)).filter_map(answered);
+        let mut kept: Vec<_> = unacked.into_iter().chain(others).take(ANSWERS_MAX).collect();
+        kept.sort_by_key(|(id, _)| *id);
         kept
     }
 
@@ -230,7 +238,7 @@ impl Endpoint {
         }
         self.agenda.set(Timer::Server(tx), transaction.due());
         self.servers.insert(tx, transaction);
-        self.dialog_mut(dialog)?.transactions.push(tx);
+        self.dialog_mut(dialog)?.transactions.insert(tx);
         awaits_ack.then_some(tx)
     }
 
@@ -277,7 +285,9 @@ impl DialogCheckpoint {
             unacked: None,
             offer_outstanding: self.offer_outstanding,
             ending: self.ending,
-            transactions: Vec::new(),
+            session_timer: self.session_timer,
+            peer_allows_update: self.peer_allows_update,
+            transactions: BTreeSet::new(),
             local_tag: self.local_tag,
         };
         Ok((dialog, self.unacked.and_then(|index| usize::try_from(index).ok()), self.answers))

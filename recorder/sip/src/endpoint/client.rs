@@ -18,6 +18,8 @@ pub(super) struct ClientId(u64);
 pub(super) struct ClientTransaction {
     branch: String,
     method: Method,
+    /// It refreshes the session and nothing else: the session layer knows nothing of it.
+    refreshes: bool,
     pub(super) dialog: DialogId,
     /// What it went over; [`FlowId::NONE`] while it waits for a connection.
     pub(super) flow: Flow,
@@ -110,7 +112,7 @@ impl Endpoint {
         if !dialog.confirmed || dialog.ending != Ending::No {
             return false;
         }
-        self.send_request(now, id, Method::Update, |request| {
+        self.send_request(now, id, Method::Update, false, |request| {
             for (name, value) in &extra_headers {
                 request.headers.push(name, value);
             }
@@ -124,7 +126,7 @@ impl Endpoint {
     pub(super) fn send_bye(&mut self, now: Now, id: DialogId, reason: Option<&str>) {
         let Some(dialog) = self.dialog_mut(id) else { return };
         dialog.ending = Ending::Sent(reason.map(str::to_owned));
-        let sent = self.send_request(now, id, Method::Bye, |request| {
+        let sent = self.send_request(now, id, Method::Bye, false, |request| {
             if let Some(reason) = reason {
                 request.headers.push("Reason", reason);
             }
@@ -137,7 +139,14 @@ impl Endpoint {
 
     /// Sends a request over the dialog's flow or, where that is closed, over a connection that is made for it. False when neither is
     /// possible.
-    fn send_request(&mut self, now: Now, id: DialogId, method: Method, fill: impl FnOnce(&mut Request)) -> bool {
+    pub(super) fn send_request(
+        &mut self,
+        now: Now,
+        id: DialogId,
+        method: Method,
+        refreshes: bool,
+        fill: impl FnOnce(&mut Request),
+    ) -> bool {
         // The cookie tells that the branch is unique (section 8.1.1.7).
         let branch = format!("z9hG4bK{}", self.new_tag());
         let client_id = ClientId(self.new_id());
@@ -156,6 +165,7 @@ impl Endpoint {
         let client = ClientTransaction {
             branch: branch.clone(),
             method,
+            refreshes,
             dialog: id,
             flow: if open { flow } else { Flow { id: FlowId::NONE, ..flow } },
             awaits: None,
@@ -235,7 +245,12 @@ impl Endpoint {
         if matches!(outcome, Outcome::Unreachable) {
             self.counters.unsendable += 1;
         }
-        if client.method == Method::Bye {
+        if let (Outcome::Answered(response), Some(dialog)) = (&outcome, self.dialog_mut(dialog)) {
+            dialog.note_answer(response);
+        }
+        if client.refreshes {
+            self.refreshed(now, dialog, &outcome);
+        } else if client.method == Method::Bye {
             let why = match outcome {
                 Outcome::Answered(response) => EndReason::OwnBye { status: Some(response.status) },
                 Outcome::TimedOut => EndReason::OwnBye { status: None },

@@ -1,14 +1,16 @@
 //! Dialogs (RFC 3261 section 12): what is remembered of one, and the requests that it makes. All of it is plain data, so that a
 //! checkpoint can carry it to the next recorder.
 
+use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
 
 use super::connects::Destination;
 use super::server::Core;
+use super::session_timer::SessionTimer;
 use super::{EndpointConfig, Flow, TransactionId, TransportKind, respond};
-use crate::message::{Field, Method, NameAddr, Request, Uri};
+use crate::message::{Field, Headers, Method, NameAddr, Request, Response, Uri};
 
 /// One dialog, of which we are the called side.
 pub(super) struct Dialog {
@@ -42,8 +44,11 @@ pub(super) struct Dialog {
     /// Our 2xx had an offer that the ACK is to answer.
     pub(super) offer_outstanding: bool,
     pub(super) ending: Ending,
-    /// The server transactions of the dialog, the oldest first.
-    pub(super) transactions: Vec<TransactionId>,
+    pub(super) session_timer: Option<SessionTimer>,
+    /// The peer has said that it takes UPDATE.
+    pub(super) peer_allows_update: bool,
+    /// The server transactions of the dialog; names grow, so the oldest is the first.
+    pub(super) transactions: BTreeSet<TransactionId>,
 }
 
 /// How far our own BYE is.
@@ -64,12 +69,12 @@ impl Dialog {
         let field = |name: &str| request.headers.field(name).map_or_else(|| Field::new(name, ""), |f| f.renamed(name));
         let (from, to) = (field("From"), field("To"));
         let route_set = request.headers.list("Record-Route").into_iter().map(str::to_owned).collect();
-        Self {
+        let mut dialog = Self {
             call_id: field("Call-ID"),
             remote_tag: core.from_tag.clone(),
             local: to.renamed("From").with_suffix(&format!(";tag={tag}")),
             remote: from.renamed("To"),
-            remote_target: target(request).unwrap_or_else(|| NameAddr::parse(from.value()).uri().clone()),
+            remote_target: target(&request.headers).unwrap_or_else(|| NameAddr::parse(from.value()).uri().clone()),
             route_set,
             local_host: respond::host(config, flow, request),
             contact: String::new(),
@@ -82,15 +87,27 @@ impl Dialog {
             unacked: None,
             offer_outstanding: false,
             ending: Ending::No,
-            transactions: Vec::new(),
+            session_timer: None,
+            peer_allows_update: false,
+            transactions: BTreeSet::new(),
             local_tag: tag.to_owned(),
+        };
+        dialog.note_allowed(&request.headers);
+        dialog
+    }
+
+    /// Takes over the Contact of a request that was accepted (section 12.2.2), or of a response that accepts one of ours.
+    pub(super) fn refresh_target(&mut self, headers: &Headers) {
+        if let Some(uri) = target(headers) {
+            self.remote_target = uri;
         }
     }
 
-    /// Takes over the Contact of a request that was accepted (section 12.2.2).
-    pub(super) fn refresh_target(&mut self, request: &Request) {
-        if let Some(uri) = target(request) {
-            self.remote_target = uri;
+    /// A request of ours was answered: what the answer tells of the peer.
+    pub(super) fn note_answer(&mut self, response: &Response) {
+        self.note_allowed(&response.headers);
+        if (200..300).contains(&response.status) {
+            self.refresh_target(&response.headers);
         }
     }
 
@@ -182,8 +199,8 @@ impl Dialog {
     }
 }
 
-fn target(request: &Request) -> Option<Uri> {
-    let contacts = request.headers.list("Contact");
+fn target(headers: &Headers) -> Option<Uri> {
+    let contacts = headers.list("Contact");
     let uri = NameAddr::parse(contacts.first()?).uri().clone();
     (!uri.host().is_empty()).then_some(uri)
 }

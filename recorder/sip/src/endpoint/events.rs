@@ -114,9 +114,16 @@ pub enum Event {
         /// The ACK, which carries the answer when the offer was ours.
         request: Arc<Request>,
     },
-    /// No ACK came within 64 × T1. Nothing was done about it: RFC 3261 section 13.3.1.4 wants [`Endpoint::bye`], but while media arrives
+    /// No ACK came within 64 × T1. Nothing was done about it: RFC 3261 section 13.3.1.4 wants [`super::Endpoint::bye`], but while media arrives
     /// there is something to record. The session layer decides.
     AckTimeout {
+        /// The dialog, which goes on.
+        dialog: DialogId,
+    },
+    /// The session was not refreshed in time, or our refresh was answered 408, 481 or not at all. Nothing was done about it: RFC 4028
+    /// section 10 wants [`super::Endpoint::bye`], but while media arrives there is something to record. The session layer decides. A
+    /// request that is accepted later starts the timer again.
+    SessionExpired {
         /// The dialog, which goes on.
         dialog: DialogId,
     },
@@ -169,7 +176,7 @@ pub enum EndReason {
         /// The status code.
         status: u16,
     },
-    /// The INVITE was not answered by the session layer within [`PENDING_NS_MAX`].
+    /// The INVITE was not answered by the session layer within [`super::PENDING_NS_MAX`].
     GivenUp,
     /// A BYE of ours has no way to the peer: the connection is closed, and none could be made.
     Unreachable,
@@ -188,9 +195,9 @@ pub struct Counters {
     pub invalid: u64,
     /// Of those, how many were answered.
     pub invalid_answered: u64,
-    /// Requests answered 503 at [`EndpointConfig::transactions_max`].
+    /// Requests answered 503 at [`super::EndpointConfig::transactions_max`].
     pub refused_transactions: u64,
-    /// INVITEs answered 503 at [`EndpointConfig::dialogs_max`].
+    /// INVITEs answered 503 at [`super::EndpointConfig::dialogs_max`].
     pub refused_dialogs: u64,
     /// ACKs and responses that belong to nothing.
     pub strays: u64,

@@ -16,7 +16,8 @@
 //!
 //! # What is lenient
 //!
-//! Max-Forwards, the Request-URI and a Route that is not ours are not looked at: whoever reached this port meant this recorder.
+//! Max-Forwards, the Request-URI (but for its scheme, where no recording is asked for) and a Route that is not ours are not looked at:
+//! whoever reached this port meant this recorder.
 //! ACK and CANCEL find their INVITE by Call-ID, From tag and CSeq number when the branch is wrong. BYE ends its dialog whatever its
 //! CSeq. Responses of ours go where RFC 3261 section 18.2.2 and RFC 3581 say, but `maddr` is ignored: there is no multicast here, and
 //! nobody may point our answers at others.
@@ -31,6 +32,7 @@ mod events;
 mod requests;
 mod respond;
 mod server;
+mod session_timer;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
@@ -68,6 +70,12 @@ pub const RETRY_AFTER_S: u32 = 5;
 /// How long an INVITE may wait for its answer (as timer C of RFC 3261 section 16.6), in nanoseconds. It is then answered 500: the
 /// session layer has forgotten it.
 pub const PENDING_NS_MAX: u64 = 180 * 1_000_000_000;
+
+/// The interval of session timers that RFC 4028 section 4 recommends, in seconds.
+pub const SESSION_EXPIRES_S: u32 = 1_800;
+
+/// The smallest interval of a session timer that RFC 4028 section 5 allows, in seconds.
+pub const MIN_SE_S: u32 = 90;
 
 /// When an INVITE that has no answer yet gets its 100 (RFC 3261 section 17.2.1), in nanoseconds after it came.
 pub const TRYING_AFTER_NS: u64 = 200 * 1_000_000;
@@ -192,7 +200,7 @@ impl Default for Timers {
 /// What to do with an INVITE that requires an extension which we do not have.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum UnknownRequire {
-    /// Let it through when it asks for a recording, and name the extension in [`RecordingHints::unknown_required`]; refuse others.
+    /// Let it through when it asks for a recording, and name the extension in [`crate::RecordingHints::unknown_required`]; refuse others.
     #[default]
     AcceptForRecording,
     /// Answer 420 Bad Extension (RFC 3261 section 8.2.2.3).
@@ -214,6 +222,15 @@ pub struct EndpointConfig {
     pub transactions_max: usize,
     /// Most dialogs; [`DIALOGS_MAX`] unless set.
     pub dialogs_max: usize,
+    /// The interval of session timers (RFC 4028) that a peer is asked for and longer ones are shortened to, in seconds. 0: none is asked
+    /// for, and any is taken. [`SESSION_EXPIRES_S`] unless set.
+    pub session_expires_s: u32,
+    /// The smallest interval of a session timer that is agreed to, in seconds, at least 90 as RFC 4028 section 5 has it; that is the
+    /// default. Of a client that has the extension, less is refused with 422.
+    pub min_se_s: u32,
+    /// Whether we refresh sessions whose timer a proxy asks for and their client knows nothing of. Off unless set: it is then the proxy
+    /// that goes without.
+    pub refresh_for_others: bool,
     /// What to do with a required extension that we do not have.
     pub unknown_require: UnknownRequire,
 }
@@ -229,6 +246,9 @@ impl EndpointConfig {
             limits: Limits::default(),
             transactions_max: TRANSACTIONS_MAX,
             dialogs_max: DIALOGS_MAX,
+            session_expires_s: SESSION_EXPIRES_S,
+            min_se_s: MIN_SE_S,
+            refresh_for_others: false,
             unknown_require: UnknownRequire::default(),
         }
     }
@@ -241,7 +261,7 @@ pub struct Accept {
     pub contact_user: Option<String>,
     /// Content-Type and body.
     pub body: Option<(String, Vec<u8>)>,
-    /// Further header fields, name and value. (Session-Expires of RFC 4028 will go here.)
+    /// Further header fields, name and value. Those of session timers are added by themselves.
     pub extra_headers: Vec<(String, String)>,
 }
 
@@ -269,11 +289,12 @@ pub struct Endpoint {
     counters: Counters,
 }
 
-/// What a deadline is for. (A session timer, RFC 4028, will be a third kind: `Dialog`.)
+/// What a deadline is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Timer {
     Server(TransactionId),
     Client(ClientId),
+    Dialog(DialogId),
 }
 
 impl Endpoint {
@@ -336,6 +357,7 @@ impl Endpoint {
             match timer {
                 Timer::Server(id) => self.on_server_timeout(now, id),
                 Timer::Client(id) => self.on_client_timeout(now, id),
+                Timer::Dialog(id) => self.on_session_timeout(now, id),
             }
         }
     }

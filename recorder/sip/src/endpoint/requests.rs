@@ -120,7 +120,7 @@ impl Endpoint {
         }
         self.servers.insert(id, transaction);
         if let Some(dialog) = dialog.and_then(|dialog| self.dialog_mut(dialog)) {
-            dialog.transactions.push(id);
+            dialog.transactions.insert(id);
         }
         id
     }
@@ -151,10 +151,19 @@ impl Endpoint {
         self.refuse_with(now, flow, core, request, dialog, status, allow);
     }
 
+    fn refuse_extensions(&mut self, now: Now, flow: &Flow, core: Core, request: Request) {
+        let unsupported = vec![("Unsupported".to_owned(), unknown_required(&request).join(", "))];
+        self.refuse_with(now, flow, core, request, None, 420, unsupported);
+    }
+
     /// A request outside any dialog.
     fn on_fresh_request(&mut self, now: Now, flow: &Flow, core: Core, request: Request) {
         match request.method {
             Method::Invite => self.on_invite(now, flow, core, request),
+            Method::Options if !is_ours(&request) => self.refuse(now, flow, core, request, None, 416),
+            Method::Options if !unknown_required(&request).is_empty() => {
+                self.refuse_extensions(now, flow, core, request);
+            }
             Method::Options => {
                 let request = Arc::new(request);
                 let tx = self.open(now, flow, core, request.clone(), None);
@@ -173,12 +182,18 @@ impl Endpoint {
             self.counters.refused_dialogs += 1;
             return self.refuse_overload(flow, &request);
         }
+        let mut request = request;
+        if let Some(min_se_s) = self.refuse_interval(&mut request) {
+            return self.refuse_with(now, flow, core, request, None, 422, min_se(min_se_s));
+        }
         let hints = is_recording_session(&request);
         let lenient = self.config.unknown_require == UnknownRequire::AcceptForRecording;
         let forgiven = lenient && hints.is_recording();
+        if !hints.is_recording() && !is_ours(&request) {
+            return self.refuse(now, flow, core, request, None, 416);
+        }
         if !hints.unknown_required.is_empty() && !forgiven {
-            let unsupported = vec![("Unsupported".to_owned(), unknown_required(&request).join(", "))];
-            return self.refuse_with(now, flow, core, request, None, 420, unsupported);
+            return self.refuse_extensions(now, flow, core, request);
         }
         let encoding = request.headers.get("Content-Encoding").unwrap_or("").to_ascii_lowercase();
         if !matches!(encoding.as_str(), "" | "identity") {
@@ -223,9 +238,14 @@ impl Endpoint {
             let retry = vec![("Retry-After".to_owned(), seconds.to_string())];
             return self.refuse_with(now, flow, core, request, Some(id), 500, retry);
         }
-        // The peer offers while our offer awaits its answer (RFC 3311 section 5.2, RFC 3261 section 14.2).
-        if changes && dialog.offer_outstanding && has_sdp(&request) {
+        // The peer offers, or asks for another offer, while ours awaits its answer (RFC 3311 section 5.2, RFC 3261 section 14.2).
+        let offers = request.method == Method::Invite || has_sdp(&request);
+        if changes && dialog.offer_outstanding && offers {
             return self.refuse(now, flow, core, request, Some(id), 491);
+        }
+        let mut request = request;
+        if changes && let Some(min_se_s) = self.refuse_interval(&mut request) {
+            return self.refuse_with(now, flow, core, request, Some(id), 422, min_se(min_se_s));
         }
         match request.method {
             Method::Invite | Method::Update | Method::Info => {}
@@ -325,6 +345,16 @@ impl Endpoint {
             dialog.pending = tx;
         }
     }
+}
+
+/// Whether the Request-URI is of a scheme that a recorder can be reached by (section 8.2.2.1), or of none, as sloppy peers write it.
+fn is_ours(request: &Request) -> bool {
+    matches!(request.uri.scheme(), "" | "sip" | "sips" | "tel")
+}
+
+/// The field that says which interval would do (RFC 4028 section 9).
+fn min_se(seconds: u32) -> Vec<(String, String)> {
+    vec![("Min-SE".to_owned(), seconds.to_string())]
 }
 
 /// Whether the request has an offer or an answer.

@@ -22,15 +22,20 @@ pub(super) struct Core {
 }
 
 impl Core {
-    /// Reads them, or names the one that is missing.
+    /// Reads them, or names the one that is missing, contradicts itself (RFC 3261 section 7.3.1: each may stand there once), or the method.
     pub(super) fn read(request: &Request) -> Result<Self, &'static str> {
         let headers = &request.headers;
-        let present = |name| headers.get(name).filter(|value| !value.is_empty());
+        // Twice the same is a slip; two different ones leave open which request this is.
+        let present = |name: &'static str| {
+            let value = headers.get(name).filter(|value| !value.is_empty())?;
+            headers.all(name).all(|field| field.value() == value).then_some(value)
+        };
         let via = Via::topmost(headers).ok_or("Via")?;
         let from = NameAddr::parse(present("From").ok_or("From")?);
         let to = NameAddr::parse(present("To").ok_or("To")?);
         let call_id = present("Call-ID").ok_or("Call-ID")?.to_owned();
-        let cseq = present("CSeq").and_then(CSeq::parse).ok_or("CSeq")?.number;
+        let cseq =
+            present("CSeq").and_then(CSeq::parse).filter(|cseq| is_of(cseq, &request.method)).ok_or("CSeq")?.number;
         Ok(Self {
             branch: via.branch().unwrap_or("").to_owned(),
             sent_by: via.sent_by(),
@@ -54,6 +59,14 @@ impl Core {
     pub(super) fn call(&self) -> CallKey {
         CallKey { call_id: self.call_id.clone(), from_tag: self.from_tag.clone(), cseq: self.cseq }
     }
+}
+
+/// Whether the CSeq is that of this method (section 8.1.1.5). ACK, CANCEL and BYE are what a call is ended with, and are taken with that
+/// of the INVITE too; so is a CSeq without a method.
+fn is_of(cseq: &CSeq, method: &Method) -> bool {
+    matches!(method, Method::Ack | Method::Cancel | Method::Bye)
+        || cseq.method.is_empty()
+        || cseq.method.eq_ignore_ascii_case(method.as_str())
 }
 
 /// What names a transaction. Branch, sent-by and method would do (RFC 3261 section 17.2.3); Call-ID, From tag and CSeq number, which

@@ -92,6 +92,8 @@ pub enum MessageFlaw {
     BytesBehindBody,
     /// A datagram ends within the header section.
     HeaderSectionUnterminated,
+    /// The interval of the session timer is smaller than we agree to, and the client cannot be asked for a larger one.
+    SessionIntervalTooSmall,
 }
 
 impl MessageFlaw {
@@ -103,6 +105,7 @@ impl MessageFlaw {
             Self::HeaderNotUtf8 => "sip-header-not-utf8",
             Self::ContentLengthMalformed => "sip-content-length-malformed",
             Self::BytesBehindBody => "sip-bytes-behind-body",
+            Self::SessionIntervalTooSmall => "sip-session-interval-too-small",
             Self::HeaderSectionUnterminated => "sip-header-section-unterminated",
         }
     }

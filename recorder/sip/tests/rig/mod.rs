@@ -110,7 +110,9 @@ impl Rig {
     /// The connection that was asked for last is made, as flow `id`.
     pub fn connected(&mut self, id: u64) -> Vec<String> {
         self.flow = Flow { id: FlowId(id), ..self.flow };
-        self.endpoint.connected(self.now, self.connect.unwrap(), &self.flow.clone());
+        // What the socket says of itself is nobody's address.
+        let socket = Flow { local: "192.0.2.1:40001".parse().unwrap(), ..self.flow };
+        self.endpoint.connected(self.now, self.connect.unwrap(), &socket);
         self.drain()
     }
 
@@ -198,6 +200,7 @@ impl Rig {
             Event::Options { tx, .. } => self.note(*tx, "Options"),
             Event::Acked { .. } => "Acked".to_owned(),
             Event::AckTimeout { .. } => "AckTimeout".to_owned(),
+            Event::SessionExpired { .. } => "SessionExpired".to_owned(),
             Event::Cancelled { .. } => "Cancelled".to_owned(),
             Event::Bye { .. } => "Bye".to_owned(),
             Event::RequestAnswered { method, response, .. } => {
@@ -263,4 +266,18 @@ pub fn call(kind: TransportKind) -> Rig {
     assert_eq!(rig.accept(), ["200 INVITE"]);
     assert_eq!(rig.receive(&ack(1)), ["Acked"]);
     rig
+}
+
+/// The responses that a datagram gets from a new endpoint; an INVITE or OPTIONS that is passed on is accepted.
+pub fn answers_of(bytes: &[u8]) -> Vec<callvault_sip::Response> {
+    let mut rig = Rig::new(TransportKind::Udp);
+    rig.receive_bytes(bytes);
+    if rig.tx.is_some() {
+        rig.accept();
+    }
+    let responses = rig.sent.into_iter().filter_map(|(_, _, message)| match message {
+        Message::Response(response) => Some(response),
+        Message::Request(_) => None,
+    });
+    responses.collect()
 }
