@@ -66,15 +66,7 @@ fn spoilt_invites_are_refused_with_a_reason_and_the_call_beside_them_is_whole() 
     let with_sdp = |invite: &mut Invite, text: &str| {
         (invite.content_type, invite.body) = ("application/sdp".into(), text.as_bytes().to_vec());
     };
-    let metadata = "<recording xmlns='urn:ietf:params:xml:ns:recording:1'><datamode>complete</datamode></recording>";
     during_a_good_call(&appliance, 1, 150, || {
-        // No session description.
-        check(488, &|invite| {
-            let parts = [("application/rs-metadata+xml", "Content-Disposition:recording-session\r\n", metadata)];
-            invite.body = multipart(&parts).into_bytes();
-        });
-        check(488, &|invite| invite.body.clear());
-        check(488, &|invite| with_sdp(invite, ""));
         // No audio.
         check(488, &|invite| with_sdp(invite, "this is no session description\r\n"));
         check(488, &|invite| with_sdp(invite, "v=0\r\no=- 1 1 IN IP4 127.0.0.1\r\ns=-\r\nt=0 0\r\n"));
@@ -122,6 +114,16 @@ fn what_is_only_odd_is_recorded_and_flagged() {
         "metadata-missing",
     );
     check(&|invite| invite.headers += "Require: siprec, tomorrow\r\n", "extension-unknown");
+    // Without an offer the client gets one.
+    check(&|invite| invite.body.clear(), "offer-missing");
+    let metadata = "<recording xmlns='urn:ietf:params:xml:ns:recording:1'><datamode>complete</datamode></recording>";
+    check(
+        &|invite| {
+            let parts = [("application/rs-metadata+xml", "Content-Disposition:recording-session\r\n", metadata)];
+            invite.body = multipart(&parts).into_bytes();
+        },
+        "offer-missing",
+    );
 }
 
 #[test]

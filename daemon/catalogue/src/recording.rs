@@ -129,6 +129,9 @@ pub struct Recording {
     pub flaws: Vec<Flaw>,
     /// Where its audio is.
     pub archive: Archive,
+    /// The other recordings of the same call, oldest first: the other half of a call between two users who are both recorded, and
+    /// what was recorded of the same session before or after a stop. Worked out when it is read.
+    pub linked: Vec<Uuid>,
     /// The same for both halves of an internal call, where the client says so.
     #[serde(skip)]
     pub tracking_id: Option<String>,

@@ -38,6 +38,7 @@ fn a_recordings_json_is_the_documented_one() {
         }],
         "flaws": [{"code": "loss", "text": "2 of 3002 packets never came"}],
         "archive": {"state": "journal", "bytes": null, "store": null},
+        "linked": [],
     });
     assert_eq!(json, expected);
 }

@@ -9,8 +9,8 @@ use crate::layers::Merged;
 use crate::macros::settings;
 use crate::setting::{KeySpec, Setting, read_within};
 use crate::values::{
-    ArchiveCodec, ArchiveKeys, BitRate, Bytes, ClientCertificate, HttpListen, Listen, LogLevel, MediaAddress, PeerList, PortRange,
-    PublicKeyTexts,
+    ArchiveCodec, ArchiveKeys, BitRate, Bytes, ClientCertificate, HttpListen, Listen, LogLevel, MediaAddress, PeerList,
+    PortRange, PublicKeyTexts, RecordingMode, Texts,
 };
 use crate::{Config, Effective};
 
@@ -77,6 +77,9 @@ settings! {
         /// A session of which no track received anything for so long is ended, so that a client that vanished without
         /// a BYE does not hold ports for ever. Long, because a caller on hold sends nothing either.
         timeout: Duration = "\"2h\"" in "10s" ..= "7d",
+        /// The same for a session of which every track is paused, on hold, or stopped from here: nothing need come then,
+        /// but a client that sends nothing at all for so long is gone, and its pause must not hold ports for ever.
+        paused_timeout: Duration = "\"24h\"" in "10s" ..= "30d",
         /// The receive buffer of each audio socket. It bridges the time in which the recorder is restarted; the
         /// kernel's own default holds about 5 seconds of a G.711 stream. (Capped by `net.core.rmem_max`.)
         receive_buffer_bytes: Bytes = "\"512KiB\"" in "64KiB" ..= "16MiB",
@@ -136,6 +139,22 @@ settings! {
         /// With less free space than this on the journal's disk, new calls are refused (503) so that those in progress
         /// can end. Two tracks of G.711 need about 60 MiB an hour.
         spool_free_min: Bytes = "\"2GiB\"" in "16MiB" ..= "1TiB",
+    }
+}
+
+settings! {
+    /// Which calls are kept. A call that is recorded on demand is recorded from its beginning, but the key to it stays in
+    /// memory until somebody asks for the call to be kept (`callvaultctl calls keep`, the API, or the client itself). When it
+    /// ends unasked, its key is forgotten and nobody can ever read what was written of it.
+    pub struct Recording in "recording." {
+        /// `always`: every call is kept. `on-demand`: those that somebody asks for.
+        mode: RecordingMode = "\"always\"",
+        /// Users whose calls are recorded on demand although the mode is `always`: the user's id as the client's metadata
+        /// has it, a number, or an address such as \"ann@example.com\". A few; a directory of users will take its place.
+        on_demand_users: Texts = "[]",
+        /// Values of BroadWorks' `recordingType` by which the client asks for the call to be kept, in any case. It is not
+        /// published which value Webex uses; \"on\" comes with calls that are kept in any case and is left out for that reason.
+        keep_types: Texts = "[\"keep\", \"kept\", \"save\", \"saved\"]",
     }
 }
 
@@ -223,12 +242,13 @@ settings! {
 pub(crate) type Section = (&'static str, &'static [&'static str], &'static [KeySpec]);
 
 /// The sections in the order of the documentation.
-pub(crate) const SECTIONS: [Section; 12] = [
+pub(crate) const SECTIONS: [Section; 13] = [
     ("", Folders::ABOUT, Folders::KEYS),
     ("sip", Sip::ABOUT, Sip::KEYS),
     ("media", Media::ABOUT, Media::KEYS),
     ("limits", Limits::ABOUT, Limits::KEYS),
     ("journal", Journal::ABOUT, Journal::KEYS),
+    ("recording", Recording::ABOUT, Recording::KEYS),
     ("archive", Archive::ABOUT, Archive::KEYS),
     ("store", Store::ABOUT, Store::KEYS),
     ("http", Http::ABOUT, Http::KEYS),
@@ -262,6 +282,7 @@ fn read_sections(merged: &Merged, base: &Path, errors: &mut Vec<ConfigError>) ->
     let folders = Folders::read(merged, errors);
     let (sip, media, limits) = (Sip::read(merged, errors), Media::read(merged, errors), Limits::read(merged, errors));
     let (journal, archive) = (Journal::read(merged, errors), Archive::read(merged, errors));
+    let recording = Recording::read(merged, errors);
     let (store, http, keys) = (Store::read(merged, errors), Http::read(merged, errors), Keys::read(merged, errors));
     let (queue, render, log) = (Queue::read(merged, errors), Render::read(merged, errors), Log::read(merged, errors));
     let folders = folders?;
@@ -272,6 +293,7 @@ fn read_sections(merged: &Merged, base: &Path, errors: &mut Vec<ConfigError>) ->
         media: media?,
         limits: limits?,
         journal: journal?,
+        recording: recording?,
         archive: archive?,
         store: store?,
         http: http?,

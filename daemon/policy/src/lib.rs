@@ -12,6 +12,7 @@
 mod call;
 mod damage;
 mod keep;
+mod link;
 mod pauses;
 mod summary;
 mod track;
@@ -20,7 +21,8 @@ mod verdict;
 
 pub use call::fold_call;
 pub use damage::{Anchor, Damage, HeardCodec};
-pub use keep::{KeepVerdict, PolicySettings, keep};
+pub use keep::{KeepVerdict, PolicySettings, RecordingMode, keep};
+pub use link::links;
 pub use summary::{FLAWS_MAX, Summary, summarise, summarise_with};
 pub use track::TrackSummary;
 pub use traffic::{EXTENSION_DIGITS_MAX, Traffic, traffic};

@@ -89,17 +89,6 @@ pub fn summarise_with(events: &[SessionEvent], damage: &Damage, thresholds: &Thr
     }
 }
 
-impl Summary {
-    /// The same row of a session that is not kept, by this rule.
-    pub fn discarded(mut self, rule: &str) -> Summary {
-        self.verdict = Verdict::Discarded;
-        self.reasons = vec!["discarded".to_owned()];
-        let text = format!("not kept, by the rule \"{rule}\"");
-        self.flaws.push(Flaw { code: "discarded".to_owned(), text });
-        self
-    }
-}
-
 fn rows(known: &BTreeMap<u8, Known>, call: &CallFacts, damage: &Damage) -> Vec<TrackSummary> {
     known.values().map(|track| track.summary(call, damage)).collect()
 }

@@ -26,6 +26,12 @@ pub(crate) fn metrics(appliance: &Appliance, recorder: &RecorderState, health: &
     metric("calls_live", "gauge", "Sessions being recorded now.", &one(f64::from(beat.live)));
     metric("sessions_accepted_total", "counter", "Sessions accepted.", &total(beat.accepted, before.accepted));
     metric(
+        "recordings_started_again_total",
+        "counter",
+        "Recordings begun in a session after another was stopped. With the sessions accepted: all recordings.",
+        &total(beat.started_again, before.started_again),
+    );
+    metric(
         "sessions_overloaded_total",
         "counter",
         "INVITEs answered 503 for a limit.",
@@ -102,6 +108,22 @@ pub(crate) fn metrics(appliance: &Appliance, recorder: &RecorderState, health: &
         "counter",
         "Jobs that failed, each attempt counted.",
         &count(&appliance.metrics.job_failures),
+    );
+    let [discarded, reasons] = appliance.metrics.names();
+    let by = |label: &str, counts: &[(String, u64)]| -> Vec<(String, f64)> {
+        counts.iter().map(|(name, n)| (format!("{{{label}=\"{name}\"}}"), *n as f64)).collect()
+    };
+    metric(
+        "recordings_discarded_total",
+        "counter",
+        "Recordings that were not kept since the start, by the rule that said so.",
+        &by("rule", &discarded),
+    );
+    metric(
+        "recordings_not_ok_total",
+        "counter",
+        "Recordings with another verdict than ok since the start, by the flaws that made it so.",
+        &by("reason", &reasons),
     );
     let jobs: Vec<(String, f64)> = appliance
         .queue

@@ -11,7 +11,8 @@ use std::sync::mpsc::SyncSender;
 use std::time::{Duration, Instant};
 
 use callvault_control::{
-    Channel, ControlError, Decision, Heartbeat, LiveCall, SOCKETS_PER_MESSAGE_MAX, Start, ToDaemon, ToRecorder,
+    CallAction, CallStanding, Channel, ControlError, Decision, Heartbeat, LiveCall, Refusal, SOCKETS_PER_MESSAGE_MAX,
+    Start, ToDaemon, ToRecorder,
 };
 use callvault_journal::facts::CallFacts;
 use callvault_supervise::{Action, Event, Limits, State, Supervisor};
@@ -35,8 +36,11 @@ const QUESTIONS_MAX: usize = 32;
 pub(crate) enum Request {
     /// The live calls.
     Calls(oneshot::Sender<Vec<LiveCall>>),
-    /// Take no new sessions.
-    Drain,
+    /// Do something about a live call, which the recording names. The answer's sender is dropped when the recorder does not
+    /// answer.
+    Control(Uuid, CallAction, oneshot::Sender<Result<CallStanding, Refusal>>),
+    /// Take no new sessions, or take them again.
+    Drain(bool),
     /// Stop; the driver ends when the recorder has.
     Stop,
 }
@@ -92,8 +96,13 @@ struct Running {
 struct Question {
     number: u32,
     asked: Instant,
-    answer: oneshot::Sender<Vec<LiveCall>>,
-    calls: Vec<LiveCall>,
+    answer: Awaited,
+}
+
+/// What a question waits for.
+enum Awaited {
+    Calls(oneshot::Sender<Vec<LiveCall>>, Vec<LiveCall>),
+    Controlled(oneshot::Sender<Result<CallStanding, Refusal>>),
 }
 
 enum Happened {
@@ -160,16 +169,24 @@ impl Driver {
                 }
                 Happened::Asked(None) => requests_open = false,
                 Happened::Asked(Some(Request::Stop)) => pending.push(Event::StopWanted),
-                Happened::Asked(Some(Request::Drain)) => {
-                    draining = true;
-                    self.tell(running.as_ref(), &ToRecorder::Drain);
+                Happened::Asked(Some(Request::Drain(wanted))) => {
+                    draining = wanted;
+                    let message = if wanted { ToRecorder::Drain } else { ToRecorder::Undrain };
+                    self.tell(running.as_ref(), &message);
                 }
+                // Without a recorder, or with too many questions, the asker hears at once that there is no answer.
+                Happened::Asked(Some(_)) if running.is_none() || questions.len() >= QUESTIONS_MAX => {}
                 Happened::Asked(Some(Request::Calls(answer))) => {
-                    if questions.len() < QUESTIONS_MAX {
-                        number = number.wrapping_add(1);
-                        questions.push(Question { number, asked: Instant::now(), answer, calls: Vec::new() });
-                        self.tell(running.as_ref(), &ToRecorder::Calls { request: number });
-                    }
+                    number = number.wrapping_add(1);
+                    let answer = Awaited::Calls(answer, Vec::new());
+                    questions.push(Question { number, asked: Instant::now(), answer });
+                    self.tell(running.as_ref(), &ToRecorder::Calls { request: number });
+                }
+                Happened::Asked(Some(Request::Control(recording, action, answer))) => {
+                    number = number.wrapping_add(1);
+                    let answer = Awaited::Controlled(answer);
+                    questions.push(Question { number, asked: Instant::now(), answer });
+                    self.tell(running.as_ref(), &ToRecorder::Control { request: number, recording, action });
                 }
                 Happened::Message(Ok(message)) => {
                     if let Some(event) = self.heard(running.as_ref(), message, &mut questions) {
@@ -287,12 +304,18 @@ impl Driver {
                 self.state.send_modify(|s| s.alarm = Some((Instant::now(), text)));
             }
             ToDaemon::Calls { request, last, calls } => {
-                if let Some(at) = questions.iter().position(|q| q.number == request) {
-                    questions[at].calls.extend(calls);
-                    if last {
-                        let question = questions.swap_remove(at);
-                        let _ = question.answer.send(question.calls);
-                    }
+                let at = questions.iter().position(|q| q.number == request)?;
+                if let Awaited::Calls(_, heard) = &mut questions[at].answer {
+                    heard.extend(calls);
+                }
+                if last && let Awaited::Calls(answer, heard) = questions.swap_remove(at).answer {
+                    let _ = answer.send(heard);
+                }
+            }
+            ToDaemon::Controlled { request, result } => {
+                let at = questions.iter().position(|q| q.number == request)?;
+                if let Awaited::Controlled(answer) = questions.swap_remove(at).answer {
+                    let _ = answer.send(result);
                 }
             }
         }
@@ -321,6 +344,7 @@ fn sum(a: Heartbeat, b: Heartbeat) -> Heartbeat {
         appended_bytes: a.appended_bytes.saturating_add(b.appended_bytes),
         commits: a.commits.saturating_add(b.commits),
         accepted: a.accepted.saturating_add(b.accepted),
+        started_again: a.started_again.saturating_add(b.started_again),
         overloaded: a.overloaded.saturating_add(b.overloaded),
         refused: a.refused.saturating_add(b.refused),
         packets: a.packets.saturating_add(b.packets),

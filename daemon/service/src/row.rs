@@ -62,6 +62,7 @@ pub(crate) fn recording(id: Uuid, summary: Summary, events: &[SessionEvent]) -> 
             .collect(),
         flaws: summary.flaws.into_iter().map(|f| Flaw { code: f.code, text: f.text }).collect(),
         archive: Archive::journal(),
+        linked: Vec::new(),
         tracking_id: summary.tracking_id,
         facts: serde_json::to_value(events).unwrap_or_default(),
     }
@@ -88,6 +89,7 @@ pub(crate) fn nameless(id: Uuid, verdict: Verdict, code: &str, text: &str) -> Re
         tracks: Vec::new(),
         flaws: vec![Flaw { code: code.to_owned(), text: text.to_owned() }],
         archive: Archive::journal(),
+        linked: Vec::new(),
         tracking_id: None,
         facts: serde_json::Value::Null,
     }

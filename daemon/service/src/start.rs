@@ -263,11 +263,12 @@ fn serve(
     for number in 0..appliance.config.render.parallel.max(1) {
         crew.hire(appliance, &format!("worker-{number}"), workers::run)?;
     }
+    let policy = told::policy(&appliance.config);
     let driver = Driver {
         program: beside("callvault-recorder"),
         start: told::settings(appliance, &sockets),
         sockets: Arc::new(sockets),
-        decide: Arc::new(told::decide),
+        decide: Arc::new(move |facts| told::decide(facts, &policy)),
         wake: appliance.wake_ingest.clone(),
         state: channels.state,
     };

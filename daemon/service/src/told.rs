@@ -6,18 +6,27 @@ use std::time::Duration;
 use callvault_config::{Config, MediaAddress};
 use callvault_control::{Decision, Network, Start};
 use callvault_journal::facts::CallFacts;
-use callvault_policy::{KeepVerdict, PolicySettings, keep};
+use callvault_policy::{KeepVerdict, PolicySettings, RecordingMode, keep};
 use callvault_seal::PublicKey;
 use uuid::Uuid;
 
 use crate::appliance::Appliance;
 use crate::sockets::Sockets;
 
+/// The policy's settings, from those of the operator.
+pub(crate) fn policy(config: &Config) -> PolicySettings {
+    let mode = match config.recording.mode {
+        callvault_config::RecordingMode::Always => RecordingMode::Always,
+        callvault_config::RecordingMode::OnDemand => RecordingMode::OnDemand,
+    };
+    PolicySettings::new(mode, &config.recording.on_demand_users.0, &config.recording.keep_types.0)
+}
+
 /// What becomes of a call, by the rules of the policy.
-pub(crate) fn decide(facts: &CallFacts) -> Decision {
-    match keep(facts, &PolicySettings::default()) {
-        // Nobody can ask for a call yet, so none waits to be asked for.
-        KeepVerdict::Keep | KeepVerdict::OnDemand => Decision::Keep,
+pub(crate) fn decide(facts: &CallFacts, settings: &PolicySettings) -> Decision {
+    match keep(facts, settings) {
+        KeepVerdict::Keep => Decision::Keep,
+        KeepVerdict::OnDemand => Decision::OnDemand,
         KeepVerdict::Discard { rule } => Decision::Discard { rule },
     }
 }
@@ -53,6 +62,7 @@ pub(crate) fn settings(appliance: &Appliance, sockets: &Sockets) -> Start {
         connection_idle_s: 3_600,
         body_bytes_max: u32_of(config.limits.message_bytes_max.0),
         media_timeout_s: u32_of(config.media.timeout.as_secs()),
+        paused_timeout_s: u32_of(config.media.paused_timeout.as_secs()),
         commit_interval_ms: ms(config.journal.commit_interval),
         batch_interval_ms: ms(config.journal.batch_interval),
         file_bytes_max: config.journal.file_bytes_max.0,

@@ -19,7 +19,7 @@ mod told;
 mod verdicts;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -260,7 +260,8 @@ impl Sessions {
             Event::AckTimeout { dialog } => self.ack_missing(now, dialog),
             Event::SessionExpired { dialog } => self.session_expired(now, dialog),
             Event::Ended { dialog, .. } => self.end(now, dialog, "dialog-ended"),
-            Event::Acked { .. } | Event::RequestAnswered { .. } => {}
+            Event::Acked { dialog, request } => self.take_answer(now, dialog, &request, rng),
+            Event::RequestAnswered { .. } => {}
         }
     }
 
@@ -287,10 +288,10 @@ impl Sessions {
                 return self.refuse(tx, 400, "Bad Request", "the parts of the body cannot be told apart");
             }
         };
-        let Some(sdp) = bodies.sdp() else {
-            return self.refuse(tx, 488, "Not Acceptable Here", "there is no session description to answer");
-        };
-        let offer = match Offer::parse(&sdp.body) {
+        // Without an offer (Cisco's call manager does so unless told otherwise) the client wants ours, and answers it in its ACK.
+        let wanted = bodies.sdp().is_none().then(|| offer_for(flow.peer.ip()));
+        let described = wanted.as_ref().map_or_else(|| bodies.sdp().map_or(&[][..], |sdp| &sdp.body), String::as_bytes);
+        let offer = match Offer::parse(described) {
             Ok(offer) => offer,
             Err(error) => {
                 tracing::warn!(%error, "failed to {error}");
@@ -341,6 +342,7 @@ impl Sessions {
         let mut state = AnswerState::new(rng.next_u64() >> 1, address);
         let agreed = state.own_keys.agree(offer, given.keys().copied(), rng);
         let negotiated = state.answer(offer, given, &agreed);
+        state.is_offer = bodies.sdp().is_none();
         self.todo.push_back(Todo::Accept(tx, with_sdp(&state.last)));
         self.totals.accepted += 1;
 
@@ -385,6 +387,10 @@ impl Sessions {
         for flaw in &bodies.flaws {
             self.flaw(dialog, "body-malformed", format!("the body was not as RFC 2046 has it: {}", flaw.name()));
         }
+        if bodies.sdp().is_none() {
+            let text = "the INVITE had no offer; it was answered with one";
+            self.flaw(dialog, "offer-missing", text.into());
+        }
         self.note_refused_lines(dialog, offer);
         self.keep_raw(dialog, request, bodies);
         let metadata = match bodies.recording_metadata() {
@@ -413,11 +419,10 @@ impl Sessions {
         request: &Request,
         rng: &mut dyn CryptoRng,
     ) {
-        let Some(session) = self.by_dialog.get(&dialog) else {
+        if !self.by_dialog.contains_key(&dialog) {
             return self.decline(tx, 481, "Call/Transaction Does Not Exist", "this session has ended");
-        };
+        }
         let is_invite = request.method == callvault_sip::Method::Invite;
-        let last = session.sdp.last.clone();
         let bodies = match multipart::bodies(request) {
             Ok(bodies) => bodies,
             Err(_) => {
@@ -427,8 +432,10 @@ impl Sessions {
         };
         self.keep_raw(dialog, request, &bodies);
         match bodies.sdp().map(|part| Offer::parse(&part.body)) {
-            // Without an offer a re-INVITE wants ours, which is what we said last (RFC 3261 section 14.2).
-            None if is_invite => self.todo.push_back(Todo::Accept(tx, with_sdp(&last))),
+            None if is_invite => {
+                let offer = self.by_dialog.get_mut(&dialog).map(|session| with_sdp(session.sdp.offer()));
+                self.todo.push_back(Todo::Accept(tx, offer.unwrap_or_default()));
+            }
             None => self.todo.push_back(Todo::Accept(tx, Accept::default())),
             Some(Err(error)) => {
                 tracing::warn!(%error, "failed to {error}");
@@ -439,7 +446,7 @@ impl Sessions {
                 );
                 return self.decline(tx, 488, "Not Acceptable Here", "the session description offers no audio");
             }
-            Some(Ok(offer)) => self.renegotiate(now, tx, dialog, &offer, rng),
+            Some(Ok(offer)) => self.renegotiate(now, Some(tx), dialog, &offer, rng),
         }
         self.take_metadata(now, dialog, &bodies);
     }
@@ -447,7 +454,7 @@ impl Sessions {
     /// The answer was never acknowledged: while media comes there is something to record, without it there is nobody.
     fn ack_missing(&mut self, now: Moment, dialog: DialogId) {
         let Some(session) = self.by_dialog.get(&dialog) else { return };
-        if session.counters.packets.load(Ordering::Relaxed) > 0 {
+        if session.had_media() {
             let text = "the client never acknowledged the answer; the recording went on with the media that came";
             return self.flaw(dialog, "ack-missing", text.into());
         }
@@ -538,6 +545,20 @@ fn dialog_of(event: &Event) -> Option<DialogId> {
         // What else happens changes nothing, or ends the session.
         _ => None,
     }
+}
+
+/// What a client that sends no offer is taken to have offered, so that our answer to it is an offer of the usual codecs: one line, as
+/// clients of that kind send. Where its audio comes from is not known until it answers.
+fn offer_for(client: IpAddr) -> String {
+    let family = if client.is_ipv4() { "IP4" } else { "IP6" };
+    let mut text = format!("v=0\r\no=- 0 0 IN {family} {client}\r\ns=-\r\nc=IN {family} {client}\r\nt=0 0\r\n");
+    text += "m=audio 9 RTP/AVP 0 8 9 18 96 101\r\n";
+    for codec in
+        ["0 PCMU/8000", "8 PCMA/8000", "9 G722/8000", "18 G729/8000", "96 opus/48000/2", "101 telephone-event/8000"]
+    {
+        text += &format!("a=rtpmap:{codec}\r\n");
+    }
+    text + "a=fmtp:96 useinbandfec=1\r\na=fmtp:101 0-15\r\na=ptime:20\r\na=sendonly\r\n"
 }
 
 fn parties(request: &Request) -> Parties {

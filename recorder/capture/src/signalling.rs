@@ -350,7 +350,7 @@ impl Signalling {
             Todo::Accept(tx, accept) => drop(self.endpoint.accept(now(), tx, accept)),
             Todo::Reject(tx, status, reason, headers) => drop(self.endpoint.reject(now(), tx, status, reason, headers)),
             Todo::Update(dialog, body, headers) => {
-                let _ = self.endpoint.update_request(now(), dialog, Some(body), headers);
+                _ = self.endpoint.update_request(now(), dialog, Some(body), headers);
             }
             Todo::Bye(dialog, reason) => drop(self.endpoint.bye(now(), dialog, Some(reason))),
             Todo::Media(command) => self.waiting.push_back(Step::Media(command)),

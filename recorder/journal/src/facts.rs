@@ -26,9 +26,10 @@ pub enum SessionEvent {
     SenderReport(SenderReportFacts),
     /// A key was pressed, or another telephone event, as the track's packets tell (RFC 4733); written when it is over.
     Tone(ToneFacts),
-    /// A track, or with `track: None` the session, is paused or held: what comes meanwhile is a hole on purpose.
+    /// A track, or with `track: None` each of them, is paused or held: what comes meanwhile is a hole on purpose. Pauses by different
+    /// sides know nothing of each other; a track is paused while any of them lasts.
     Paused(Pause),
-    /// The pause ended.
+    /// The pause by that side ended.
     Resumed(Pause),
     /// Something was not as it should be; the recording goes on.
     Flaw(Flaw),
@@ -56,6 +57,7 @@ pub struct Started {
     /// `User-Agent` of the client, when it gave one.
     pub user_agent: Option<String>,
     /// The first recording of the same session, where this one was started after that had been stopped.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub follows: Option<Uuid>,
     /// Where a later recorder goes on with the session; all else here repeats what was true of its beginning.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -372,14 +372,6 @@ fn tracks_name_the_codec_that_was_heard() {
 }
 
 #[test]
-fn a_discarded_row_says_by_which_rule() {
-    let row = summarise(&session(&sound(), &[]), &Damage::default()).discarded("private numbers");
-    assert_eq!(row.verdict, Verdict::Discarded);
-    assert_eq!(row.reasons, ["discarded"]);
-    assert_eq!(row.flaws[0].text, "not kept, by the rule \"private numbers\"");
-}
-
-#[test]
 fn thresholds_are_settings() {
     let events = session(&[counts(0, 3000, 1, 20), counts(1, 3000, 0, 0)], &[]);
     let strict = Thresholds { lost_permille: 0, lost_packets_min: 1, ..Thresholds::default() };

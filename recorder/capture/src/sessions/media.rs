@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use callvault_journal::facts::{Pause, SessionEvent};
-use callvault_sip::{DialogId, TransactionId};
+use callvault_sip::{DialogId, Request, TransactionId, multipart};
 use callvault_siprec::{MediaLine, Offer};
 use rand::CryptoRng;
 use uuid::Uuid;
@@ -16,11 +16,29 @@ use crate::ports::PortPair;
 use crate::sweep::Command;
 
 impl Sessions {
-    /// Answers a later offer and does what it says.
+    /// The client's answer to an offer of ours, in its ACK (RFC 3264 section 5, RFC 3261 section 13.2.1).
+    pub(super) fn take_answer(&mut self, now: Moment, dialog: DialogId, request: &Request, rng: &mut dyn CryptoRng) {
+        let Some(session) = self.by_dialog.get_mut(&dialog) else { return };
+        if !std::mem::take(&mut session.sdp.is_offer) {
+            return;
+        }
+        let bodies = multipart::bodies(request).unwrap_or_default();
+        self.keep_raw(dialog, request, &bodies);
+        match bodies.sdp().map(|part| Offer::parse(&part.body)) {
+            Some(Ok(answer)) => self.renegotiate(now, None, dialog, &answer, rng),
+            _ => {
+                let text = "the client did not answer our offer; its media is taken as it comes";
+                self.flaw(dialog, "answer-missing", text.into());
+            }
+        }
+        self.take_metadata(now, dialog, &bodies);
+    }
+
+    /// Answers a later offer and does what it says. Without a transaction it is the client's answer to an offer of ours.
     pub(super) fn renegotiate(
         &mut self,
         now: Moment,
-        tx: TransactionId,
+        tx: Option<TransactionId>,
         dialog: DialogId,
         offer: &Offer,
         rng: &mut dyn CryptoRng,
@@ -37,6 +55,8 @@ impl Sessions {
         // Tracks that were removed count too: they keep their number and their ports, to come back with.
         let room = usize::from(self.settings.tracks_per_session_max).saturating_sub(session.tracks.len());
         let is_new = |line: &usize| !session.tracks.iter().any(|t| t.media_line == *line);
+        // An answer adds nothing to what was offered.
+        let room = if tx.is_some() { room } else { 0 };
         let missing: Vec<usize> = lines_taken(offer).filter(is_new).take(room).collect();
         let fresh = if missing.is_empty() { Some(Vec::new()) } else { self.ports.take(now.journal_ns, missing.len()) };
         if fresh.is_none() {
@@ -45,9 +65,14 @@ impl Sessions {
         let Some(session) = self.by_dialog.get_mut(&dialog) else { return };
         given.extend(missing.iter().copied().zip(fresh.unwrap_or_default()));
         let mut agreed = session.sdp.own_keys.agree(offer, given.keys().copied(), rng);
-        let negotiated = session.sdp.answer(offer, &given, &agreed);
+        let negotiated = match tx {
+            Some(_) => session.sdp.answer(offer, &given, &agreed),
+            None => session.sdp.read_answer(offer, &given, &agreed),
+        };
         session.offer = offer.clone();
-        self.todo.push_back(Todo::Accept(tx, with_sdp(&session.sdp.last)));
+        if let Some(tx) = tx {
+            self.todo.push_back(Todo::Accept(tx, with_sdp(&session.sdp.last)));
+        }
 
         let mut changes = Vec::new();
         let mut media = Vec::new();

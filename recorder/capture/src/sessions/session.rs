@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use callvault_journal::facts::{self, CallFacts};
 use callvault_sip::Accept;
@@ -89,6 +90,8 @@ pub(super) struct AnswerState {
     pub(super) address: IpAddr,
     /// It may hold our keys: it is for the client alone.
     pub(super) last: String,
+    /// It was an offer of ours, which the client's ACK answers.
+    pub(super) is_offer: bool,
     pub(super) own_keys: OwnKeys,
 }
 
@@ -96,6 +99,11 @@ impl Session {
     /// Whether nothing is sent on any track for now.
     pub(super) fn is_paused(&self) -> bool {
         self.tracks.iter().all(|track| track.paused)
+    }
+
+    /// Whether media has come in the session, in whichever of its recordings.
+    pub(super) fn had_media(&self) -> bool {
+        self.recordings.len() > 1 || self.counters.packets.load(Ordering::Relaxed) > 0
     }
 
     pub(super) fn add_track(&mut self, negotiated: &NegotiatedTrack, pair: Arc<PortPair>) -> &SessionTrack {
@@ -167,7 +175,33 @@ fn remote(negotiated: &NegotiatedTrack) -> (Option<String>, u16) {
 
 impl AnswerState {
     pub(super) fn new(session_id: u64, address: IpAddr) -> Self {
-        Self { session_id, version: 1, address, last: String::new(), own_keys: OwnKeys::default() }
+        Self { session_id, version: 1, address, last: String::new(), is_offer: false, own_keys: OwnKeys::default() }
+    }
+
+    /// Offers what was said last (RFC 3261 section 14.2), but for pauses: whether the client sends is for it to say, and one that is
+    /// offered `inactive` could never resume.
+    pub(super) fn offer(&mut self) -> &str {
+        self.is_offer = true;
+        let text = self.last.replace("\r\na=inactive\r\n", "\r\na=recvonly\r\n");
+        if text != self.last {
+            let origin = |version| format!("o=callvault {} {version} ", self.session_id);
+            self.last = text.replacen(&origin(self.version), &origin(self.version + 1), 1);
+            self.version += 1;
+        }
+        &self.last
+    }
+
+    /// What the client's answer to an offer of ours describes. What we said stays as it is.
+    pub(super) fn read_answer(
+        &mut self,
+        answer: &Offer,
+        given: &HashMap<usize, Arc<PortPair>>,
+        agreed: &HashMap<usize, Agreed>,
+    ) -> Vec<NegotiatedTrack> {
+        let (last, version) = (self.last.clone(), self.version);
+        let tracks = self.answer(answer, given, agreed);
+        (self.last, self.version) = (last, version);
+        tracks
     }
 
     /// Answers an offer; the text is in `last`. Lines are taken that have a pair of ports.

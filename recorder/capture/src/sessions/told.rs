@@ -1,6 +1,6 @@
 //! What a session is told about the call, and what of that is written down.
 
-use callvault_journal::facts::{RawBody, SessionEvent};
+use callvault_journal::facts::{CallFacts, Party, RawBody, SessionEvent};
 use callvault_sip::{DialogId, Multipart, Request};
 use callvault_siprec::{DataMode, Merge, Metadata, Shape, SiprecError, snapshot_request};
 
@@ -15,6 +15,16 @@ const RAW_BODIES_MAX: u32 = 200;
 
 /// The media type of recording metadata (RFC 9806).
 const METADATA_TYPE: &str = "application/rs-metadata+xml";
+
+/// Whether something changed that rules go by: who is recorded, whom they talk to, which way, and what the client says about keeping.
+fn has_news(before: &CallFacts, after: &CallFacts) -> bool {
+    let who = |party: &Party| (party.number.clone(), party.aor.clone(), party.user_id.clone());
+    let looked_at = |call: &CallFacts| {
+        let remotes: Vec<_> = call.remotes.iter().map(who).collect();
+        (who(&call.local), remotes, call.direction, call.recording_type.clone())
+    };
+    looked_at(before) != looked_at(after)
+}
 
 /// Bytes of raw bodies kept per session, for the same reason: 200 of the largest metadata that real clients send.
 const RAW_BYTES_MAX: usize = 4 << 20;
@@ -137,7 +147,9 @@ impl Sessions {
         let was_asked = session.kept == Kept::OnDemand || self.undecided.contains_key(&recording);
         let understood = convert::understand(&session.parties, &session.offer, session.metadata.as_ref());
         let mut events = Vec::new();
+        let mut is_news = false;
         if understood.call != session.call {
+            is_news = has_news(&session.call, &understood.call);
             session.call = understood.call;
             events.push(SessionEvent::Call(Box::new(session.call.clone())));
         }
@@ -152,7 +164,6 @@ impl Sessions {
                 events.push(SessionEvent::Track(track.facts.clone()));
             }
         }
-        let is_news = matches!(events.first(), Some(SessionEvent::Call(_)));
         for event in events {
             self.event(recording, event);
         }

@@ -61,7 +61,7 @@ pub(super) struct LiveSession {
     tracks: Vec<LiveTrack>,
     /// The recording has ended and no other has begun: what comes is thrown away.
     stopped: bool,
-    counters: Arc<Counters>,
+    pub(super) counters: Arc<Counters>,
     heard_ns: u64,
     silent_told: bool,
     pub(super) out: Outbox,

@@ -253,6 +253,31 @@ fn a_recording_that_begins_after_a_stop_has_its_own_counts_and_what_came_from_th
 }
 
 #[test]
+fn two_tracks_with_the_same_source_number_are_two_tracks() {
+    let mut rig = rig(100);
+    let pair = shared_pair();
+    let track = NewTrack {
+        number: 1,
+        pair: Arc::clone(&pair),
+        payload_types: PayloadType::assigned(0).into_iter().collect(),
+        paused: false,
+        unprotector: None,
+    };
+    rig.sweep.handle(Command::AddTrack { recording: A, track });
+    for seq in 0..5 {
+        rig.sender.send_to(&packet(1, 0, seq), local(&rig.pair.rtp)).unwrap();
+        rig.sender.send_to(&packet(1, 0, seq + 7), local(&pair.rtp)).unwrap();
+        rig.sweep.sweep();
+    }
+    rig.sweep.sweep_one(A);
+    let counts = rig.sweep.sessions[0].counters.packets.load(std::sync::atomic::Ordering::Relaxed);
+    assert_eq!(counts, 10);
+    rig.close();
+    rig.seen();
+    assert_eq!((rig.counts.packets, rig.counts.foreign, rig.counts.sources), (5, 0, 1));
+}
+
+#[test]
 fn keys_are_followed_through_a_stop() {
     let mut rig = rig(100);
     let (theirs, mut with) = keys(1);

@@ -181,3 +181,68 @@ fn a_discarded_call_is_not_received_any_more_and_may_be_started() {
     assert_eq!(rig.control(Begin).0, Ok(CallState::Recording));
     assert_eq!(rig.kept(), Some(true));
 }
+
+/// What the sweep would store, from nothing but the commands that it is given.
+#[derive(Default)]
+struct Stored {
+    paused: [bool; 2],
+    stopped: bool,
+}
+
+impl Stored {
+    fn obey(&mut self, seen: &[String]) {
+        for word in seen {
+            match word.split_once(' ') {
+                Some(("ignore", track)) => self.paused[track.parse::<usize>().unwrap()] = true,
+                Some(("follow", track)) => self.paused[track.parse::<usize>().unwrap()] = false,
+                Some(("cut", _)) => self.stopped = true,
+                None if word == "begin" => self.stopped = false,
+                _ => {}
+            }
+        }
+    }
+}
+
+#[test]
+fn whatever_happens_a_track_is_stored_while_nobody_wants_it_otherwise() {
+    use rand::RngExt as _;
+    for seed in 0..60 {
+        let mut rng = StdRng::seed_from_u64(seed);
+        let mut rig = rig();
+        let mut stored = Stored::default();
+        stored.obey(&rig.call(&offer(TWO), ""));
+        let (mut client, mut control, mut stopped) = ([false; 2], false, false);
+        for step in 0..40 {
+            let seen = match rng.random_range(0..6) {
+                0 => {
+                    control |= !stopped;
+                    rig.control(Pause).1
+                }
+                1 => {
+                    control &= stopped;
+                    rig.control(Resume).1
+                }
+                2 => {
+                    stopped = true;
+                    rig.control(Stop).1
+                }
+                3 => {
+                    (control, stopped) = (control && !stopped, false);
+                    rig.control(Begin).1
+                }
+                _ => {
+                    client = [rng.random_bool(0.5), rng.random_bool(0.5)];
+                    let word = |paused: bool| if paused { "inactive" } else { "sendonly" };
+                    let seen =
+                        rig.send("INVITE", "c", body(&offer(&[(4000, word(client[0])), (4002, word(client[1]))]), ""));
+                    rig.send("ACK", "c", body("", ""));
+                    seen
+                }
+            };
+            stored.obey(&seen);
+            assert_eq!(stored.stopped, stopped, "seed {seed}, step {step}");
+            let expected = client.map(|paused| paused || control);
+            assert!(stopped || stored.paused == expected, "seed {seed}, step {step}: {:?}", stored.paused);
+        }
+    }
+}
