@@ -20,7 +20,7 @@ mod traffic;
 mod verdict;
 
 pub use call::fold_call;
-pub use damage::{Anchor, Damage, HeardCodec};
+pub use damage::{Anchor, Damage, HeardCodec, RestartLoss};
 pub use keep::{KeepVerdict, PolicySettings, RecordingMode, keep};
 pub use link::links;
 pub use summary::{FLAWS_MAX, Summary, summarise, summarise_with};

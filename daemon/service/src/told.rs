@@ -40,6 +40,9 @@ pub(crate) fn settings(appliance: &Appliance, sockets: &Sockets) -> Start {
     Start {
         generation: Uuid::nil(),
         journal_dir: config.journal_path(),
+        checkpoint_dir: Some(config.runtime_dir.join("calls")),
+        boot: boot_id(),
+        sockets_stay: false,
         recipients: appliance.recipients.iter().map(PublicKey::to_text).collect(),
         media_address: Some(bound).filter(|ip| !ip.is_unspecified()),
         media_bound: bound,
@@ -55,6 +58,9 @@ pub(crate) fn settings(appliance: &Appliance, sockets: &Sockets) -> Start {
         session_expires_s: u32_of(config.sip.session_expires.as_secs()),
         session_expires_min_s: u32_of(config.sip.session_expires_min.as_secs()),
         sessions_max: config.limits.sessions_max,
+        sessions_per_peer_max: config.limits.sessions_per_peer_max,
+        invites_per_second: config.limits.invites_per_second,
+        invites_per_peer_per_second: config.limits.invites_per_peer_per_second,
         retry_after_s: u32_of(config.limits.retry_after.as_secs().max(1)),
         tracks_per_session_max: u8::try_from(config.limits.tracks_per_session_max).unwrap_or(u8::MAX),
         connections_max: config.limits.connections_max,
@@ -69,6 +75,13 @@ pub(crate) fn settings(appliance: &Appliance, sockets: &Sockets) -> Start {
         file_age_max_s: u32_of(config.journal.file_age_max.as_secs()),
         spool_free_min_bytes: config.journal.spool_free_min.0,
     }
+}
+
+/// Names the time since the machine was started. Without a name checkpoints of another boot could be taken for this one's, so it is
+/// then one that no other daemon has: calls survive the recorder, not the daemon.
+fn boot_id() -> Uuid {
+    let text = std::fs::read_to_string("/proc/sys/kernel/random/boot_id");
+    text.ok().and_then(|text| Uuid::try_parse(text.trim()).ok()).unwrap_or_else(Uuid::now_v7)
 }
 
 /// The address that media sockets are bound to.
