@@ -76,6 +76,14 @@ impl Client {
         Self::new(Wire::Tcp(stream), local, peer)
     }
 
+    /// Another connection, as a client makes when the one that it had has died. The dialog goes on.
+    pub fn reconnect(&mut self) {
+        let stream = TcpStream::connect(self.peer).unwrap();
+        stream.set_read_timeout(Some(AGAIN)).unwrap();
+        self.local = stream.local_addr().unwrap();
+        (self.wire, self.unread) = (Wire::Tcp(stream), Vec::new());
+    }
+
     fn new(wire: Wire, local: SocketAddr, peer: SocketAddr) -> Self {
         let (call_id, from, to_tag) = (format!("{}@test", unique()), String::new(), String::new());
         Self { wire, local, peer, unread: Vec::new(), call_id, from, to_tag, cseq: 0 }

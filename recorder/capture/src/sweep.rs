@@ -258,7 +258,9 @@ impl Sweep {
     fn sweep(&mut self) {
         self.rounds += 1;
         let look = Look { with_rtcp: self.rounds.is_multiple_of(RTCP_EVERY), datagrams_max: DATAGRAMS_PER_SWEEP_MAX };
-        let batch_ns = u64::from(self.settings.batch_interval_ms) * 1_000_000;
+        // A batch that is not due yet waits for the next sweep, which may come late: with that it is still within the interval.
+        let sweeps_ns = 2 * SWEEP.as_nanos() as u64;
+        let batch_ns = (u64::from(self.settings.batch_interval_ms) * 1_000_000).saturating_sub(sweeps_ns);
         let silence_ns = u64::from(self.settings.media_timeout_s) * 1_000_000_000;
         // A pause is no silence, but who sends nothing at all in a very long one is gone and only keeps ports.
         let paused_ns = u64::from(self.settings.paused_timeout_s) * 1_000_000_000;
