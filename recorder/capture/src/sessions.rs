@@ -541,6 +541,7 @@ fn dialog_of(event: &Event) -> Option<DialogId> {
         | Event::Reinvite { dialog, .. }
         | Event::Update { dialog, .. }
         | Event::Info { dialog, .. }
+        | Event::Acked { dialog, .. }
         | Event::AckTimeout { dialog } => Some(*dialog),
         // What else happens changes nothing, or ends the session.
         _ => None,

@@ -94,6 +94,8 @@ pub(crate) struct AnswerCheckpoint {
     pub(crate) version: u64,
     pub(crate) address: IpAddr,
     pub(crate) last: String,
+    /// Whether that was an offer of ours, whose answer is to come.
+    pub(crate) is_offer: bool,
     /// Our own SRTP keys by media line.
     pub(crate) own_keys: BTreeMap<usize, MasterKey>,
 }

@@ -237,6 +237,7 @@ fn session_of(stored: SessionCheckpoint, pairs: &HashMap<u16, Arc<PortPair>>, ke
             version: answer.version,
             address: answer.address,
             last: answer.last,
+            is_offer: answer.is_offer,
             own_keys: OwnKeys::resumed(answer.own_keys),
         },
         raw_bodies: stored.raw_bodies,

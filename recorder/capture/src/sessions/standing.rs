@@ -166,6 +166,7 @@ impl Sessions {
                 version: session.sdp.version,
                 address: session.sdp.address,
                 last: session.sdp.last.clone(),
+                is_offer: session.sdp.is_offer,
                 own_keys: session.sdp.own_keys.stored(),
             },
             raw_bodies: session.raw_bodies,
