@@ -203,8 +203,8 @@ fn a_bye_that_comes_while_no_recorder_is_there_is_answered_by_the_next() {
     let appliance = Appliance::start(SETTINGS);
     let call = Call::begin(&appliance, 21_000);
     let (over, sent) = (AtomicBool::new(false), AtomicU32::new(0));
+    let media = [call.media.clone()];
     thread::scope(|scope| {
-        let media = [call.media.clone()];
         scope.spawn(|| talk(&media, &over, &sent));
         thread::sleep(Duration::from_secs(2));
         over.store(true, Ordering::Relaxed);
