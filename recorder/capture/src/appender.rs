@@ -74,7 +74,7 @@ pub(crate) enum Entry {
     /// Something happened in it. Facts of the signalling are numbered from 1, others have 0.
     Facts { recording: Uuid, event: SessionEvent, number: u64 },
     /// Packets of it, and how its tracks stand after them.
-    Audio { recording: Uuid, batch: AudioBatch, media: MediaState },
+    Audio { recording: Uuid, batch: AudioBatch, media: MediaState, unwritten: Unwritten },
     /// What becomes of it.
     Decide { recording: Uuid, decision: Decision },
     /// What becomes of it is asked again: should it end meanwhile, its end waits for the answer.
@@ -87,6 +87,24 @@ pub(crate) enum Entry {
     Leave,
     /// End everything, flush and stop.
     Stop,
+}
+
+/// A batch that is in memory alone: counted as long as this exists, which is until it is in a file.
+#[derive(Debug)]
+pub(crate) struct Unwritten(Arc<AtomicU64>);
+
+impl Unwritten {
+    /// One more of those that `count` counts.
+    pub(crate) fn new(count: &Arc<AtomicU64>) -> Self {
+        count.fetch_add(1, Ordering::Relaxed);
+        Self(Arc::clone(count))
+    }
+}
+
+impl Drop for Unwritten {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 /// What the other threads see of the appender.
@@ -133,6 +151,8 @@ pub(crate) struct Appender {
     /// Frames were written again elsewhere; until that is done, the checkpoints stay as they are.
     places_moved: bool,
     marked: bool,
+    /// Batches that were taken and are not in a file.
+    unwritten: Vec<Unwritten>,
 }
 
 /// Whether the appender goes on.
@@ -221,6 +241,7 @@ impl Appender {
             checkpoints,
             places_moved: false,
             marked: false,
+            unwritten: Vec::new(),
         };
         appender.look_at_the_disk(now);
         Ok(appender)
@@ -330,7 +351,8 @@ impl Appender {
         let result = match entry {
             Entry::Open { recording, continued } => lanes.open(writer, rng, recording, continued.map(|from| *from)),
             Entry::Facts { recording, event, number } => lanes.facts(writer, recording, &event, number),
-            Entry::Audio { recording, mut batch, media } => {
+            Entry::Audio { recording, mut batch, media, unwritten } => {
+                self.unwritten.push(unwritten);
                 let result = lanes.audio(writer, recording, &mut batch, media);
                 batch.clear();
                 let _ = self.spare.try_send(batch);
@@ -385,6 +407,7 @@ impl Appender {
 
     /// Everything that was taken is in a file.
     fn after_write(&mut self) {
+        self.unwritten.clear();
         if std::mem::take(&mut self.places_moved) {
             self.lanes.forget_places();
             self.save_lanes();

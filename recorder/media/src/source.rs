@@ -22,7 +22,7 @@ const AHEAD_PACKETS_MAX: u64 = 0x7fff;
 const TIMESTAMP_AHEAD_MAX: i32 = 10 * 48_000;
 const TIMESTAMP_BEHIND_MAX: i32 = 600 * 48_000;
 /// Where nothing tells how long packets are.
-const PACKET_NS_DEFAULT: u64 = 20_000_000;
+pub(crate) const PACKET_NS_DEFAULT: u64 = 20_000_000;
 /// The shortest packets of any codec, and longer than any that is used: outside, timestamps do not tell the duration.
 const PACKET_NS: std::ops::RangeInclusive<u64> = 2_500_000..=200_000_000;
 const CLOCK_RATE_DEFAULT: u32 = 8_000;
@@ -147,7 +147,7 @@ impl Source {
         (u64::from(AHEAD_PACKETS_SLACK) + sent).min(AHEAD_PACKETS_MAX)
     }
 
-    fn packet_ns(&self) -> u64 {
+    pub(crate) fn packet_ns(&self) -> u64 {
         match ticks_to_ns(u64::from(self.packet_ticks), self.clock_rate) {
             0 => PACKET_NS_DEFAULT,
             ns => ns.clamp(*PACKET_NS.start(), *PACKET_NS.end()),

@@ -7,7 +7,7 @@ use std::ops::Range;
 use serde::{Deserialize, Serialize};
 
 use crate::held::{HeldPacket, Packet, Rival};
-use crate::source::{FIRST_CYCLE, Place, Source};
+use crate::source::{FIRST_CYCLE, PACKET_NS_DEFAULT, Place, Source};
 use crate::{Counts, Datagram, Encoding, Held, MediaError, PayloadType, Rtcp, RtpHeader};
 
 /// How long the followed source must be silent before another is followed that no signalling announced: longer than any
@@ -203,6 +203,11 @@ impl Track {
     pub fn followed(&self) -> Option<Followed> {
         let source = self.followed.as_ref()?;
         Some(Followed { source: source.number, ssrc: source.ssrc, from: source.from, last_ns: source.last_ns })
+    }
+
+    /// How much audio a packet of the source that is followed holds, in nanoseconds; what is usual before anything tells.
+    pub fn packet_ns(&self) -> u64 {
+        self.followed.as_ref().map_or(PACKET_NS_DEFAULT, Source::packet_ns)
     }
 
     /// How the source that is followed is received; none before the first packet.

@@ -12,11 +12,17 @@ use callvault_srtp::sdes::CryptoAttribute;
 use callvault_srtp::{Rekeyed, SrtpError, Unprotected, Unprotector};
 
 use super::outbox::{Outbox, Remark};
-use super::{Counters, Look, NewTrack, Resumption, Ways};
+use super::{Counters, DATAGRAMS_PER_SWEEP_MAX, Look, NewTrack, Resumption, Ways};
 use crate::checkpoint::{MediaCheckpoint, MediaState, TrackState};
 use crate::clock::ArrivalClock;
 use crate::ports::PortPair;
 use crate::receive::{Datagram, Receiver};
+
+/// How much audio of a track is in memory alone, at most, in nanoseconds: what a death of the process costs.
+const UNWRITTEN_NS_MAX: u64 = 200_000_000;
+
+/// Packets that are taken whatever they hold.
+const UNWRITTEN_MIN: usize = 2;
 
 struct LiveTrack {
     number: u8,
@@ -35,6 +41,8 @@ struct LiveTrack {
     gate: Gate,
     /// When the sockets, RTP and RTCP, were last found empty: nothing that is there now came before.
     emptied_ns: [u64; 2],
+    /// Packets of it in the batch, and in batches that are not written.
+    unwritten: [usize; 2],
 }
 
 /// Whether what arrives is kept, and since when that is so: what arrived before is dealt with by how it was then.
@@ -64,13 +72,15 @@ pub(super) struct LiveSession {
     pub(super) counters: Arc<Counters>,
     heard_ns: u64,
     silent_told: bool,
+    /// Since when something is with the appender; none when all is written.
+    unwritten_ns: Option<u64>,
     pub(super) out: Outbox,
 }
 
 impl LiveSession {
     pub(super) fn new(tracks: Vec<NewTrack>, counters: Arc<Counters>, opened_ns: u64, out: Outbox) -> Self {
         let tracks = tracks.into_iter().map(|track| LiveTrack::new(track, opened_ns)).collect();
-        Self { tracks, stopped: false, counters, heard_ns: opened_ns, silent_told: false, out }
+        Self { tracks, stopped: false, counters, heard_ns: opened_ns, silent_told: false, unwritten_ns: None, out }
     }
 
     /// Goes on with a session. A track of whose media nothing is known begins anew.
@@ -95,7 +105,7 @@ impl LiveSession {
             resumed.push(track);
         }
         counters.packets.store(packets, Ordering::Relaxed);
-        Self { tracks: resumed, stopped, counters, heard_ns: now_ns, silent_told: false, out }
+        Self { tracks: resumed, stopped, counters, heard_ns: now_ns, silent_told: false, unwritten_ns: None, out }
     }
 
     /// Sends off what has gathered, when it is time.
@@ -112,6 +122,9 @@ impl LiveSession {
         if !self.stopped {
             let media = self.state(ways);
             self.out.flush(media, ways);
+            for [batched, with_appender] in self.tracks.iter_mut().map(|track| &mut track.unwritten) {
+                *with_appender += std::mem::take(batched);
+            }
         }
     }
 
@@ -208,21 +221,32 @@ impl LiveSession {
     pub(super) fn sweep(&mut self, receiver: &mut Receiver, clock: ArrivalClock, look: Look, ways: &Ways) -> u64 {
         let mut kept = 0;
         let mut heard = false;
+        let is_bounded = ways.keeps_states
+            && look.datagrams_max == DATAGRAMS_PER_SWEEP_MAX
+            && self.is_bounded(clock.now_ns());
         for track in &mut self.tracks {
             let pair = Arc::clone(&track.pair);
             let sockets: [BorrowedFd<'_>; 2] = [pair.rtp.as_fd(), pair.rtcp.as_fd()];
             for (which, socket) in sockets.into_iter().enumerate().take(if look.with_rtcp { 2 } else { 1 }) {
                 let not_before_ns = track.emptied_ns[which];
-                let got = receiver.receive(socket, look.datagrams_max, |datagram| {
+                let room = if is_bounded && which == 0 { track.room() } else { usize::MAX };
+                let datagrams_max = look.datagrams_max.min(room);
+                if datagrams_max == 0 {
+                    continue;
+                }
+                let got = receiver.receive(socket, datagrams_max, |datagram| {
                     let arrival_ns = clock.arrival_ns(datagram.stamp_ns, not_before_ns);
                     if let Some(packets) = track.take(arrival_ns, datagram, &mut self.out, ways) {
                         heard = true;
                         kept += packets;
+                        track.unwritten[0] += usize::try_from(packets).unwrap_or(usize::MAX);
                     }
                 });
                 // An error is an ICMP answer to something sent, or a lack of memory: the next sweep tries again.
-                if got.is_ok_and(|got| got < look.datagrams_max) {
-                    track.emptied_ns[which] = clock.now_ns();
+                match got {
+                    Ok(got) if got < datagrams_max => track.emptied_ns[which] = clock.now_ns(),
+                    Ok(_) if is_bounded => self.out.hurry(),
+                    _ => {}
                 }
             }
         }
@@ -232,6 +256,18 @@ impl LiveSession {
         }
         self.counters.packets.fetch_add(kept, Ordering::Relaxed);
         kept
+    }
+
+    /// Whether so little is to be taken at once that what is in memory alone stays within [`UNWRITTEN_NS_MAX`]: more waits in the
+    /// sockets, where it outlives this process. With an appender that does not follow nothing is held back, since the sockets have
+    /// less room than the queues.
+    fn is_bounded(&mut self, now_ns: u64) -> bool {
+        if self.out.is_written() {
+            self.unwritten_ns = None;
+            self.tracks.iter_mut().for_each(|track| track.unwritten[1] = 0);
+            return true;
+        }
+        now_ns.saturating_sub(*self.unwritten_ns.get_or_insert(now_ns)) < UNWRITTEN_NS_MAX
     }
 
     /// The end: what is held is decided about, the counts go into `ended`, which is the last that goes to the journal. Gives that, the
@@ -286,7 +322,14 @@ impl LiveTrack {
             paused: new.paused,
             gate: Gate { open: !new.paused, since_ns: opened_ns },
             emptied_ns: [opened_ns; 2],
+            unwritten: [0; 2],
         }
+    }
+
+    /// How many packets may be taken now.
+    fn room(&self) -> usize {
+        let most = usize::try_from(UNWRITTEN_NS_MAX / self.reception.packet_ns().max(1)).unwrap_or(usize::MAX);
+        most.max(UNWRITTEN_MIN).saturating_sub(self.unwritten[0].saturating_add(self.unwritten[1]))
     }
 
     /// How it stands.

@@ -1,6 +1,8 @@
 //! What a session has for the journal: packets in batches, and what is to be said of them, in order and within a bound.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::TrySendError;
 
 use callvault_journal::facts::{Ended, Flaw, SessionEvent, SourceFacts};
@@ -9,7 +11,7 @@ use callvault_media::{Held, Kept, OVERFLOW_SOURCE, Track};
 use uuid::Uuid;
 
 use super::Ways;
-use crate::appender::Entry;
+use crate::appender::{Entry, Unwritten};
 use crate::checkpoint::MediaState;
 
 /// Full batches of one session that may wait for the appender: 32 KiB each, about 20 s of two G.711 tracks.
@@ -64,6 +66,8 @@ pub(super) struct Outbox {
     /// Entries that the appender had no room for, in order.
     waiting: VecDeque<Entry>,
     waiting_batches: usize,
+    /// Batches that are with the appender or on their way to it.
+    unwritten: Arc<AtomicU64>,
     /// A batch went off in the middle of a sweep, without the state of the tracks: the next goes soon.
     state_is_due: bool,
     /// When a batch last went with the state of the tracks.
@@ -81,6 +85,7 @@ impl Outbox {
             batch,
             waiting: VecDeque::new(),
             waiting_batches: 0,
+            unwritten: Arc::default(),
             state_is_due: false,
             state_ns: 0,
             dropped: 0,
@@ -157,8 +162,23 @@ impl Outbox {
         }
         let batch = std::mem::replace(&mut self.batch, ways.spare.try_recv().unwrap_or_default());
         self.waiting_batches += 1;
-        self.waiting.push_back(Entry::Audio { recording: self.recording, batch, media });
+        self.waiting.push_back(Entry::Audio {
+            recording: self.recording,
+            batch,
+            media,
+            unwritten: Unwritten::new(&self.unwritten),
+        });
         self.retry(ways);
+    }
+
+    /// Whether everything that was sent off is in the journal's file.
+    pub(super) fn is_written(&self) -> bool {
+        self.unwritten.load(Ordering::Relaxed) == 0
+    }
+
+    /// The batch is to go now, whatever it has waited.
+    pub(super) fn hurry(&mut self) {
+        self.state_is_due = true;
     }
 
     /// A batch goes now: the next one that must go for the state's sake is due later.
@@ -199,9 +219,9 @@ impl Outbox {
 
     /// All that is left, in order.
     pub(super) fn into_entries(self) -> impl Iterator<Item = Entry> {
-        let Self { recording, batch, waiting, .. } = self;
-        let media = MediaState::default();
-        let last = (!batch.is_empty()).then_some(Entry::Audio { recording, batch, media });
+        let Self { recording, batch, waiting, unwritten, .. } = self;
+        let (media, unwritten) = (MediaState::default(), Unwritten::new(&unwritten));
+        let last = (!batch.is_empty()).then_some(Entry::Audio { recording, batch, media, unwritten });
         // Behind an end nothing comes: its batch went before it.
         waiting.into_iter().chain(last)
     }
