@@ -83,6 +83,10 @@ settings! {
         /// The receive buffer of each audio socket. It bridges the time in which the recorder is restarted; the
         /// kernel's own default holds about 5 seconds of a G.711 stream. (Capped by `net.core.rmem_max`.)
         receive_buffer_bytes: Bytes = "\"512KiB\"" in "64KiB" ..= "16MiB",
+        /// Whether senders are told about every 5 seconds, by RTCP receiver reports, how they are received. They show
+        /// loss and jitter in their own statistics then, and know that somebody listens. Each is one small packet to
+        /// where the audio comes from; switch them off only where a firewall complains about them.
+        receiver_reports: bool = "true",
     }
 }
 
@@ -224,6 +228,12 @@ settings! {
         /// How many recordings are archived at once. More only helps with more processors, which calls should not have
         /// to share.
         parallel: u32 = "1" in "1" ..= "64",
+        /// Whether dialled digits are inaudible in what is played and exported: where a client reports them as telephone
+        /// events, its track is silent meanwhile. They stay in the recording itself.
+        mask_tones: bool = "true",
+        /// The program that decodes rare codecs: G.729, G.726, G.723.1, AMR, AMR-WB, iLBC, GSM. It may be missing: such calls
+        /// are recorded all the same, and can be played once it is there.
+        ffmpeg: PathBuf = "\"/usr/bin/ffmpeg\"",
     }
 }
 
@@ -308,6 +318,7 @@ fn read_sections(merged: &Merged, base: &Path, errors: &mut Vec<ConfigError>) ->
     }
     config.store.path = config.store.path.map(|path| absolute(base, &path));
     config.keys.path = config.keys.path.map(|path| absolute(base, &path));
+    config.render.ffmpeg = absolute(base, &config.render.ffmpeg);
     if let HttpListen::Unix(path) = &config.http.listen {
         config.http.listen = HttpListen::Unix(absolute(base, path));
     }

@@ -11,6 +11,7 @@
 
 mod call;
 mod damage;
+mod heard;
 mod keep;
 mod link;
 mod pauses;
@@ -20,7 +21,8 @@ mod traffic;
 mod verdict;
 
 pub use call::fold_call;
-pub use damage::{Anchor, Damage, HeardCodec, RestartLoss};
+pub use damage::{Anchor, Damage, HeardCodec, RestartLoss, TrackClock};
+pub use heard::{LISTENED_MS_MIN, TrackHeard, flaws_heard};
 pub use keep::{KeepVerdict, PolicySettings, RecordingMode, keep};
 pub use link::links;
 pub use summary::{FLAWS_MAX, Summary, summarise, summarise_with};

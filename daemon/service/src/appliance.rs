@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::mpsc::SyncSender;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -100,6 +100,8 @@ pub(crate) struct Metrics {
     pub(crate) archived_bytes: AtomicU64,
     pub(crate) job_failures: AtomicU64,
     pub(crate) ingest_rounds: AtomicU64,
+    /// When the certificate of SIP over TLS expires, in seconds since the Unix epoch; 0: there is none.
+    pub(crate) certificate_expires_unix_s: AtomicI64,
     /// Recordings that were not kept, by the name of the rule.
     discarded: Mutex<BTreeMap<String, u64>>,
     /// Recordings that are not as they should be, by the flaw that made them so.

@@ -17,12 +17,14 @@ use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
+use callvault_archive::ArchiveTrack;
 use callvault_catalogue::{
     ArchiveState, CatalogueError, Flaw, IngestOutcome, Lane, NewRecording, OwedJob, Recording, Verdict,
 };
 use callvault_journal::facts::SessionEvent;
 use callvault_policy::{links, summarise};
 use callvault_queue::{JobId, JobKind, NewJob, QueueError, StateName};
+use callvault_render_protocol::ForeignCodec;
 use jiff::Timestamp;
 use uuid::Uuid;
 
@@ -30,7 +32,7 @@ use crate::appliance::Appliance;
 use crate::follow::Follower;
 use crate::journals::{LaneName, LaneView};
 use crate::row::{self, KEY_LOST, UNNAMED, nameless};
-use crate::sound::{Reading, SoundError, open_lanes};
+use crate::sound::{Reading, SoundError, codec_spec, open_lanes};
 
 /// How often the journal is looked at without being told to.
 const LOOK: Duration = Duration::from_secs(2);
@@ -305,6 +307,7 @@ impl<'a> Ingest<'a> {
             let text = format!("{} packets have no place in time and are not played", reading.unplaced);
             recording.flaws.push(Flaw { code: "packets-unplaced".to_owned(), text });
         }
+        recording.flaws.extend(undecodable(&reading.tracks, crate::playback::ffmpeg(self.appliance).is_some()));
         read.events = reading.events;
         Ok(recording)
     }
@@ -426,6 +429,34 @@ impl<'a> Ingest<'a> {
         });
     }
 }
+
+/// A flaw for each codec that was heard and that nothing here decodes. Its audio is kept as it came, so nothing is missing.
+fn undecodable(tracks: &[ArchiveTrack], has_ffmpeg: bool) -> Vec<Flaw> {
+    let mut flaws = Vec::new();
+    for codec in tracks.iter().flat_map(|track| &track.codecs).map(codec_spec) {
+        let name = codec.codec.encoding();
+        let is_silent = ["telephone-event", "CN"].iter().any(|silent| name.eq_ignore_ascii_case(silent));
+        let is_foreign = ForeignCodec::of(&codec).is_some();
+        if is_silent || codec.audio_rate().is_some() || is_foreign && has_ffmpeg {
+            continue;
+        }
+        // The name is the peer's: only what looks like one is shown.
+        let is_name = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+        let shown: String = name.chars().filter(|c| is_name(*c)).take(CODEC_NAME_CHARS_MAX).collect();
+        let remedy =
+            if is_foreign { "can be played when ffmpeg is installed" } else { "cannot be played by this version" };
+        let text = format!("audio in {shown} was kept as it came; it {remedy}");
+        let flaw = Flaw { code: "codec-not-decodable".to_owned(), text };
+        if !flaws.contains(&flaw) && flaws.len() < CODEC_FLAWS_MAX {
+            flaws.push(flaw);
+        }
+    }
+    flaws
+}
+
+/// Most flaws about codecs in a row, and characters of a codec's name in them.
+const CODEC_FLAWS_MAX: usize = 4;
+const CODEC_NAME_CHARS_MAX: usize = 32;
 
 /// What is known of a lane that could be read, beside its row.
 #[derive(Default)]

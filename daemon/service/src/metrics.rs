@@ -3,6 +3,8 @@
 //! They are read when they are asked for, from counters that are kept elsewhere (the recorder's heartbeat, the queue), so there is
 //! no registry; what remains is a dozen lines of a format that does not change, written here by hand.
 
+mod transport;
+
 use std::fmt::Write as _;
 use std::sync::atomic::Ordering;
 
@@ -109,6 +111,16 @@ pub(crate) fn metrics(appliance: &Appliance, recorder: &RecorderState, health: &
         "Jobs that failed, each attempt counted.",
         &count(&appliance.metrics.job_failures),
     );
+    transport::write(&mut metric, before.transport.sum(beat.transport), beat.transport);
+    let expires = appliance.metrics.certificate_expires_unix_s.load(Ordering::Relaxed);
+    if expires > 0 {
+        metric(
+            "tls_certificate_expires_seconds",
+            "gauge",
+            "When the certificate of SIP over TLS expires, in seconds since the Unix epoch.",
+            &one(expires as f64),
+        );
+    }
     let [discarded, reasons] = appliance.metrics.names();
     let by = |label: &str, counts: &[(String, u64)]| -> Vec<(String, f64)> {
         counts.iter().map(|(name, n)| (format!("{{{label}=\"{name}\"}}"), *n as f64)).collect()

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use callvault_control::{
     CallAction, CallStanding, Channel, ControlError, Decision, Heartbeat, LiveCall, Refusal, SOCKETS_PER_MESSAGE_MAX,
-    Start, ToDaemon, ToRecorder,
+    Start, TlsIdentity, ToDaemon, ToRecorder,
 };
 use callvault_journal::facts::CallFacts;
 use callvault_supervise::{Action, Event, Limits, State, Supervisor};
@@ -87,6 +87,8 @@ pub(crate) struct Driver {
     pub(crate) start: Start,
     /// The sockets.
     pub(crate) sockets: Arc<Sockets>,
+    /// What SIP over TLS is secured with.
+    pub(crate) certificates: watch::Receiver<Option<Arc<TlsIdentity>>>,
     /// What becomes of a recording.
     pub(crate) decide: Arc<dyn Fn(&CallFacts) -> Decision + Send + Sync>,
     /// Wakes the ingest: there is something to see in the journal. A wake-up that is lost, because one waits already, costs
@@ -118,6 +120,7 @@ enum Happened {
     Message(Result<ToDaemon, ControlError>),
     Exited(io::Result<std::process::ExitStatus>),
     Asked(Option<Request>),
+    Certificates,
     Time,
 }
 
@@ -133,6 +136,7 @@ impl Driver {
         let mut draining = false;
         let mut pending = vec![Event::Tick];
         let mut end_calls = true;
+        let mut certificates = self.certificates.clone();
         loop {
             while let Some(event) = pending.pop() {
                 for action in machine.handle(epoch.elapsed(), event) {
@@ -166,6 +170,7 @@ impl Driver {
             let happened = tokio::select! {
                 happened = next_of(running.as_mut()) => happened,
                 request = requests.recv(), if requests_open => Happened::Asked(request),
+                Ok(()) = certificates.changed() => Happened::Certificates,
                 () = tokio::time::sleep(wait) => Happened::Time,
             };
             questions.retain(|q| q.asked.elapsed() < ANSWER_WITHIN);
@@ -177,6 +182,7 @@ impl Driver {
                     questions.clear();
                     pending.push(Event::Exited);
                 }
+                Happened::Certificates => self.hand_over_certificates(running.as_ref()).await,
                 Happened::Asked(None) => requests_open = false,
                 Happened::Asked(Some(Request::Stop { end_calls: wanted })) => {
                     end_calls = wanted;
@@ -281,8 +287,26 @@ impl Driver {
             let (kinds, fds): (Vec<_>, Vec<_>) = some.iter().copied().unzip();
             send(&running.channel, &ToRecorder::Sockets(kinds), &fds).await?;
         }
+        if !self.sockets.tls.is_empty() {
+            send(&running.channel, &self.certificates_now(), &[]).await?;
+        }
         let start = Start { generation: running.generation, ..self.start.clone() };
         send(&running.channel, &ToRecorder::Start(Box::new(start)), &[]).await
+    }
+
+    fn certificates_now(&self) -> ToRecorder {
+        ToRecorder::Certificates(self.certificates.borrow().as_deref().cloned().map(Box::new))
+    }
+
+    /// Sends the recorder new certificates. Unlike other messages they are not sent again by themselves, so this one waits.
+    async fn hand_over_certificates(&self, running: Option<&Running>) {
+        let Some(running) = running else { return };
+        match tokio::time::timeout(HANDOVER_WITHIN, send(&running.channel, &self.certificates_now(), &[])).await {
+            Ok(Ok(())) => {}
+            // It is ending or stuck, which its supervision sees; the next one gets them with everything else.
+            Ok(Err(error)) => tracing::warn!(%error, "failed to {error}"),
+            Err(_) => tracing::warn!("the recorder did not take the new certificates in time"),
+        }
     }
 
     /// Sends without waiting. The recorder reads all the time; when its queue is full it is stuck, and that is noticed by
@@ -312,7 +336,7 @@ impl Driver {
             }
             ToDaemon::Heartbeat(beat) => {
                 self.state.send_modify(|s| {
-                    s.heartbeat = beat;
+                    s.heartbeat = *beat;
                     s.beat_at = Some(Instant::now());
                 });
                 return Some(Event::Beat([beat.signalling_rounds, beat.sweeps, beat.append_rounds]));
@@ -373,6 +397,7 @@ fn sum(a: Heartbeat, b: Heartbeat) -> Heartbeat {
         packets: a.packets.saturating_add(b.packets),
         dropped: a.dropped.saturating_add(b.dropped),
         invalid_messages: a.invalid_messages.saturating_add(b.invalid_messages),
+        transport: a.transport.sum(b.transport),
         ..Heartbeat::default()
     }
 }

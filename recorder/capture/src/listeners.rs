@@ -189,3 +189,77 @@ pub(crate) fn unmapped(socket: &UdpSocket, peer: SocketAddr) -> SocketAddr {
         _ => peer,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+    use std::net::SocketAddr;
+    use std::sync::Arc;
+    use std::sync::atomic::Ordering;
+
+    use callvault_control::Network;
+    use callvault_sip::{FlowId, Limits};
+
+    use super::{Datagrams, INVALID_ANSWERED, Inbound, ListenerCounts, NowAndThen, PerSource, Routes};
+    use crate::rig::settings;
+
+    const GOOD: &[u8] = b"OPTIONS sip:a SIP/2.0\r\nVia: SIP/2.0/UDP b;branch=z9hG4bK1\r\n\r\n";
+    const SECOND_NS: u64 = 1_000_000_000;
+
+    fn listener(bound: &str, allowed: &[(&str, u8)]) -> Datagrams {
+        let mut settings = settings();
+        let network = |(address, prefix): &(&str, u8)| Network { address: address.parse().unwrap(), prefix: *prefix };
+        settings.allowed_peers = allowed.iter().map(network).collect();
+        Datagrams {
+            id: FlowId(0),
+            routes: Routes { bound: bound.parse().unwrap(), known: HashMap::new() },
+            settings: Arc::new(settings),
+            limits: Limits::default(),
+            counts: Arc::new(ListenerCounts::default()),
+            outsiders_full_at: 0,
+            invalid: PerSource::new(INVALID_ANSWERED),
+            not_allowed_line: NowAndThen::new(),
+        }
+    }
+
+    /// How many of 1,000 datagrams in a second go further.
+    fn check(from: &str, bytes: &[u8], further: usize) {
+        let mut listener = listener("127.0.0.1:5060", &[("192.0.2.0", 24), ("2001:db8::", 32)]);
+        let peer: SocketAddr = from.parse().unwrap();
+        let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
+        let came = (0..1_000).filter(|n| listener.take(n * SECOND_NS / 1_000, peer, bytes).is_some()).count();
+        assert_eq!(came, further, "{from} {}", String::from_utf8_lossy(bytes));
+        let count =
+            listener.counts.not_allowed.load(Ordering::Relaxed) + listener.counts.unanswered.load(Ordering::Relaxed);
+        assert_eq!(count, if bytes == b"\r\n\r\n" { 0 } else { 1_000 - further as u64 });
+    }
+
+    #[test]
+    fn who_may_say_how_much() {
+        check("192.0.2.1:5060", GOOD, 1_000);
+        check("[::ffff:192.0.2.1]:5060", GOOD, 1_000);
+        check("[2001:db8::7]:5060", GOOD, 1_000);
+        // The burst of 20, and 10 a second.
+        check("192.0.2.1:5060", b"garbage", 29);
+        check("198.51.100.1:5060", GOOD, 29);
+        check("198.51.100.1:5060", b"garbage", 29);
+        check("[2001:db9::7]:5060", GOOD, 29);
+        // A keep-alive is nothing to answer.
+        check("192.0.2.1:5060", b"\r\n\r\n", 0);
+    }
+
+    #[test]
+    fn a_peer_learns_the_address_that_it_reaches() {
+        fn check(bound: &str, peer: &str, local: &str) {
+            let mut listener = listener(bound, &[("127.0.0.0", 8), ("::1", 128)]);
+            let Some(Inbound::Message(flow, _)) = listener.take(0, peer.parse().unwrap(), GOOD) else {
+                panic!("no message came in")
+            };
+            assert_eq!(flow.local.to_string(), local, "{bound} {peer}");
+        }
+        check("127.0.0.1:5060", "127.0.0.1:6", "127.0.0.1:5060");
+        check("0.0.0.0:5060", "127.0.0.1:6", "127.0.0.1:5060");
+        check("[::]:5060", "127.0.0.1:6", "127.0.0.1:5060");
+        check("[::]:5060", "[::1]:6", "[::1]:5060");
+    }
+}

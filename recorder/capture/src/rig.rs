@@ -45,6 +45,7 @@ pub(crate) fn settings() -> Start {
         body_bytes_max: 64 * 1024,
         media_timeout_s: 0,
         paused_timeout_s: 86_400,
+        receiver_reports: true,
         commit_interval_ms: 1_000,
         batch_interval_ms: 200,
         file_bytes_max: 256 << 20,

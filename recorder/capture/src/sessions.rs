@@ -340,7 +340,7 @@ impl Sessions {
         let recording = new_id(now, rng);
         let address = self.settings.media_address.unwrap_or_else(|| flow.local.ip());
         let mut state = AnswerState::new(rng.next_u64() >> 1, address);
-        let agreed = state.own_keys.agree(offer, given.keys().copied(), rng);
+        let mut agreed = state.own_keys.agree(offer, given.keys().copied(), rng);
         let negotiated = state.answer(offer, given, &agreed);
         state.is_offer = bodies.sdp().is_none();
         self.todo.push_back(Todo::Accept(tx, with_sdp(&state.last)));
@@ -376,7 +376,7 @@ impl Sessions {
                 session.add_track(track, Arc::clone(pair));
             }
         }
-        let new = session.tracks.iter().map(|track| track.to_new(agreed.get(&track.media_line), false)).collect();
+        let new = session.tracks.iter().map(|track| track.to_new(agreed.get_mut(&track.media_line), false)).collect();
         self.todo.push_back(Todo::Media(Command::Open { recording, tracks: new, counters, opened_ns: now.journal_ns }));
         self.by_recording.insert(recording, dialog);
         self.by_dialog.insert(dialog, session);
@@ -465,7 +465,7 @@ impl Sessions {
     /// The client has not refreshed its session: as when an answer is not acknowledged.
     fn session_expired(&mut self, now: Moment, dialog: DialogId) {
         let Some(session) = self.by_dialog.get(&dialog) else { return };
-        if session.counters.packets.load(Ordering::Relaxed) > 0 {
+        if session.had_media() {
             let text = "the client let its session timer run out; the recording went on with the media that came";
             return self.flaw(dialog, "session-expired", text.into());
         }

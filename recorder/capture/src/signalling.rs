@@ -21,6 +21,7 @@ use rand::rngs::StdRng;
 use tokio::io::unix::AsyncFd;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 
 use crate::Feedback;
 use crate::checkpoint::Checkpoints;
@@ -242,7 +243,7 @@ impl Signalling {
     ) {
         let mut beat = tokio::time::interval(BEAT);
         beat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        let mut goodbye: Option<tokio::time::Instant> = None;
+        let mut goodbye: Option<Goodbye> = None;
         loop {
             self.rounds += 1;
             self.work();
@@ -253,13 +254,12 @@ impl Signalling {
                 self.sessions.set_draining(true);
                 self.sessions.end_all(moment(), "recorder-stopped");
                 self.work();
-                goodbye = Some(tokio::time::Instant::now() + GOODBYE);
+                goodbye = Some(Goodbye::begin());
             }
             if goodbye.is_some() && self.endpoint.dialogs() == 0 {
                 return;
             }
-            let patience =
-                if self.transports.connections.is_connecting() { GOODBYE_CONNECTING } else { Duration::ZERO };
+            let until = goodbye.as_mut().map(|goodbye| goodbye.until(self.transports.connections.is_connecting()));
             let wait = self.endpoint.deadline().map(|Now(at)| Duration::from_nanos(at.saturating_sub(journal_ns())));
             tokio::select! {
                 Some(message) = inbound.recv() => self.receive(message),
@@ -269,7 +269,7 @@ impl Signalling {
                 _ = beat.tick() => self.beat(),
                 _ = terminate.recv() => self.stop_alone(),
                 () = sleep_for(wait) => self.endpoint.handle_timeout(now()),
-                () = sleep_until(goodbye.map(|at| at + patience)) => return,
+                () = sleep_until(until) => return,
             }
         }
     }
@@ -462,6 +462,7 @@ impl Signalling {
         match message {
             Ok(ToRecorder::Verdict { recording, decision }) => self.sessions.verdict(moment(), recording, decision),
             Ok(ToRecorder::Calls { request }) => self.list_calls(request),
+            Ok(ToRecorder::Certificates(identity)) => self.secure_with(identity.as_deref()),
             Ok(ToRecorder::Control { request, recording, action }) => {
                 let result = self.sessions.control(moment(), recording, action, &mut self.rng);
                 // What was decided is on its way before anybody hears of it.
@@ -470,7 +471,6 @@ impl Signalling {
             }
             Ok(ToRecorder::Drain) => self.sessions.set_draining(true),
             Ok(ToRecorder::Undrain) => self.sessions.set_draining(false),
-            Ok(ToRecorder::Certificates(identity)) => self.secure_with(identity.as_deref()),
             Ok(ToRecorder::Stop { end_calls }) => {
                 (self.stopping, self.leaving) = (true, !end_calls && self.checkpoints.is_some());
             }
@@ -526,7 +526,7 @@ impl Signalling {
         };
         // A daemon that does not listen does not need old heartbeats.
         if self.untold.is_empty() {
-            self.tell(ToDaemon::Heartbeat(beat));
+            self.tell(ToDaemon::Heartbeat(Box::new(beat)));
         }
     }
 }
@@ -556,6 +556,28 @@ fn channel_of_commands() -> (Sender<Command>, std::sync::mpsc::Receiver<Command>
     channel()
 }
 
+/// How long the ends of the last dialogs are waited for.
+struct Goodbye {
+    until: Instant,
+    connecting_until: Instant,
+    was_connecting: bool,
+}
+
+impl Goodbye {
+    fn begin() -> Self {
+        let until = Instant::now() + GOODBYE;
+        Self { until, connecting_until: until + GOODBYE_CONNECTING, was_connecting: false }
+    }
+
+    /// Until when, as things stand. A connection that is there now still has its BYE to carry.
+    fn until(&mut self, is_connecting: bool) -> Instant {
+        if std::mem::replace(&mut self.was_connecting, is_connecting) && !is_connecting {
+            self.until = self.until.max(Instant::now() + GOODBYE);
+        }
+        if is_connecting { self.connecting_until } else { self.until }
+    }
+}
+
 async fn sleep_for(wait: Option<Duration>) {
     match wait {
         Some(wait) => tokio::time::sleep(wait).await,
@@ -563,7 +585,7 @@ async fn sleep_for(wait: Option<Duration>) {
     }
 }
 
-async fn sleep_until(at: Option<tokio::time::Instant>) {
+async fn sleep_until(at: Option<Instant>) {
     match at {
         Some(at) => tokio::time::sleep_until(at).await,
         None => pending().await,

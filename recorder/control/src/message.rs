@@ -69,7 +69,7 @@ pub enum ToDaemon {
         port_pairs: u32,
     },
     /// Sent twice a second: what is moving.
-    Heartbeat(Heartbeat),
+    Heartbeat(Box<Heartbeat>),
     /// A session began: what becomes of it? Capture goes on meanwhile.
     Decide {
         /// Which recording.
@@ -269,6 +269,8 @@ pub struct Start {
     pub media_timeout_s: u32,
     /// The same while all tracks are paused.
     pub paused_timeout_s: u32,
+    /// Whether senders are told by RTCP how they are received.
+    pub receiver_reports: bool,
     /// Milliseconds between two commits (`fdatasync`) of the journal.
     pub commit_interval_ms: u32,
     /// Milliseconds that audio may wait in memory before it is appended.

@@ -175,7 +175,7 @@ impl ReportSieve {
             Some((last, ..)) if *last != source => true,
             Some((_, _, at_ns)) if arrival_ns.saturating_sub(*at_ns) >= KEPT_REPORT_NS => true,
             Some((_, last, _)) => {
-                let by_wall_ns = u128::from(report.ntp.wrapping_sub(last.ntp)) * u128::from(NS_PER_SECOND) >> 32;
+                let by_wall_ns = (u128::from(report.ntp.wrapping_sub(last.ntp)) * u128::from(NS_PER_SECOND)) >> 32;
                 let ticks = report.rtp_timestamp.wrapping_sub(last.rtp_timestamp);
                 let by_media_ns = u64::from(ticks) * NS_PER_SECOND / u64::from(clock_rate.max(1));
                 by_wall_ns.abs_diff(by_media_ns.into()) > JUMP_NS.into()

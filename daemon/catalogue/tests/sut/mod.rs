@@ -73,7 +73,12 @@ pub fn recording(n: u128) -> Recording {
             duplicates: 1,
             late: 4,
             gaps_ms: 40,
+            jitter_ms_max: 3,
+            started_after_ms: Some(180),
+            clock_skew_ppm: None,
+            tones: 4,
             local: true,
+            ..Track::default()
         }],
         flaws: vec![Flaw { code: "loss".into(), text: "2 of 3002 packets never came".into() }],
         archive: Archive::journal(),

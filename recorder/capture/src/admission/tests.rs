@@ -58,14 +58,19 @@ fn admitted(admission: &mut Admission, dialogs: &[DialogId], peer: &str) -> usiz
 
 #[test]
 fn one_source_cannot_take_what_is_for_all() {
-    let dialogs = dialogs(40);
+    let dialogs = dialogs(60);
     let mut admission = admission(10, 4, 0);
     let burst = BURST_S as usize;
     assert_eq!(admitted(&mut admission, &dialogs[..20], A), 4 * burst);
     // What was refused to the first was not taken from the second.
     assert_eq!(admitted(&mut admission, &dialogs[20..30], B), 4 * burst);
-    assert_eq!(admitted(&mut admission, &dialogs[30..], "192.0.2.3"), 2 * burst);
-    assert_eq!(admission.admit(0, dialogs[0], ip("192.0.2.4")), Err(TooMuch::Fast));
+    assert_eq!(admitted(&mut admission, &dialogs[30..40], "192.0.2.3"), 2 * burst);
+    let late = "192.0.2.4";
+    assert_eq!(admission.admit(0, dialogs[40], ip(late)), Err(TooMuch::Fast));
+    // Nor does a refusal for the sake of all cost the source its own.
+    assert_eq!(admitted(&mut admission, &dialogs[40..50], late), 0);
+    let later = dialogs[50..].iter().filter(|dialog| admission.admit(SECOND_NS, **dialog, ip(late)).is_ok()).count();
+    assert_eq!(later, 4 * burst);
 }
 
 #[test]

@@ -74,6 +74,8 @@ pub(crate) struct TrackState {
     pub(crate) reception: TrackCheckpoint,
     /// What opens its packets. None where it is not secured, or where keys may not be stored.
     pub(crate) unprotector: Option<callvault_srtp::Checkpoint>,
+    /// What secures the reports to its sender.
+    pub(crate) protector: Option<callvault_srtp::SendingCheckpoint>,
     pub(crate) replayed: u64,
     pub(crate) undecipherable: u64,
     /// Whether what arrives is kept, and since when that is so.

@@ -84,6 +84,7 @@ pub(crate) struct SessionTrackCheckpoint {
     pub(crate) facts: TrackFacts,
     pub(crate) paused: bool,
     pub(crate) remote: (Option<String>, u16),
+    pub(crate) remote_ports: (u16, Option<u16>),
     pub(crate) secured: bool,
 }
 

@@ -70,9 +70,7 @@ impl Sessions {
             None => session.sdp.read_answer(offer, &given, &agreed),
         };
         session.offer = offer.clone();
-        if let Some(tx) = tx {
-            self.todo.push_back(Todo::Accept(tx, with_sdp(&session.sdp.last)));
-        }
+        let answer = tx.map(|tx| Todo::Accept(tx, with_sdp(&session.sdp.last)));
 
         let mut changes = Vec::new();
         let mut media = Vec::new();
@@ -88,7 +86,7 @@ impl Sessions {
                     let added = session.add_track(track, Arc::clone(pair));
                     media.push(Todo::Media(Command::AddTrack {
                         recording,
-                        track: added.to_new(agreed.get(&track.media_line), held_back),
+                        track: added.to_new(agreed.get_mut(&track.media_line), held_back),
                     }));
                     if added.paused {
                         changes.push((added.number, true));
@@ -112,7 +110,9 @@ impl Sessions {
             }
         }
         let count = session.tracks.len();
+        // The media first: when the client hears that it is paused, nothing that it says from then on may be kept.
         self.todo.extend(media);
+        self.todo.extend(answer);
         self.note_refused_lines(dialog, offer);
         self.tell_call(now, dialog);
         self.tell_pauses(now, recording, &changes, count);

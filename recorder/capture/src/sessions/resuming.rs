@@ -199,6 +199,8 @@ fn to_empty(track: &SessionTrackCheckpoint, pairs: &HashMap<u16, Arc<PortPair>>)
         payload_types: convert::payload_types(&track.facts),
         paused: track.paused,
         unprotector: None,
+        protector: None,
+        remote_ports: track.remote_ports,
     })
 }
 
@@ -212,6 +214,7 @@ fn session_of(stored: SessionCheckpoint, pairs: &HashMap<u16, Arc<PortPair>>, ke
             told: true,
             paused: track.paused,
             remote: track.remote,
+            remote_ports: track.remote_ports,
             secured: track.secured,
         })
     });

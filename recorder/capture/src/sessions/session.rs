@@ -79,6 +79,8 @@ pub(super) struct SessionTrack {
     pub(super) paused: bool,
     /// Where the client said it sends from.
     pub(super) remote: (Option<String>, u16),
+    /// Its ports for RTP and RTCP when the track began.
+    pub(super) remote_ports: (u16, Option<u16>),
     /// Whether what comes is SRTP.
     pub(super) secured: bool,
 }
@@ -116,6 +118,7 @@ impl Session {
             told: false,
             paused: negotiated.paused,
             remote: remote(negotiated),
+            remote_ports: (negotiated.remote_port, negotiated.remote_rtcp_port),
             secured: negotiated.secured,
         });
         &self.tracks[self.tracks.len() - 1]
@@ -124,13 +127,18 @@ impl Session {
 
 impl SessionTrack {
     /// For the sweep; `agreed` are the keys that it begins with.
-    pub(super) fn to_new(&self, agreed: Option<&Agreed>, held_back: bool) -> NewTrack {
+    pub(super) fn to_new(&self, agreed: Option<&mut Agreed>, held_back: bool) -> NewTrack {
+        let agreed = agreed.filter(|_| self.secured);
+        let (unprotector, protector) =
+            agreed.map_or((None, None), |agreed| (Some(agreed.unprotector()), agreed.take_protector()));
         NewTrack {
             number: self.number,
             pair: Arc::clone(&self.pair),
             payload_types: convert::payload_types(&self.facts),
             paused: self.paused || held_back,
-            unprotector: agreed.filter(|_| self.secured).map(Agreed::unprotector),
+            unprotector,
+            protector,
+            remote_ports: self.remote_ports,
         }
     }
 
@@ -145,8 +153,9 @@ impl SessionTrack {
     /// who holds them to see.
     pub(super) fn rekey(&mut self, recording: Uuid, secured: bool, agreed: Option<Agreed>) -> Option<Todo> {
         let was_secured = std::mem::replace(&mut self.secured, secured);
-        let keys = agreed.filter(|_| secured).map(|agreed| Box::new(agreed.into_theirs()));
-        (was_secured || secured).then(|| Todo::Media(Command::Rekey { recording, track: self.number, keys }))
+        let (keys, protector) = agreed.filter(|_| secured).map(Agreed::into_parts).unzip();
+        let (keys, protector) = (keys.map(Box::new), protector.flatten());
+        (was_secured || secured).then(|| Todo::Media(Command::Rekey { recording, track: self.number, keys, protector }))
     }
 
     /// A later offer describes the track. Where it says something new, the reception is to know.

@@ -198,6 +198,7 @@ impl Session {
             facts: track.facts.clone(),
             paused: track.paused,
             remote: track.remote.clone(),
+            remote_ports: track.remote_ports,
             secured: track.secured,
         });
         tracks.collect()

@@ -358,11 +358,11 @@ fn pauses_in_each_spelling() {
         let told = |seen: &[String]| -> Vec<String> {
             seen.iter().filter(|w| !w.starts_with("raw") && !w.starts_with("announce")).cloned().collect()
         };
-        assert_eq!(told(&seen), ["200 INVITE", "ignore 0", "ignore 1", "paused None"]);
+        assert_eq!(told(&seen), ["ignore 0", "ignore 1", "200 INVITE", "paused None"]);
         assert_eq!(rig.lines(), "taken inactive taken inactive");
         rig.send("ACK", "c", body("", ""));
         let seen = rig.send("INVITE", "c", body(resumed, ""));
-        assert_eq!(told(&seen), ["200 INVITE", "follow 0", "follow 1", "resumed None"]);
+        assert_eq!(told(&seen), ["follow 0", "follow 1", "200 INVITE", "resumed None"]);
     }
     check(HOLD, OFFER);
     check(PAUSE, RESUME);
@@ -381,9 +381,9 @@ fn check_changes(offers: &[(&[Line], &[&str])]) {
         let seen = rig.send("INVITE", "c", body(&offer(lines), ""));
         rig.send("ACK", "c", body("", ""));
         // Whose voice a track carries is worked out elsewhere.
-        let told = |w: &&str| !w.starts_with("raw") && !w.starts_with("track ");
+        let told = |w: &&str| !w.starts_with("raw") && !w.starts_with("track ") && *w != "200 INVITE";
         let seen: Vec<&str> = seen.iter().map(String::as_str).filter(told).collect();
-        let seen = if number == 0 { &seen[seen.len() - expected.len()..] } else { &seen[1..] };
+        let seen = if number == 0 { &seen[seen.len() - expected.len()..] } else { &seen[..] };
         assert_eq!(seen, *expected, "offer {number}");
     }
 }

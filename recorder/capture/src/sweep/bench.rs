@@ -56,6 +56,8 @@ impl HandSweep {
                 payload_types: PayloadType::assigned(0).into_iter().collect(),
                 paused: false,
                 unprotector: None,
+                protector: None,
+                remote_ports: (0, None),
             });
             let (recording, tracks) = (Uuid::from_u128(this.sessions as u128), tracks.collect());
             let counters = Arc::new(Counters::default());
@@ -120,6 +122,7 @@ fn start() -> Start {
         body_bytes_max: 0,
         media_timeout_s: 0,
         paused_timeout_s: 0,
+        receiver_reports: true,
         commit_interval_ms: u32::MAX,
         batch_interval_ms: u32::MAX,
         file_bytes_max: u64::MAX,

@@ -1,28 +1,26 @@
 //! A session at its sockets: from datagrams to packets, paused or not.
 
+mod keeping;
+
+use std::mem;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use callvault_journal::AudioBatch;
-use callvault_journal::facts::{Ended, TrackCounts};
-use callvault_media::{Counts, Datagram as Kind, PayloadType, Received, Track, TrackConfig};
+use callvault_journal::facts::{Ended, SenderReportFacts};
+use callvault_media::{Datagram as Kind, OwnName, PayloadType, Received, Track, TrackConfig};
 use callvault_srtp::sdes::CryptoAttribute;
-use callvault_srtp::{Rekeyed, SrtpError, Unprotected, Unprotector};
+use callvault_srtp::{Protector, Rekeyed, SrtpError, Unprotected, Unprotector};
 
 use super::outbox::{Outbox, Remark};
-use super::{Counters, DATAGRAMS_PER_SWEEP_MAX, Look, NewTrack, Resumption, Ways};
-use crate::checkpoint::{MediaCheckpoint, MediaState, TrackState};
+use super::reporting::{Arrival, Port, Reporting, Reports};
+use super::{Counters, DATAGRAMS_PER_SWEEP_MAX, Look, NewTrack, Ways};
 use crate::clock::ArrivalClock;
 use crate::ports::PortPair;
 use crate::receive::{Datagram, Receiver};
-
-/// How much audio of a track is in memory alone, at most, in nanoseconds: what a death of the process costs.
-const UNWRITTEN_NS_MAX: u64 = 200_000_000;
-
-/// Packets that are taken whatever they hold.
-const UNWRITTEN_MIN: usize = 2;
+pub(crate) use keeping::counted;
 
 struct LiveTrack {
     number: u8,
@@ -39,6 +37,7 @@ struct LiveTrack {
     /// What the signalling and the control say of the track itself; the gate follows from it.
     paused: bool,
     gate: Gate,
+    reporting: Reporting,
     /// When the sockets, RTP and RTCP, were last found empty: nothing that is there now came before.
     emptied_ns: [u64; 2],
     /// Packets of it in the batch, and in batches that are not written.
@@ -64,9 +63,20 @@ impl Gate {
     }
 }
 
+/// A datagram that was taken from its socket before it was its turn.
+struct Ahead {
+    /// Place of its track.
+    track: usize,
+    arrival: Arrival,
+    bytes: Vec<u8>,
+    cut: bool,
+}
+
 /// A session whose sockets are swept.
 pub(super) struct LiveSession {
     tracks: Vec<LiveTrack>,
+    /// What arrived too late for the last look, in order of arrival at each socket. It is what comes during one look.
+    ahead: Vec<Ahead>,
     /// The recording has ended and no other has begun: what comes is thrown away.
     stopped: bool,
     pub(super) counters: Arc<Counters>,
@@ -74,70 +84,26 @@ pub(super) struct LiveSession {
     silent_told: bool,
     /// Since when something is with the appender; none when all is written.
     unwritten_ns: Option<u64>,
+    /// Ours, in what we send.
+    name: OwnName,
     pub(super) out: Outbox,
 }
 
 impl LiveSession {
-    pub(super) fn new(tracks: Vec<NewTrack>, counters: Arc<Counters>, opened_ns: u64, out: Outbox) -> Self {
-        let tracks = tracks.into_iter().map(|track| LiveTrack::new(track, opened_ns)).collect();
-        Self { tracks, stopped: false, counters, heard_ns: opened_ns, silent_told: false, unwritten_ns: None, out }
+    pub(super) fn new(
+        tracks: Vec<NewTrack>,
+        counters: Arc<Counters>,
+        opened_ns: u64,
+        out: Outbox,
+        reports: &mut Reports,
+    ) -> Self {
+        let name = reports.name();
+        let tracks = tracks.into_iter().map(|track| LiveTrack::new(track, opened_ns, name, reports)).collect();
+        Self { tracks, ahead: Vec::new(), stopped: false, counters, heard_ns: opened_ns, silent_told: false, unwritten_ns: None, name, out }
     }
 
-    /// Goes on with a session. A track of whose media nothing is known begins anew.
-    pub(super) fn resume(resumption: Resumption, now_ns: u64, out: Outbox) -> Self {
-        let Resumption { tracks, keys, secured, media, counters, opened_ns, stopped, changed_ns, .. } = resumption;
-        let mut states = MediaCheckpoint::from_state(&media).unwrap_or_default().tracks;
-        let mut packets = 0;
-        let mut resumed = Vec::with_capacity(tracks.len());
-        for new in tracks {
-            let theirs = keys.iter().find(|(number, _)| *number == new.number).map(|(_, keys)| keys);
-            let state = states.iter().position(|state| state.number == new.number).map(|at| states.swap_remove(at));
-            let mut track = LiveTrack::new(new, opened_ns);
-            let open = !track.paused && !stopped;
-            match state {
-                Some(state) => {
-                    packets += state.reception.counts().packets;
-                    track.go_on_from(state, secured.contains(&track.number), theirs);
-                    track.gate.turn(open, changed_ns);
-                }
-                None => track.gate = Gate { open, since_ns: changed_ns },
-            }
-            resumed.push(track);
-        }
-        counters.packets.store(packets, Ordering::Relaxed);
-        Self { tracks: resumed, stopped, counters, heard_ns: now_ns, silent_told: false, unwritten_ns: None, out }
-    }
-
-    /// Sends off what has gathered, when it is time.
-    pub(super) fn flush_if_due(&mut self, now_ns: u64, batch_ns: u64, ways: &Ways) {
-        if self.out.is_due(now_ns, batch_ns, ways) {
-            self.out.note_state(now_ns);
-            self.flush(ways);
-        }
-    }
-
-    /// Sends off what has gathered, and with it how the tracks stand.
-    pub(super) fn flush(&mut self, ways: &Ways) {
-        // Of a recording that has ended the last has been said.
-        if !self.stopped {
-            let media = self.state(ways);
-            self.out.flush(media, ways);
-            for [batched, with_appender] in self.tracks.iter_mut().map(|track| &mut track.unwritten) {
-                *with_appender += std::mem::take(batched);
-            }
-        }
-    }
-
-    /// How the tracks stand, every packet of theirs being in a batch.
-    fn state(&self, ways: &Ways) -> MediaState {
-        if !ways.keeps_states {
-            return MediaState::default();
-        }
-        MediaCheckpoint { tracks: self.tracks.iter().map(LiveTrack::state).collect() }.to_state()
-    }
-
-    pub(super) fn add_track(&mut self, track: NewTrack, now_ns: u64) {
-        let mut track = LiveTrack::new(track, now_ns);
+    pub(super) fn add_track(&mut self, track: NewTrack, now_ns: u64, reports: &mut Reports) {
+        let mut track = LiveTrack::new(track, now_ns, self.name, reports);
         track.gate.open &= !self.stopped;
         self.tracks.push(track);
     }
@@ -155,11 +121,21 @@ impl LiveSession {
         self.tracks.iter().any(|track| track.number == number && track.unprotector.is_some())
     }
 
-    /// The keys of a later offer, or that there are none any more.
-    pub(super) fn rekey(&mut self, number: u8, keys: Option<&CryptoAttribute>) {
+    /// The keys of a later offer, or that there are none any more, and ours.
+    pub(super) fn rekey(&mut self, number: u8, keys: Option<&CryptoAttribute>, protector: Option<Box<Protector>>) {
         if let Some(track) = self.track(number) {
             track.rekey(keys);
+            track.reporting.secure_with(protector);
         }
+    }
+
+    /// Does what need not be done at every sweep: reports to the senders, and telephone events that had no end.
+    pub(super) fn report(&mut self, now_ns: u64, reports: &mut Reports) {
+        for track in &mut self.tracks {
+            let is_secured = track.unprotector.is_some();
+            track.reporting.send_if_due(now_ns, is_secured, &track.reception, &track.pair, reports);
+        }
+        self.out.expire_tones(now_ns);
     }
 
     /// From `at_ns` on nothing of the track is kept, or all of it again. The sockets are to be swept next, so that one turn is
@@ -194,6 +170,7 @@ impl LiveSession {
         for track in &mut self.tracks {
             track.reception = Track::new(TrackConfig::default());
             track.reception.describe(&track.payload_types);
+            track.reporting.begin_anew();
             (track.replayed, track.undecipherable) = (0, 0);
             track.gate.turn(!track.paused, at_ns);
         }
@@ -221,10 +198,20 @@ impl LiveSession {
     pub(super) fn sweep(&mut self, receiver: &mut Receiver, clock: ArrivalClock, look: Look, ways: &Ways) -> u64 {
         let mut kept = 0;
         let mut heard = false;
+        let (now, later): (Vec<Ahead>, Vec<Ahead>) =
+            mem::take(&mut self.ahead).into_iter().partition(|ahead| ahead.arrival.at_ns < look.until_ns);
+        self.ahead = later;
+        for Ahead { track, arrival, mut bytes, cut } in now {
+            let datagram = Datagram { bytes: &mut bytes, from: arrival.from, stamp_ns: None, cut };
+            if let Some(packets) = self.tracks[track].take(&arrival, datagram, &mut self.out, ways) {
+                heard = true;
+                kept += packets;
+            }
+        }
         let is_bounded = ways.keeps_states
             && look.datagrams_max == DATAGRAMS_PER_SWEEP_MAX
             && self.is_bounded(clock.now_ns());
-        for track in &mut self.tracks {
+        for (place, track) in self.tracks.iter_mut().enumerate() {
             let pair = Arc::clone(&track.pair);
             let sockets: [BorrowedFd<'_>; 2] = [pair.rtp.as_fd(), pair.rtcp.as_fd()];
             for (which, socket) in sockets.into_iter().enumerate().take(if look.with_rtcp { 2 } else { 1 }) {
@@ -234,9 +221,15 @@ impl LiveSession {
                 if datagrams_max == 0 {
                     continue;
                 }
+                let port = if which == 0 { Port::Rtp } else { Port::Rtcp };
                 let got = receiver.receive(socket, datagrams_max, |datagram| {
-                    let arrival_ns = clock.arrival_ns(datagram.stamp_ns, not_before_ns);
-                    if let Some(packets) = track.take(arrival_ns, datagram, &mut self.out, ways) {
+                    let at_ns = clock.arrival_ns(datagram.stamp_ns, not_before_ns);
+                    let arrival = Arrival { at_ns, from: datagram.from, port };
+                    if at_ns >= look.until_ns {
+                        let Datagram { bytes, cut, .. } = datagram;
+                        return self.ahead.push(Ahead { track: place, arrival, bytes: bytes.to_vec(), cut });
+                    }
+                    if let Some(packets) = track.take(&arrival, datagram, &mut self.out, ways) {
                         heard = true;
                         kept += packets;
                         track.unwritten[0] += usize::try_from(packets).unwrap_or(usize::MAX);
@@ -256,18 +249,6 @@ impl LiveSession {
         }
         self.counters.packets.fetch_add(kept, Ordering::Relaxed);
         kept
-    }
-
-    /// Whether so little is to be taken at once that what is in memory alone stays within [`UNWRITTEN_NS_MAX`]: more waits in the
-    /// sockets, where it outlives this process. With an appender that does not follow nothing is held back, since the sockets have
-    /// less room than the queues.
-    fn is_bounded(&mut self, now_ns: u64) -> bool {
-        if self.out.is_written() {
-            self.unwritten_ns = None;
-            self.tracks.iter_mut().for_each(|track| track.unwritten[1] = 0);
-            return true;
-        }
-        now_ns.saturating_sub(*self.unwritten_ns.get_or_insert(now_ns)) < UNWRITTEN_NS_MAX
     }
 
     /// The end: what is held is decided about, the counts go into `ended`, which is the last that goes to the journal. Gives that, the
@@ -308,9 +289,11 @@ impl LiveSession {
 }
 
 impl LiveTrack {
-    fn new(new: NewTrack, opened_ns: u64) -> Self {
+    fn new(new: NewTrack, opened_ns: u64, name: OwnName, reports: &mut Reports) -> Self {
         let mut reception = Track::new(TrackConfig::default());
         reception.describe(&new.payload_types);
+        let mut reporting = reports.track(opened_ns, name, new.remote_ports);
+        reporting.secure_with(new.protector);
         Self {
             number: new.number,
             pair: new.pair,
@@ -321,46 +304,10 @@ impl LiveTrack {
             payload_types: new.payload_types,
             paused: new.paused,
             gate: Gate { open: !new.paused, since_ns: opened_ns },
+            reporting,
             emptied_ns: [opened_ns; 2],
             unwritten: [0; 2],
         }
-    }
-
-    /// How many packets may be taken now.
-    fn room(&self) -> usize {
-        let most = usize::try_from(UNWRITTEN_NS_MAX / self.reception.packet_ns().max(1)).unwrap_or(usize::MAX);
-        most.max(UNWRITTEN_MIN).saturating_sub(self.unwritten[0].saturating_add(self.unwritten[1]))
-    }
-
-    /// How it stands.
-    fn state(&self) -> TrackState {
-        TrackState {
-            number: self.number,
-            reception: self.reception.checkpoint(),
-            unprotector: self.unprotector.as_ref().map(Unprotector::checkpoint),
-            replayed: self.replayed,
-            undecipherable: self.undecipherable,
-            gate: (self.gate.open, self.gate.since_ns),
-            emptied_ns: self.emptied_ns,
-        }
-    }
-
-    /// Goes on from how it stood. `theirs` are the keys of the last offer, which may have come since.
-    fn go_on_from(&mut self, state: TrackState, secured: bool, theirs: Option<&CryptoAttribute>) {
-        if let Ok(reception) = Track::resume(TrackConfig::default(), state.reception) {
-            self.reception = reception;
-            self.reception.describe(&self.payload_types);
-        }
-        if let Some(checkpoint) = state.unprotector.filter(|_| secured)
-            && let Ok(mut unprotector) = Unprotector::resume(checkpoint)
-            && theirs.is_none_or(|theirs| unprotector.rekey(theirs).is_ok())
-        {
-            self.unprotector = Some(unprotector);
-        }
-        (self.replayed, self.undecipherable) = (state.replayed, state.undecipherable);
-        let (open, since_ns) = state.gate;
-        self.gate = Gate { open, since_ns };
-        self.emptied_ns = state.emptied_ns;
     }
 
     fn describe(&mut self, payload_types: &[PayloadType]) {
@@ -386,12 +333,12 @@ impl LiveTrack {
 
     /// Puts one datagram, from the RTP or the RTCP socket, where it belongs; returns how many packets of it (or held back before
     /// it) are kept, or None when it is not from who has the track's keys.
-    fn take(&mut self, arrival_ns: u64, datagram: Datagram<'_>, out: &mut Outbox, ways: &Ways) -> Option<u64> {
-        let Datagram { bytes, from, cut, .. } = datagram;
+    fn take(&mut self, arrival: &Arrival, datagram: Datagram<'_>, out: &mut Outbox, ways: &Ways) -> Option<u64> {
+        let Datagram { bytes, cut, .. } = datagram;
         // What is cut cannot be opened. It is told of all the same, and nothing else of it is looked at.
-        let length = if cut { bytes.len() } else { self.open(arrival_ns, bytes)? };
+        let length = if cut { bytes.len() } else { self.open(arrival.at_ns, bytes)? };
         let heard = !cut || self.unprotector.is_none();
-        let kept = self.keep(arrival_ns, from, bytes.get(..length).unwrap_or_default(), cut, out, ways);
+        let kept = self.keep(arrival, bytes.get(..length).unwrap_or_default(), cut, out, ways);
         heard.then_some(kept)
     }
 
@@ -418,16 +365,9 @@ impl LiveTrack {
     }
 
     /// [`LiveTrack::take`] of a plain datagram.
-    fn keep(
-        &mut self,
-        arrival_ns: u64,
-        from: SocketAddr,
-        bytes: &[u8],
-        cut: bool,
-        out: &mut Outbox,
-        ways: &Ways,
-    ) -> u64 {
-        if !self.gate.is_open_at(arrival_ns) {
+    fn keep(&mut self, arrival: &Arrival, bytes: &[u8], cut: bool, out: &mut Outbox, ways: &Ways) -> u64 {
+        let is_open = self.gate.is_open_at(arrival.at_ns);
+        if !is_open {
             // Reports still count: who says goodbye in a pause comes back as another source.
             match Kind::parse(bytes) {
                 Ok(Kind::Rtcp(_)) => {}
@@ -439,50 +379,41 @@ impl LiveTrack {
             }
         }
         if cut {
-            // Longer than any packet of audio, and not whole: nothing to keep, but not to be passed over in silence either.
-            out.drop_packets(1, Remark::TooLong);
+            // Longer than any packet of audio, and not whole: nothing to keep, but not to be passed over in silence either when
+            // it may be the track's. What strangers send must not speak against the recording.
+            if self.may_be_ours(arrival.from, bytes) {
+                out.drop_packets(1, Remark::TooLong);
+            }
             return 0;
         }
-        match self.reception.receive(arrival_ns, from, bytes) {
+        match self.reception.receive(arrival.at_ns, arrival.from, bytes) {
             Received::Kept(kept) => {
                 let payload = bytes.get(kept.payload.clone()).unwrap_or_default();
-                out.packet(self.number, arrival_ns, &kept, payload, ways)
+                out.packet(self.number, arrival.at_ns, &kept, payload, ways)
             }
             Received::Held => out.held(self.number, &mut self.reception, ways),
-            // The reception has taken note of a goodbye. Sender reports are where a common clock of the tracks will come from;
-            // alignment goes by arrival as yet, so they are not written.
-            Received::Rtcp { .. } => 0,
+            // The reception has taken note of a goodbye. Sender reports are where a common clock of the tracks comes from.
+            Received::Rtcp { rtcp, source } => {
+                // A recording that has ended, or pauses, has no use for it.
+                if let Some(report) =
+                    self.reporting.hear(arrival, &rtcp, source, &self.reception, bytes).filter(|_| is_open)
+                {
+                    out.sender_report(SenderReportFacts { track: self.number, ..report });
+                }
+                0
+            }
             Received::Duplicate | Received::Foreign | Received::Invalid(_) | Received::Other => 0,
         }
     }
 
-    fn counts(&self) -> TrackCounts {
-        counts(self.number, &self.reception.counts(), self.replayed, self.undecipherable)
+    /// Whether a datagram is RTP, of the source that is followed or before there is one. The fixed header (RFC 3550 section 5.1)
+    /// is looked at alone: it is in the clear also where the packet is secured, and whole also where the packet is cut.
+    fn may_be_ours(&self, from: SocketAddr, bytes: &[u8]) -> bool {
+        let Some(&[first, _, _, _, _, _, _, _, a, b, c, d]) = bytes.first_chunk::<12>() else { return false };
+        let ssrc = u32::from_be_bytes([a, b, c, d]);
+        let followed = self.reception.followed();
+        first >> 6 == 2 && !is_rtcp(bytes) && followed.is_none_or(|f| (f.ssrc, f.from) == (ssrc, from))
     }
-}
-
-/// What a track that stood like this had counted.
-pub(crate) fn counted(state: &TrackState) -> TrackCounts {
-    counts(state.number, &state.reception.counts(), state.replayed, state.undecipherable)
-}
-
-fn counts(track: u8, counts: &Counts, replayed: u64, undecipherable: u64) -> TrackCounts {
-        TrackCounts {
-            track,
-            packets: counts.packets,
-            lost: counts.lost,
-            duplicates: counts.duplicates.saturating_add(replayed),
-            late: counts.late,
-            foreign: counts.foreign,
-            invalid: counts.invalid,
-            gaps_ms: counts.gaps_ms,
-            bytes: counts.bytes,
-            strays: counts.strays,
-            undescribed: counts.undescribed,
-            sources: counts.sources,
-            jitter_us_max: counts.jitter_us_max,
-            undecipherable,
-        }
 }
 
 /// Whether a datagram is RTCP by its second byte (RFC 5761 section 4), which is never encrypted.

@@ -1,5 +1,7 @@
 //! The sweep at real sockets on loopback, driven by hand.
 
+mod reporting;
+
 use std::net::{SocketAddr, UdpSocket};
 use std::os::fd::AsFd;
 use std::sync::Arc;
@@ -49,6 +51,8 @@ fn rig(entries_max: usize) -> Rig {
         payload_types: PayloadType::assigned(0).into_iter().collect(),
         paused: false,
         unprotector: None,
+        protector: None,
+        remote_ports: (0, None),
     };
     let counters = Arc::new(Counters::default());
     sweep.handle(Command::Open { recording: A, tracks: vec![track], counters, opened_ns: journal_ns() });
@@ -83,6 +87,12 @@ impl Rig {
         }
     }
 
+    /// A packet longer than any that is read.
+    fn oversized(&self, ssrc: u32, seq: u16) {
+        let bytes = [&packet(ssrc, 0, seq)[..], &[0; 3_000]].concat();
+        self.sender.send_to(&bytes, local(&self.pair.rtp)).unwrap();
+    }
+
     /// The same of source 1, secured. Gives what was sent last.
     fn srtp(&self, with: &mut Protector, seqs: impl IntoIterator<Item = u16>) -> Vec<u8> {
         let mut bytes = Vec::new();
@@ -95,7 +105,7 @@ impl Rig {
     }
 
     fn rekey(&mut self, keys: Option<CryptoAttribute>) {
-        self.sweep.handle(Command::Rekey { recording: A, track: 0, keys: keys.map(Box::new) });
+        self.sweep.handle(Command::Rekey { recording: A, track: 0, keys: keys.map(Box::new), protector: None });
     }
 
     fn goodbye(&self, ssrc: u32, to: &impl AsFd) {
@@ -123,6 +133,12 @@ impl Rig {
                     format!("source {} {}", source.source, source.ssrc)
                 }
                 Entry::Facts { event: SessionEvent::Flaw(flaw), .. } => flaw.code,
+                Entry::Facts { event: SessionEvent::Tone(tone), .. } => {
+                    format!("tone {} {}", tone.event, tone.duration_ms)
+                }
+                Entry::Facts { event: SessionEvent::SenderReport(report), .. } => {
+                    format!("report {} {}", report.source, report.rtp_timestamp)
+                }
                 Entry::End { mut ended, .. } => {
                     self.counts = ended.tracks.remove(0);
                     "end".to_owned()
@@ -262,6 +278,8 @@ fn two_tracks_with_the_same_source_number_are_two_tracks() {
         payload_types: PayloadType::assigned(0).into_iter().collect(),
         paused: false,
         unprotector: None,
+        protector: None,
+        remote_ports: (0, None),
     };
     rig.sweep.handle(Command::AddTrack { recording: A, track });
     for seq in 0..5 {
@@ -269,7 +287,7 @@ fn two_tracks_with_the_same_source_number_are_two_tracks() {
         rig.sender.send_to(&packet(1, 0, seq + 7), local(&pair.rtp)).unwrap();
         rig.sweep.sweep();
     }
-    rig.sweep.sweep_one(A);
+    rig.sweep.sweep_one(A, super::ALL);
     let counts = rig.sweep.sessions[0].counters.packets.load(std::sync::atomic::Ordering::Relaxed);
     assert_eq!(counts, 10);
     rig.close();
@@ -357,14 +375,44 @@ fn signalling_lets_another_source_in_at_once() {
 fn what_is_odd_is_remarked_once_and_before_the_end() {
     let mut rig = rig(100);
     rig.rtp(1, 77, 0..3);
-    for _ in 0..2 {
-        rig.sender.send_to(&[0x80; 3_000], local(&rig.pair.rtp)).unwrap();
+    for seq in 3..5 {
+        rig.oversized(1, seq);
         rig.sweep.sweep();
     }
     rig.close();
     rig.check(&["source 0 1", "audio-dropped", "audio 3", "payload-undescribed", "end"]);
     assert_eq!(rig.counts.undescribed, 3);
     assert_eq!(rig.sweep.state.dropped.load(std::sync::atomic::Ordering::Relaxed), 2);
+}
+
+#[test]
+fn what_comes_too_late_for_a_look_is_left_for_the_next() {
+    let mut rig = rig(100);
+    rig.rtp(1, 0, 0..3);
+    std::thread::sleep(std::time::Duration::from_millis(1));
+    let until_ns = journal_ns();
+    std::thread::sleep(std::time::Duration::from_millis(1));
+    rig.rtp(1, 0, 3..6);
+    rig.sweep.sweep_until(until_ns);
+    assert_eq!(rig.sweep.state.packets.load(std::sync::atomic::Ordering::Relaxed), 3);
+    // Only now is it known what becomes of the others.
+    rig.sweep.handle(Command::Pause { recording: A, track: 0, paused: true, at_ns: until_ns });
+    rig.sweep.sweep();
+    rig.close();
+    rig.check(&["source 0 1", "audio 3", "end"]);
+}
+
+#[test]
+fn what_strangers_send_oversized_does_not_speak_against_the_recording() {
+    let mut rig = rig(100);
+    rig.rtp(1, 0, 0..3);
+    rig.oversized(2, 3);
+    rig.sender.send_to(&[0x11; 3_000], local(&rig.pair.rtp)).unwrap();
+    let stranger = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    stranger.send_to(&[&packet(1, 0, 3)[..], &[0; 3_000]].concat(), local(&rig.pair.rtp)).unwrap();
+    rig.close();
+    rig.check(&["source 0 1", "audio 3", "end"]);
+    assert_eq!(rig.sweep.state.dropped.load(std::sync::atomic::Ordering::Relaxed), 0);
 }
 
 #[test]

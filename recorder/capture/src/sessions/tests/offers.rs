@@ -10,6 +10,12 @@ impl Rig {
     }
 }
 
+/// What an offer changes, its answer apart.
+fn changes(mut seen: Vec<String>) -> Vec<String> {
+    seen.retain(|word| word != "200 INVITE");
+    seen
+}
+
 #[test]
 fn a_client_without_an_offer_gets_ours_and_answers_in_its_ack() {
     fn check(answer: &str, expected: &[&str]) {
@@ -53,7 +59,7 @@ fn an_invite_without_an_offer_does_not_keep_a_client_paused() {
     assert_eq!(rig.does("INVITE", ""), ["200 INVITE"]);
     assert_eq!(version(&rig), before + 1);
     assert!(rig.does("ACK", &offer(TWO)).is_empty());
-    assert_eq!(rig.does("INVITE", &paused)[1..], ["ignore 0", "ignore 1", "paused None"]);
+    assert_eq!(changes(rig.does("INVITE", &paused)), ["ignore 0", "ignore 1", "paused None"]);
     assert_eq!(version(&rig), before + 2);
 }
 
@@ -63,7 +69,7 @@ fn codecs_and_ports_change_in_the_middle() {
         let mut rig = rig();
         rig.call(&offer(TWO), "");
         let changed = change(offer(TWO));
-        assert_eq!(rig.does("INVITE", &changed)[1..], *expected, "{changed}");
+        assert_eq!(changes(rig.does("INVITE", &changed)), expected, "{changed}");
         rig.does("ACK", "");
         assert_eq!(rig.lines(), "taken recvonly taken recvonly");
     }
@@ -89,10 +95,10 @@ fn lines_that_are_all_refused_are_a_pause_and_come_back() {
     let mut rig = rig();
     rig.call(&offer(TWO), "");
     let off = offer(&[(0, "sendonly"), (0, "sendonly")]);
-    assert_eq!(rig.does("INVITE", &off)[1..], ["ignore 0", "ignore 1", "paused None"]);
+    assert_eq!(changes(rig.does("INVITE", &off)), ["ignore 0", "ignore 1", "paused None"]);
     assert_eq!(rig.lines(), "refused refused");
     rig.does("ACK", "");
-    assert_eq!(rig.does("INVITE", &offer(TWO))[1..], ["follow 0", "follow 1", "resumed None"]);
+    assert_eq!(changes(rig.does("INVITE", &offer(TWO))), ["follow 0", "follow 1", "resumed None"]);
 }
 
 #[test]
@@ -104,7 +110,7 @@ fn a_bye_may_come_before_the_ack_and_an_update_may_carry_an_offer() {
     let mut rig = self::rig();
     rig.call(&offer(TWO), "");
     let seen = rig.does("UPDATE", &offer(TWO).replace("sendonly", "inactive"));
-    assert_eq!(seen, ["200 UPDATE", "ignore 0", "ignore 1", "paused None"]);
+    assert_eq!(seen, ["ignore 0", "ignore 1", "200 UPDATE", "paused None"]);
     assert_eq!(rig.lines(), "taken inactive taken inactive");
 }
 
