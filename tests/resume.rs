@@ -194,7 +194,8 @@ fn every_call_goes_on_when_the_recorder_is_killed() {
     );
     assert_eq!(appliance.recordings().len(), ids.len(), "one recording for each session");
     appliance.assert_verifies();
-    let left: Vec<_> = std::fs::read_dir(appliance.runtime().join("calls")).unwrap().map(|e| e.unwrap().path()).collect();
+    let left: Vec<_> =
+        std::fs::read_dir(appliance.runtime().join("calls")).unwrap().map(|e| e.unwrap().path()).collect();
     assert!(left.is_empty(), "checkpoints of calls that are over: {left:?}");
 }
 

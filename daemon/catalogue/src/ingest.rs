@@ -318,9 +318,7 @@ fn check_lanes_free(db: &Connection, new: &NewRecording) -> Result<(), Catalogue
     for lane in &new.lanes {
         let sql = "SELECT count(*) FROM journal_lanes WHERE generation = ?1 AND lane = ?2 AND recording_id <> ?3";
         let key = (lane.generation.to_string(), lane.lane, new.recording.id.to_string());
-        let taken: i64 = db
-            .query_row(sql, key, |row| row.get(0))
-            .map_err(CatalogueError::sql("ingest a recording"))?;
+        let taken: i64 = db.query_row(sql, key, |row| row.get(0)).map_err(CatalogueError::sql("ingest a recording"))?;
         if taken > 0 {
             return Err(conflict(new, lane, "belongs to another recording"));
         }
@@ -331,7 +329,9 @@ fn check_lanes_free(db: &Connection, new: &NewRecording) -> Result<(), Catalogue
 /// A known recording comes with all the lanes that it has and more: it was entered before it was known that it went on. Once it is
 /// archived, part of its audio may be nowhere else.
 fn extends(new: &NewRecording, known: &[Lane], state: &str) -> bool {
-    let has = |lanes: &[Lane], lane: &Lane| lanes.iter().any(|one| (one.generation, one.lane) == (lane.generation, lane.lane));
+    let has = |lanes: &[Lane], lane: &Lane| {
+        lanes.iter().any(|one| (one.generation, one.lane) == (lane.generation, lane.lane))
+    };
     let is_open = [ArchiveState::Journal, ArchiveState::Failed].iter().any(|open| open.as_str() == state);
     is_open && known.iter().all(|lane| has(&new.lanes, lane)) && new.lanes.iter().any(|lane| !has(known, lane))
 }

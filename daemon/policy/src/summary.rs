@@ -207,13 +207,7 @@ impl Findings {
         self.remark(code, text);
     }
 
-    fn look_at_span(
-        &mut self,
-        events: &[SessionEvent],
-        damage: &Damage,
-        tracks: &BTreeMap<u8, Known>,
-        span: &Span,
-    ) {
+    fn look_at_span(&mut self, events: &[SessionEvent], damage: &Damage, tracks: &BTreeMap<u8, Known>, span: &Span) {
         if !span.has_end {
             let torn = if damage.torn_tail { "; the journal ends in the middle of a frame" } else { "" };
             let after = clock_time(span.duration_ms());
@@ -226,7 +220,8 @@ impl Findings {
         }
         if damage.parts_unreadable > 0 {
             let parts = damage.parts_unreadable;
-            let text = format!("{parts} parts of this call cannot be read: the recorder died before their key was written");
+            let text =
+                format!("{parts} parts of this call cannot be read: the recorder died before their key was written");
             self.degrade("key-lost-in-part", text);
         }
         if !span.has_start {

@@ -13,7 +13,8 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use callvault_journal::{
-    EarlierKey, Finding, FindingKind, Frame, JournalFiles, LaneEnd, LaneEntry, LaneIndex, ReadAt, Report, Seekable, file_name,
+    EarlierKey, Finding, FindingKind, Frame, JournalFiles, LaneEnd, LaneEntry, LaneIndex, ReadAt, Report, Seekable,
+    file_name,
 };
 use callvault_policy::Anchor;
 use uuid::Uuid;

@@ -322,7 +322,11 @@ impl Driver {
     fn heard(&self, running: Option<&Running>, message: ToDaemon, questions: &mut Vec<Question>) -> Option<Event> {
         match message {
             ToDaemon::Resumed { recordings } => {
-                tracing::info!(calls = recordings.len(), "{} calls go on after the recorder's restart", recordings.len());
+                tracing::info!(
+                    calls = recordings.len(),
+                    "{} calls go on after the recorder's restart",
+                    recordings.len()
+                );
                 self.state.send_modify(|s| s.resumed.extend(recordings));
             }
             ToDaemon::Ready { generation, port_pairs } => {

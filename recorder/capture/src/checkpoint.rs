@@ -20,6 +20,8 @@ mod folder;
 mod form;
 mod lane;
 mod session;
+#[cfg(test)]
+mod tests;
 
 pub(crate) use folder::{Checkpoints, FoundLane, LaneFile};
 pub(crate) use lane::{Continued, EARLIER_MAX, LaneCheckpoint, LaneState, MediaCheckpoint, MediaState, TrackState};

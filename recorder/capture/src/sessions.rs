@@ -531,7 +531,6 @@ impl Sessions {
         let headers = vec![("Warning".to_owned(), format!("399 callvault \"{why}\""))];
         self.todo.push_back(Todo::Reject(tx, status, reason, headers));
     }
-
 }
 
 /// The dialog that an event is about.

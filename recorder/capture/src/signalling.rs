@@ -24,8 +24,8 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use crate::Feedback;
-use crate::checkpoint::Checkpoints;
 use crate::appender::{AppendError, Appender, AppenderState, Entry, spare_batches};
+use crate::checkpoint::Checkpoints;
 use crate::clock::{journal_ns, wall_ns};
 use crate::connections::Inbound;
 use crate::handover::{self, Handover, HandoverError};
@@ -164,7 +164,8 @@ pub async fn run() -> Result<(), RunError> {
         let _ = stopped.send(Feedback::Stopped);
     })?;
     let (media_tx, media_rx) = channel_of_commands();
-    let mut sweep = Sweep::new(Arc::clone(&settings), journal_tx.clone(), spare_rx, feedback_tx, Arc::clone(&sweep_state));
+    let mut sweep =
+        Sweep::new(Arc::clone(&settings), journal_tx.clone(), spare_rx, feedback_tx, Arc::clone(&sweep_state));
     if checkpoints.is_some() {
         sweep.keep_states();
     }

@@ -166,13 +166,13 @@ pub use audio::{AUDIO_BATCH_BYTES, AudioBatch, PAYLOAD_BYTES_MAX, Packet, Packet
 pub use error::JournalError;
 pub use finding::{FINDINGS_MAX, Finding, FindingKind, Report};
 pub use format::{
-    BODY_BYTES_MAX, Content, EarlierKey, FACTS_BYTES_MAX, FILE_HEADER_BYTES, FILE_MAGIC, FRAME_ALIGN, FRAME_HEADER_BYTES,
-    FRAME_MAGIC, FileHeader, Kind, LaneEnd, PLAIN_BYTES_MAX, RULE_BYTES_MAX, SEALED_KEYS_MAX, VERSION, file_name,
-    key_context, parse_file_name,
+    BODY_BYTES_MAX, Content, EarlierKey, FACTS_BYTES_MAX, FILE_HEADER_BYTES, FILE_MAGIC, FRAME_ALIGN,
+    FRAME_HEADER_BYTES, FRAME_MAGIC, FileHeader, Kind, LaneEnd, PLAIN_BYTES_MAX, RULE_BYTES_MAX, SEALED_KEYS_MAX,
+    VERSION, file_name, key_context, parse_file_name,
 };
 pub use index::{LaneEntry, LaneIndex};
-pub use place::FramePlace;
 pub use lane_reader::{LaneItem, LaneReader};
+pub use place::FramePlace;
 pub use read_at::{JournalFiles, ReadAt, Seekable};
 pub use scanner::{Frame, FrameRef, Scanner};
 pub use verify::{LaneReport, verify, verify_lane};

@@ -5,8 +5,8 @@ mod sample;
 
 use callvault_journal::facts::{RawBody, SessionEvent};
 use callvault_journal::{
-    AUDIO_BATCH_BYTES, AudioBatch, EarlierKey, FACTS_BYTES_MAX, FindingKind, JournalError, LaneEnd, LaneItem, LaneReader, Limits,
-    PAYLOAD_BYTES_MAX, Packet, Pushed, SEALED_KEYS_MAX, Writer, verify, verify_lane,
+    AUDIO_BATCH_BYTES, AudioBatch, EarlierKey, FACTS_BYTES_MAX, FindingKind, JournalError, LaneEnd, LaneItem,
+    LaneReader, Limits, PAYLOAD_BYTES_MAX, Packet, Pushed, SEALED_KEYS_MAX, Writer, verify, verify_lane,
 };
 use sample::*;
 use uuid::Uuid;

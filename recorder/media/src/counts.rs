@@ -50,7 +50,8 @@ pub struct Counts {
 impl Counts {
     /// Whether these can have been counted, for some that were stored.
     pub(crate) fn is_plausible(&self) -> bool {
-        let Self { datagrams, packets, bytes, lost, duplicates, late, foreign, strays, invalid, rtcp, other, .. } = self;
+        let Self { datagrams, packets, bytes, lost, duplicates, late, foreign, strays, invalid, rtcp, other, .. } =
+            self;
         [datagrams, packets, bytes, lost, duplicates, late, foreign, strays, invalid, rtcp, other, &self.undescribed]
             .iter()
             .all(|count| **count <= COUNT_MAX)

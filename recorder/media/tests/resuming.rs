@@ -62,7 +62,6 @@ fn what_cannot_have_been_counted_is_refused() {
     }
 }
 
-
 /// Goes on with whatever can be read, and receives a little.
 fn go_on(bytes: &[u8]) {
     let Ok(checkpoint) = postcard::from_bytes::<TrackCheckpoint>(bytes) else { return };

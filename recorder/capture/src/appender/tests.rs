@@ -14,7 +14,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use uuid::Uuid;
 
 use super::folder::{JournalFile, JournalFolder};
-use super::{Appender, AppenderState, Entry, Going, Unwritten, PENDING_BYTES_MAX, spare_batches};
+use super::{Appender, AppenderState, Entry, Going, PENDING_BYTES_MAX, Unwritten, spare_batches};
 use crate::Feedback;
 use crate::checkpoint::MediaState;
 use crate::clock::journal_ns;
@@ -125,7 +125,12 @@ impl Rig {
             };
             assert_eq!(batch.push(&packet), Pushed::Taken);
         }
-        self.take(Entry::Audio { recording, batch, media: MediaState::default(), unwritten: Unwritten::new(&Arc::default()) });
+        self.take(Entry::Audio {
+            recording,
+            batch,
+            media: MediaState::default(),
+            unwritten: Unwritten::new(&Arc::default()),
+        });
     }
 
     fn decide(&mut self, recording: Uuid, keep: bool) {

@@ -101,7 +101,8 @@ impl Sessions {
         let kept = kept(&stored, &found);
         let (call, opened_ns) = (stored.call.clone(), stored.started.at_ns);
         self.go_on_writing(now, stored, segment, kept, found);
-        let end = super::standing::End { ended: ended.clone(), kept, call: call.clone(), tracks: Vec::new(), changed_ns };
+        let end =
+            super::standing::End { ended: ended.clone(), kept, call: call.clone(), tracks: Vec::new(), changed_ns };
         if pairs.is_empty() {
             let states = MediaCheckpoint::from_state(&media).unwrap_or_default().tracks;
             ended.tracks = states.iter().map(counted).collect();
@@ -129,14 +130,7 @@ impl Sessions {
     }
 
     /// Opens the next part of a recording and tells in it what the parts before may not have.
-    fn go_on_writing(
-        &mut self,
-        now: Moment,
-        stored: RecordingCheckpoint,
-        segment: u16,
-        kept: Kept,
-        found: FoundLane,
-    ) {
+    fn go_on_writing(&mut self, now: Moment, stored: RecordingCheckpoint, segment: u16, kept: Kept, found: FoundLane) {
         let RecordingCheckpoint { recording, started, call, facts, unwritten, .. } = stored;
         let FoundLane { lane, sequence } = found;
         let written = lane.as_ref().map_or(0, |lane| lane.facts);
@@ -232,7 +226,11 @@ fn session_of(stored: SessionCheckpoint, pairs: &HashMap<u16, Arc<PortPair>>, ke
         parties: Parties { from: NameAddr::parse(&stored.from), text: stored.from, correlation: stored.correlation },
         offer: stored.offer,
         // What was wrong with it has been said.
-        metadata: stored.metadata.map_err(|()| SiprecError::MetadataMalformed { line: 0, column: 0, what: "it was not understood" }),
+        metadata: stored.metadata.map_err(|()| SiprecError::MetadataMalformed {
+            line: 0,
+            column: 0,
+            what: "it was not understood",
+        }),
         call: stored.recording.call,
         tracks: tracks.collect(),
         sdp: AnswerState {

@@ -57,7 +57,10 @@ impl Signalling {
         let resumed = match self.resume_all() {
             Ok(resumed) => resumed,
             Err(error) => {
-                self.alarm("session-refused", format!("failed to read the checkpoints of calls: {error}; they are lost"));
+                self.alarm(
+                    "session-refused",
+                    format!("failed to read the checkpoints of calls: {error}; they are lost"),
+                );
                 return;
             }
         };
@@ -98,7 +101,9 @@ impl Signalling {
             let lane = checkpoints.find_lane(recording, &journal);
             match self.sessions.resume_ended(moment(), ended, lane) {
                 Ok(()) => resumed.push(recording),
-                Err(why) => self.alarm("session-refused", format!("recording {recording} cannot be ended in order: {why}")),
+                Err(why) => {
+                    self.alarm("session-refused", format!("recording {recording} cannot be ended in order: {why}"))
+                }
             }
         }
         for session in found.sessions {

@@ -14,9 +14,9 @@ use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use uuid::Uuid;
 
 use super::{Command, Counters, NewTrack, Sweep, SweepState};
-use crate::checkpoint::MediaState;
 use crate::Feedback;
 use crate::appender::{Entry, spare_batches};
+use crate::checkpoint::MediaState;
 use crate::clock::journal_ns;
 use crate::ports::PortPair;
 

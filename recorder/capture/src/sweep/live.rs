@@ -99,7 +99,17 @@ impl LiveSession {
     ) -> Self {
         let name = reports.name();
         let tracks = tracks.into_iter().map(|track| LiveTrack::new(track, opened_ns, name, reports)).collect();
-        Self { tracks, ahead: Vec::new(), stopped: false, counters, heard_ns: opened_ns, silent_told: false, unwritten_ns: None, name, out }
+        Self {
+            tracks,
+            ahead: Vec::new(),
+            stopped: false,
+            counters,
+            heard_ns: opened_ns,
+            silent_told: false,
+            unwritten_ns: None,
+            name,
+            out,
+        }
     }
 
     pub(super) fn add_track(&mut self, track: NewTrack, now_ns: u64, reports: &mut Reports) {
@@ -208,9 +218,8 @@ impl LiveSession {
                 kept += packets;
             }
         }
-        let is_bounded = ways.keeps_states
-            && look.datagrams_max == DATAGRAMS_PER_SWEEP_MAX
-            && self.is_bounded(clock.now_ns());
+        let is_bounded =
+            ways.keeps_states && look.datagrams_max == DATAGRAMS_PER_SWEEP_MAX && self.is_bounded(clock.now_ns());
         for (place, track) in self.tracks.iter_mut().enumerate() {
             let pair = Arc::clone(&track.pair);
             let sockets: [BorrowedFd<'_>; 2] = [pair.rtp.as_fd(), pair.rtcp.as_fd()];

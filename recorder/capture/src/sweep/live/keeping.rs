@@ -23,12 +23,7 @@ const UNWRITTEN_MIN: usize = 2;
 
 impl LiveSession {
     /// Goes on with a session. A track of whose media nothing is known begins anew.
-    pub(in crate::sweep) fn resume(
-        resumption: Resumption,
-        now_ns: u64,
-        out: Outbox,
-        reports: &mut Reports,
-    ) -> Self {
+    pub(in crate::sweep) fn resume(resumption: Resumption, now_ns: u64, out: Outbox, reports: &mut Reports) -> Self {
         let Resumption { tracks, keys, secured, media, counters, opened_ns, stopped, changed_ns, .. } = resumption;
         let mut states = MediaCheckpoint::from_state(&media).unwrap_or_default().tracks;
         let name = reports.name();
