@@ -169,7 +169,7 @@ impl Findings {
                 findings.take(flaw.clone());
             }
         }
-        findings.look_at_span(events, damage, span);
+        findings.look_at_span(events, damage, tracks, span);
         findings.look_at_journal(damage, tracks);
         for track in tracks.values() {
             findings.look_at_track(events, thresholds, tracks, track, span);
@@ -207,7 +207,7 @@ impl Findings {
         self.remark(code, text);
     }
 
-    fn look_at_span(&mut self, events: &[SessionEvent], damage: &Damage, span: &Span) {
+    fn look_at_span(&mut self, events: &[SessionEvent], damage: &Damage, tracks: &BTreeMap<u8, Known>, span: &Span) {
         if !span.has_end {
             let torn = if damage.torn_tail { "; the journal ends in the middle of a frame" } else { "" };
             let after = clock_time(span.duration_ms());
@@ -216,7 +216,13 @@ impl Findings {
                 format!("the recorder stopped during this call: audio after {after} is missing{torn}"),
             );
         } else if damage.recorder_died {
-            self.remark("recorder-restarted", "the recorder was restarted during this call, which went on".to_owned());
+            self.remark("recorder-restarted", went_on(damage, tracks));
+        }
+        if damage.parts_unreadable > 0 {
+            let parts = damage.parts_unreadable;
+            let text =
+                format!("{parts} parts of this call cannot be read: the recorder died before their key was written");
+            self.degrade("key-lost-in-part", text);
         }
         if !span.has_start {
             self.degrade("start-missing", "the beginning of this recording cannot be read".to_owned());
@@ -313,6 +319,19 @@ impl Findings {
         self.reasons = vec!["no-media".to_owned()];
         self.remark("no-media", "no audio was received".to_owned());
     }
+}
+
+/// That the recorder was restarted, and what that cost: whether it degrades the recording is for the thresholds of any loss.
+fn went_on(damage: &Damage, tracks: &BTreeMap<u8, Known>) -> String {
+    let times = match damage.restarts {
+        0 | 1 => String::new(),
+        times => format!(" {times} times"),
+    };
+    let missing = damage.lost_at_restarts.iter().map(|lost| {
+        let label = tracks.get(&lost.track).map_or_else(|| (u16::from(lost.track) + 1).to_string(), Known::label);
+        format!("; {} ms of track {label} are missing", lost.ms)
+    });
+    format!("the recorder was restarted{times} during this call, which went on{}", missing.collect::<String>())
 }
 
 /// Milliseconds into a recording as hours, minutes and seconds.

@@ -287,7 +287,7 @@ fn serve(
         }
         tracing::info!("stopping");
         let _ = systemd::daemon::notify([(systemd::daemon::STATE_STOPPING, "1")].iter());
-        let _ = appliance.requests.send(Request::Stop).await;
+        let _ = appliance.requests.send(Request::Stop { end_calls: true }).await;
         running.await.context("stop the recorder")
     });
     appliance.stop();

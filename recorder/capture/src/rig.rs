@@ -22,6 +22,9 @@ pub(crate) fn settings() -> Start {
     Start {
         generation: GENERATION,
         journal_dir: PathBuf::from("/nonexistent"),
+        checkpoint_dir: None,
+        boot: Uuid::nil(),
+        sockets_stay: false,
         recipients: Vec::new(),
         media_address: None,
         media_bound: local,

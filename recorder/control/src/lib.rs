@@ -36,3 +36,6 @@ pub const SOCKETS_PER_MESSAGE_MAX: usize = 250;
 
 /// Live calls in one [`ToDaemon::Calls`] message: at most 500 bytes each, so it stays under [`MESSAGE_BYTES_MAX`].
 pub const CALLS_PER_MESSAGE_MAX: usize = 200;
+
+/// Recordings in one [`ToDaemon::Resumed`] message: 16 bytes each.
+pub const RESUMED_PER_MESSAGE_MAX: usize = 2_000;

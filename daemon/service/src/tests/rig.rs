@@ -51,6 +51,8 @@ impl Rig {
         let config = Config::load(&self.root.path().join("callvault.toml"), []).unwrap();
         let (mut appliance, channels) = start::open(config, Bell::default()).unwrap();
         Arc::get_mut(&mut appliance).unwrap().render_program = render_program();
+        // A recorder is there, and goes on with nothing that others left.
+        channels.state.send_modify(|s| s.ready = Some(Uuid::now_v7()));
         Running { appliance, channels }
     }
 

@@ -16,6 +16,7 @@ use uuid::Uuid;
 use super::{Command, Counters, NewTrack, Sweep, SweepState};
 use crate::Feedback;
 use crate::appender::{Entry, spare_batches};
+use crate::checkpoint::MediaState;
 use crate::clock::journal_ns;
 use crate::ports::PortPair;
 
@@ -80,10 +81,10 @@ impl HandSweep {
     /// its session to `each`, which takes the place of the appender.
     pub fn flush(&mut self, mut each: impl FnMut(usize, &mut AudioBatch)) {
         for session in &mut self.sweep.sessions {
-            session.out.flush(&self.sweep.ways);
+            session.out.flush(MediaState::default(), &self.sweep.ways);
         }
         while let Ok(entry) = self.entries.try_recv() {
-            if let Entry::Audio { recording, mut batch } = entry {
+            if let Entry::Audio { recording, mut batch, .. } = entry {
                 // The ids are the numbers, see `open`.
                 each(usize::try_from(recording.as_u128()).unwrap_or(usize::MAX), &mut batch);
                 batch.clear();
@@ -98,6 +99,9 @@ fn start() -> Start {
     Start {
         generation: Uuid::nil(),
         journal_dir: PathBuf::new(),
+        checkpoint_dir: None,
+        boot: Uuid::nil(),
+        sockets_stay: false,
         recipients: Vec::new(),
         media_address: None,
         media_bound: IpAddr::V4(Ipv4Addr::LOCALHOST),
