@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 
 use callvault_media::{
     Counts, Encoding, HELD_PACKETS_MAX, Kept, OVERFLOW_SOURCE, OwnName, PayloadType, Received, ReportSieve, Reporter,
-    Rtcp, Tones, Track, TrackConfig, payload_duration,
+    Rtcp, Tones, Track, TrackCheckpoint, TrackConfig, payload_duration,
 };
 
 use crate::input::Input;
@@ -75,7 +75,8 @@ impl World {
                 self.receive(port, datagram);
             }
             10 => self.track.signalled_change(),
-            _ => match input.u8() % 4 {
+            _ => match input.u8() % 6 {
+                4 => self.resume(input),
                 0 => self.track.interrupt(),
                 1 => {
                     let encoding = input.one_of(&[Encoding::Opus, Encoding::Pcmu, Encoding::G722, Encoding::Other]);
@@ -85,6 +86,27 @@ impl World {
                 _ => self.now_ms += u64::from(input.u16()),
             },
         }
+    }
+
+    /// Another process goes on; and one goes on from a checkpoint of which some bytes were changed, or refuses it.
+    fn resume(&mut self, input: &mut Input<'_>) {
+        let checkpoint = self.track.checkpoint();
+        let mut bytes = postcard::to_stdvec(&checkpoint).expect("a checkpoint is written to memory");
+        for _ in 0..input.u8() % 4 {
+            let at = usize::from(input.u16()) % bytes.len();
+            bytes[at] = input.u8();
+        }
+        self.track = Track::resume(TrackConfig::default(), checkpoint).expect("our own checkpoint");
+        let Ok(damaged) = postcard::from_bytes::<TrackCheckpoint>(&bytes) else { return };
+        let _ = damaged.counts();
+        let Ok(mut damaged) = Track::resume(TrackConfig::default(), damaged) else { return };
+        for sequence in [0_u8, 1, 255] {
+            let datagram = [0x80, 0, sequence, sequence, 0, 0, sequence, 0, 0, 0, 0, sequence % 3, 1, 2];
+            let _ = damaged.receive(self.now_ms * MS, ([192, 0, 2, 1], 4_000).into(), &datagram);
+            while damaged.take_held().is_some() {}
+        }
+        damaged.finish();
+        let _ = (damaged.counts(), damaged.reception());
     }
 
     /// A packet of one of three sources, whose sequence mostly goes on by one.

@@ -42,6 +42,9 @@ fn scripts(seeds: &mut Seeds) {
     let bad: Vec<u8> = (0..40).flat_map(|n| packet(0, 0, 196 + n)).collect();
     let moved: Vec<u8> = (0..20).flat_map(|n| [&packet(n / 10, 0, 0)[..], &[0, 10]].concat()).collect();
     let paused: Vec<u8> = (0..20).flat_map(|n| [&packet(0, 0, 0)[..], &[0, 11, n]].concat()).collect();
+    let resumed: Vec<u8> =
+        (0..20).flat_map(|n| [&packet(0, n / 10, 0)[..], &[0, 11, 4, 1, n.wrapping_mul(7), 0, n]].concat()).collect();
+    add(seeds, "rtp", "resumed", resumed);
     let scripts = [("one-source", one), ("two-sources", two), ("both-at-once", both), ("bad-path", bad)];
     for (name, script) in scripts.into_iter().chain([("moved", moved), ("paused", paused)]) {
         add(seeds, "rtp", name, script);
