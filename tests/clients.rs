@@ -156,7 +156,7 @@ fn audio_that_moves_to_another_port_and_address_goes_on() {
     let said = [voice(7, PART), voice(8, PART)];
     let offer = Offer::two(appliance.place.ip);
     let mut client = Client::udp(appliance.sip());
-    let media = client.call(&webex_offering(&facts, appliance.sip(), &offer.text()));
+    let media = client.call(&webex_offering(&facts, &offer.text()));
     for (part, ssrc) in [(0_u16, 0x11_u32), (1, 0x11), (2, 0x77)] {
         if part > 0 {
             let moved = offer.next(|offer| offer.lines.iter_mut().for_each(|line| line.port += 100 * part));
@@ -340,10 +340,10 @@ fn repeat_everything(connect: fn(std::net::SocketAddr) -> Client, is_udp: bool) 
             assert_eq!((again.status, again.header("To")), (first.status, first.header("To")), "{method}");
         }
     };
-    let first = invite(&mut client, &webex_offering(&facts, appliance.sip(), &offer.text()));
+    let first = invite(&mut client, &webex_offering(&facts, &offer.text()));
     let media: Vec<_> = first.audio_ports().into_iter().map(|port| (appliance.place.ip, port).into()).collect();
     play_ulaw(&media, &[&said[0], &said[1]]);
-    let later = invite(&mut client, &webex_offering(&facts, appliance.sip(), &offer.next(|_| {}).text()));
+    let later = invite(&mut client, &webex_offering(&facts, &offer.next(|_| {}).text()));
     assert_eq!(later.audio_ports(), first.audio_ports());
     again(&mut client, "UPDATE", "Content-Type: application/rs-metadata+xml\r\n", &webex_metadata(&facts));
     again(&mut client, "BYE", "", "");
@@ -373,6 +373,9 @@ fn a_call_without_any_audio_has_no_media() {
     assert_eq!(recording["call_id"], Facts::incoming(27).call_id.as_str());
 }
 
+/// A way to give a call up, with its name.
+type Way<'a> = (&'a str, &'a dyn Fn(&mut Client, &Invite));
+
 #[test]
 fn a_call_that_is_given_up_at_once_leaves_one_row_and_no_port_taken() {
     // A CANCEL that crosses the answer changes nothing (RFC 3261 section 9.2); the BYE that follows it does.
@@ -390,7 +393,7 @@ fn a_call_that_is_given_up_at_once_leaves_one_row_and_no_port_taken() {
         assert_eq!(client.finish_invite(&request).status, 200);
         assert!(client.try_bye());
     };
-    let ways: [(&str, &dyn Fn(&mut Client, &Invite)); 2] = [("CANCEL", &cancel), ("BYE", &bye)];
+    let ways: [Way<'_>; 2] = [("CANCEL", &cancel), ("BYE", &bye)];
     for (name, give_up) in ways {
         let appliance = Appliance::start("[media]\nports = \"16000-16003\"\n");
         let facts = Facts::incoming(29);
@@ -427,7 +430,7 @@ fn offers_that_cross_each_other_harm_no_audio() {
     let said = [voice(33, 2 * PART), voice(34, 2 * PART)];
     let offer = Offer::two(appliance.place.ip);
     let mut client = Client::tcp(appliance.sip());
-    let media = client.call(&webex_offering(&facts, appliance.sip(), &offer.text()));
+    let media = client.call(&webex_offering(&facts, &offer.text()));
     let speaker = Speaker::start(&media);
     for track in 0..2 {
         speaker.fill(track, None);

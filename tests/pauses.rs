@@ -222,7 +222,7 @@ fn make_call(appliance: &Appliance, number: u32, spelling: &Spelling) -> Paused 
     let begins_paused = offer.lines.iter().any(|line| line.direction == Some("inactive"));
 
     let mut client = Client::udp(appliance.sip());
-    let media = client.call(&webex_offering(&facts, appliance.sip(), &offer.text()));
+    let media = client.call(&webex_offering(&facts, &offer.text()));
     let speaker = Speaker::start(&media);
     let say = |said: &Said| speaker.say_all(&[&said[0], &said[1]]);
     let first = if begins_paused { 0 } else { say(&before) };
@@ -383,7 +383,7 @@ fn a_hold_just_before_the_end_keeps_what_comes_after_it_out() {
     let (before, secret) = (voices(910, BEFORE), secret(91));
     let offer = Offer::two(appliance.place.ip);
     let mut client = Client::udp(appliance.sip());
-    let media = client.call(&webex_offering(&facts, appliance.sip(), &offer.text()));
+    let media = client.call(&webex_offering(&facts, &offer.text()));
     let speaker = Speaker::start(&media);
     speaker.say_all(&[&before[0], &before[1]]);
     tell(&mut client, By::Reinvite, &facts, &offer.next(inactive));
@@ -415,7 +415,7 @@ fn a_pause_has_its_length_when_another_source_goes_on_after_it() {
     let (before, after) = (voices(920, BEFORE), voices(922, AFTER));
     let offer = Offer::two(appliance.place.ip);
     let mut client = Client::udp(appliance.sip());
-    let media = client.call(&webex_offering(&facts, appliance.sip(), &offer.text()));
+    let media = client.call(&webex_offering(&facts, &offer.text()));
     let speaker = Speaker::start(&media);
     let first = speaker.say_all(&[&before[0], &before[1]]);
     let paused = offer.next(inactive);
@@ -478,7 +478,7 @@ fn nothing_of_a_pause_is_kept_when_the_audio_is_secured() {
         line.attributes.push(format!("a=crypto:1 {SUITE} inline:{key}"));
     }
     let mut client = Client::udp(appliance.sip());
-    let media = client.call(&webex_offering(&facts, appliance.sip(), &offer.text()));
+    let media = client.call(&webex_offering(&facts, &offer.text()));
     // Each part is a source of its own: ffmpeg begins anew.
     let say = |said: [&[Vec<u8>]; 2]| {
         let senders: Vec<_> =

@@ -49,11 +49,11 @@ pub fn sdp(ip: IpAddr) -> String {
 
 /// An INVITE as Webex Calling sends it.
 pub fn webex(facts: &Facts, client: SocketAddr) -> Invite {
-    webex_offering(facts, client, &sdp(client.ip()))
+    webex_offering(facts, &sdp(client.ip()))
 }
 
 /// The same with a session description of the test's own.
-pub fn webex_offering(facts: &Facts, client: SocketAddr, sdp: &str) -> Invite {
+pub fn webex_offering(facts: &Facts, sdp: &str) -> Invite {
     let body = multipart(&[
         ("application/rs-metadata+xml", "Content-Disposition:recording-session\r\n", &webex_metadata(facts)),
         ("application/sdp", "", sdp),

@@ -14,7 +14,7 @@ mod channel;
 mod message;
 mod transport;
 
-pub use channel::{Channel, ControlError};
+pub use channel::{Channel, ControlError, decode, encode};
 pub use message::{
     CallAction, CallStanding, CallState, Decision, Heartbeat, LiveCall, Network, Refusal, SocketKind, Start, ToDaemon,
     ToRecorder,

@@ -291,7 +291,8 @@ impl Checksums {
             lane: u32::from_le_bytes(field(bytes, 12)),
             seq: u64::from_le_bytes(field(bytes, 16)),
         };
-        let fits = header.body_len as usize <= body_bytes_max;
+        // The highest sequence has none after it, so that nobody could tell it from a repetition of itself.
+        let fits = header.body_len as usize <= body_bytes_max && header.seq < u64::MAX;
         fits.then(|| (header, u32::from_le_bytes(field(bytes, 24))))
     }
 }

@@ -48,7 +48,7 @@
 //! | 6 | 2 | zero |
 //! | 8 | 4 | length of the body |
 //! | 12 | 4 | lane, from 1; 0 where the frame belongs to none |
-//! | 16 | 8 | sequence: 1 for the first frame of the generation, then one more for each |
+//! | 16 | 8 | sequence: 1 for the first frame of the generation, then one more for each; never `ffffffffffffffff` |
 //! | 24 | 4 | CRC of body and padding |
 //! | 28 | 4 | CRC of generation (16 bytes) `\|\|` bytes 0 to 27 |
 //! | 32 | | body, then zeros up to the next multiple of 16 |
