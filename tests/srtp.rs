@@ -6,6 +6,8 @@ mod rig;
 
 use std::net::SocketAddr;
 use std::process::Child;
+use std::thread;
+use std::time::Duration;
 
 use nix::sys::signal::Signal;
 use rig::inspect::archived_packets;
@@ -99,7 +101,7 @@ fn a_secured_call_goes_on_when_the_recorder_is_killed() {
     let (facts, keys) = (Facts::incoming(44), [key(5), key(6)]);
     let voices = [speech(51, 110.0, 8_000, 350 * FRAME), speech(52, 190.0, 8_000, 350 * FRAME)];
     let mut client = Client::udp(appliance.sip());
-    let media = client.call(&secured(&facts, &appliance, &keys));
+    let media = client.call(&secured(&facts, appliance.sip(), &keys));
     let sent: Vec<Vec<Vec<u8>>> = voices.iter().map(|voice| packets(voice)).collect();
     let senders: Vec<Child> =
         media.iter().zip(&keys).zip(&sent).map(|((to, key), sound)| send(*to, key, sound.concat())).collect();
