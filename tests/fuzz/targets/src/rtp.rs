@@ -140,7 +140,7 @@ impl World {
         let report = self.reporter.report(now_ns, &reception, self.datagrams as u32);
         let read = Rtcp::parse(&report).expect("our own report");
         assert!(read.cname.is_some_and(|cname| cname.name.len() == 16) && read.sender_report.is_none());
-        assert!(report.len() % 4 == 0 && !self.reporter.is_due(now_ns));
+        assert!(report.len().is_multiple_of(4) && !self.reporter.is_due(now_ns));
     }
 
     fn drain(&mut self) {

@@ -274,7 +274,7 @@ impl World {
     fn connect(&mut self, request: ConnectId, kind: TransportKind, local: SocketAddr, peer: SocketAddr) {
         assert!(kind.is_reliable(), "a datagram needs no connection");
         self.connects += 1;
-        if self.connects % 2 == 0 {
+        if self.connects.is_multiple_of(2) {
             let flow = Flow { id: FlowId(OWN_CONNECTIONS + 3 * self.connects), kind, local, peer };
             self.endpoint.connected(self.now, request, &flow);
         } else {

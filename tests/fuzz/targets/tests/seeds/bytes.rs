@@ -91,6 +91,9 @@ fn control(seeds: &mut Seeds) {
     let start = Start {
         generation: recording,
         journal_dir: "/var/lib/callvault/journal".into(),
+        checkpoint_dir: Some("/run/callvault/checkpoints".into()),
+        boot: recording,
+        sockets_stay: true,
         recipients: vec!["public".to_owned()],
         media_address: Some(IpAddr::from([192, 0, 2, 1])),
         media_bound: IpAddr::from([0; 16]),
@@ -143,7 +146,7 @@ fn control(seeds: &mut Seeds) {
     put("start", &encode(&ToRecorder::Start(Box::new(start))).unwrap());
     put("verdict", &encode(&ToRecorder::Verdict { recording, decision: discard }).unwrap());
     put("control", &encode(&ToRecorder::Control { request: 2, recording, action: CallAction::Keep }).unwrap());
-    put("stop", &encode(&ToRecorder::Stop).unwrap());
+    put("stop", &encode(&ToRecorder::Stop { end_calls: true }).unwrap());
     put("ready", &encode(&ToDaemon::Ready { generation: recording, port_pairs: 9 }).unwrap());
     put(
         "heartbeat",
