@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use callvault_journal::facts::{Resumed, SessionEvent, Started};
+use callvault_journal::facts::{Flaw, Resumed, SessionEvent, Started};
 use callvault_sip::{DialogId, NameAddr};
 use callvault_siprec::SiprecError;
 use callvault_srtp::sdes::CryptoAttribute;
@@ -21,6 +21,9 @@ use crate::checkpoint::{
 use crate::convert;
 use crate::ports::PortPair;
 use crate::sweep::{Command, Counters, NewTrack, Resumption, counted};
+
+/// A session that is younger has had no time to receive more than what any death of a recorder costs.
+const UNKNOWN_NS_MIN: u64 = 1_000_000_000;
 
 /// Why a session cannot be gone on with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -144,8 +147,16 @@ impl Sessions {
             let decision = callvault_control::Decision::OnDemand;
             self.todo.push_back(Todo::Journal(Entry::Decide { recording, decision }));
         }
+        let age_ns = now.journal_ns.saturating_sub(started.at_ns);
         let resumed = Some(Resumed { at_ns: now.journal_ns, sources_continue });
         self.event(recording, SessionEvent::Started(Started { resumed, ..started }));
+        if !sources_continue && age_ns >= UNKNOWN_NS_MIN {
+            let text = format!(
+                "the recorder died and nothing is known of what it had received: audio of the {} s before may be missing, and is not counted",
+                age_ns / 1_000_000_000
+            );
+            self.event(recording, SessionEvent::Flaw(Flaw { code: "media-state-lost".to_owned(), text }));
+        }
         if call != callvault_journal::facts::CallFacts::default() {
             self.event(recording, SessionEvent::Call(Box::new(call)));
         }

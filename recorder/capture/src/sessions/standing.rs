@@ -159,7 +159,7 @@ impl Sessions {
             from: session.parties.text.clone(),
             correlation: session.parties.correlation.clone(),
             offer: session.offer.clone(),
-            metadata: session.metadata.as_ref().map_err(drop).cloned(),
+            metadata: session.metadata.clone().map_err(drop),
             tracks: session.track_checkpoints(),
             answer: AnswerCheckpoint {
                 session_id: session.sdp.session_id,

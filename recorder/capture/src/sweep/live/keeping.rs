@@ -18,6 +18,10 @@ use crate::sweep::{Resumption, Ways};
 /// How much audio of a track is in memory alone, at most, in nanoseconds: what a death of the process costs.
 const UNWRITTEN_NS_MAX: u64 = 200_000_000;
 
+/// How long packets are left in the sockets because the appender has not written what was taken before. A disk that takes longer may take
+/// very long, and the queues here have room for more than the sockets, which hold five seconds at least.
+const HELD_BACK_NS_MAX: u64 = 2_000_000_000;
+
 /// Packets that are taken whatever they hold.
 const UNWRITTEN_MIN: usize = 2;
 
@@ -79,15 +83,14 @@ impl LiveSession {
     }
 
     /// Whether so little is to be taken at once that what is in memory alone stays within [`UNWRITTEN_NS_MAX`]: more waits in the
-    /// sockets, where it outlives this process. With an appender that does not follow nothing is held back, since the sockets have
-    /// less room than the queues.
+    /// sockets, where it outlives this process. With an appender that does not follow for [`HELD_BACK_NS_MAX`] nothing is held back.
     pub(super) fn is_bounded(&mut self, now_ns: u64) -> bool {
         if self.out.is_written() {
             self.unwritten_ns = None;
             self.tracks.iter_mut().for_each(|track| track.unwritten[1] = 0);
             return true;
         }
-        now_ns.saturating_sub(*self.unwritten_ns.get_or_insert(now_ns)) < UNWRITTEN_NS_MAX
+        now_ns.saturating_sub(*self.unwritten_ns.get_or_insert(now_ns)) < HELD_BACK_NS_MAX
     }
 }
 
