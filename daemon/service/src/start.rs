@@ -131,6 +131,7 @@ pub(crate) fn open(config: Config, reload: Bell) -> anyhow::Result<(Arc<Applianc
         keyring: keys.keyring,
         current_key: keys.path,
         recipients,
+        checkpoint_key: CheckpointKey::from_bytes(rng.random()),
         catalogue,
         queue,
         store: Store::new(&config.store_path(), &config.data_dir, Uuid::now_v7()),
