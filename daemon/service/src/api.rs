@@ -142,6 +142,7 @@ impl Api for Control {
             "ready": snapshot.not_ready.is_none(),
             "draining": self.0.draining.load(Ordering::Relaxed),
             "calls": recorder.heartbeat.live,
+            "calls_survive_restart": self.0.sockets_stay.load(Ordering::Relaxed),
             "recorder": {
                 "up": recorder.up, "generation": recorder.generation, "restarts": recorder.deaths_total,
                 "port_pairs": recorder.port_pairs, "port_pairs_used": recorder.heartbeat.port_pairs_used,
