@@ -137,6 +137,27 @@ fn a_restart_loses_nothing() {
     });
 }
 
+#[test]
+fn no_recorder_is_started_beside_one_that_is_left_over() {
+    let mut appliance = managed();
+    let call = Call::begin(&appliance, 22_900);
+    let left_over = appliance.recorder();
+    process::halt(left_over);
+    appliance.kill_alone();
+    appliance.spawn();
+    // It has everything that it could begin with.
+    let daemon = appliance.daemon();
+    let lock = appliance.data().join("recorder.lock");
+    wait_until("the daemon waits", || process::open_files(daemon).contains(&lock));
+    thread::sleep(Duration::from_millis(500));
+    assert_eq!(process::children(daemon, "callvault-recorder"), Vec::<u32>::new(), "two recorders at the same time");
+    process::send(left_over, Signal::SIGCONT);
+    appliance.wait_ready();
+    assert!(!process::lives(left_over));
+    call.client.bye();
+    appliance.archived(&call.facts.call_id);
+}
+
 /// A call that is to end by a BYE from the appliance; its voice has ended before.
 fn call(appliance: &Appliance, number: u32) -> (Facts, Client, Vec<SocketAddr>) {
     let facts = Facts::incoming(number);

@@ -117,6 +117,7 @@ impl Api for Control {
     /// | `health` | as `/health` says it |
     /// | `ready`, `draining` | whether calls are taken, whether they are refused because somebody asked for it |
     /// | `calls` | sessions being recorded now |
+    /// | `calls_survive_restart` | whether they go on when the service is restarted |
     /// | `recorder` | `up`, `generation` (UUID or null), `restarts` since the daemon's start, `port_pairs`, `port_pairs_used` |
     /// | `recordings` | `verdicts`: recordings by verdict; `archive`: recordings by state of their archive |
     /// | `jobs` | jobs by `KIND.STATE` |
