@@ -14,7 +14,7 @@ use std::thread;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
-use rig::lasting::{Call, check_track, talk};
+use rig::lasting::{Call, Silence, check_track, talk};
 use rig::manager::Manager;
 use rig::place::MEDIA_PORT;
 use rig::random::Chance;
@@ -67,6 +67,7 @@ fn check(kills: u32, mut disturb: impl FnMut(&mut Appliance, &mut [Call])) {
     let (over, sent) = (AtomicBool::new(false), AtomicU32::new(0));
     thread::scope(|scope| {
         scope.spawn(|| talk(&media, &over, &sent));
+        let _silence = Silence(&over);
         thread::sleep(Duration::from_millis(1_500));
         disturb(&mut appliance, &mut live);
         thread::sleep(Duration::from_secs(2));

@@ -14,7 +14,7 @@ use std::thread;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
-use rig::lasting::{Call, LOST_PER_KILL_MAX, check_track, talk};
+use rig::lasting::{Call, LOST_PER_KILL_MAX, Silence, check_track, talk};
 use rig::random::Chance;
 use rig::shapes::webex;
 use rig::{Appliance, process, wait_until};
@@ -44,6 +44,7 @@ fn every_call_goes_on_when_the_recorder_is_killed() {
     let (over, sent) = (AtomicBool::new(false), AtomicU32::new(0));
     thread::scope(|scope| {
         scope.spawn(|| talk(&media, &over, &sent));
+        let _silence = Silence(&over);
         // Every track has been heard before the first kill: what comes before the first packet that is written has no number.
         thread::sleep(Duration::from_millis(1_500));
         for round in 0..kills {

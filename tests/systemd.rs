@@ -17,7 +17,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
-use rig::lasting::{Call, check_track, talk};
+use rig::lasting::{Call, Silence, check_track, talk};
 use rig::random::Chance;
 use rig::shapes::webex;
 use rig::{Appliance, process, wait_for, wait_until};
@@ -86,14 +86,12 @@ impl Machine {
         })
     }
 
+    /// The sockets that the recorder has.
     fn sockets(&self) -> BTreeSet<u64> {
         let recorder =
             wait_for("a recorder", || process::children(self.daemon(), "callvault-recorder").first().copied());
-        // Those that are bound are all UDP; connections come and go.
-        let bound: BTreeSet<u64> = fs::read_to_string("/proc/net/udp").unwrap().lines().skip(1).map(inode_of).collect();
         let names = process::open_files(recorder).into_iter();
-        let open = names.filter_map(|path| path.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok());
-        open.filter(|inode| bound.contains(inode)).collect()
+        names.filter_map(|path| path.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok()).collect()
     }
 }
 
@@ -127,12 +125,14 @@ fn calls_go_on_under_systemd() {
         machine.property("NFileDescriptorStore"),
         machine.run(&["systemctl", "--version"]).lines().next().unwrap()
     );
-    let first = machine.sockets();
+    // Connections come and go; what is bound to a UDP port stays.
+    let bound: BTreeSet<u64> = fs::read_to_string("/proc/net/udp").unwrap().lines().skip(1).map(inode_of).collect();
+    let first: BTreeSet<u64> = machine.sockets().intersection(&bound).copied().collect();
     assert!(first.len() > 400);
     let restarts = run(&machine, calls, 30_000, 0, |machine, live| {
         for round in 0..3 {
             machine.systemctl("restart");
-            assert_eq!(machine.sockets(), first, "the sockets are the same");
+            assert!(machine.sockets().is_superset(&first), "the sockets are the same");
             reinvite(machine, &mut live[round]);
             thread::sleep(Duration::from_millis(chance.below(1_000)));
         }
@@ -154,7 +154,7 @@ fn calls_go_on_under_systemd() {
             process::send(daemon, Signal::SIGKILL);
             wait_until("another daemon", || machine.appliance.is_ready() && machine.daemon() != daemon);
             println!("ready again after {} ms", begun.elapsed().as_millis());
-            assert_eq!(machine.sockets(), first, "the sockets are the same");
+            assert!(machine.sockets().is_superset(&first), "the sockets are the same");
             reinvite(machine, &mut live[round as usize % calls as usize]);
         }
     });
@@ -195,6 +195,7 @@ fn run(
     let (over, sent) = (AtomicBool::new(false), AtomicU32::new(0));
     thread::scope(|scope| {
         scope.spawn(|| talk(&media, &over, &sent));
+        let _silence = Silence(&over);
         thread::sleep(Duration::from_millis(1_500));
         disturb(machine, &mut live);
         thread::sleep(Duration::from_secs(2));
