@@ -117,6 +117,7 @@ impl Api for Control {
     /// | `health` | as `/health` says it |
     /// | `ready`, `draining` | whether calls are taken, whether they are refused because somebody asked for it |
     /// | `calls` | sessions being recorded now |
+    /// | `calls_survive_restart` | whether they go on when the service is restarted |
     /// | `recorder` | `up`, `generation` (UUID or null), `restarts` since the daemon's start, `port_pairs`, `port_pairs_used` |
     /// | `recordings` | `verdicts`: recordings by verdict; `archive`: recordings by state of their archive |
     /// | `jobs` | jobs by `KIND.STATE` |
@@ -142,6 +143,7 @@ impl Api for Control {
             "ready": snapshot.not_ready.is_none(),
             "draining": self.0.draining.load(Ordering::Relaxed),
             "calls": recorder.heartbeat.live,
+            "calls_survive_restart": self.0.sockets_stay.load(Ordering::Relaxed),
             "recorder": {
                 "up": recorder.up, "generation": recorder.generation, "restarts": recorder.deaths_total,
                 "port_pairs": recorder.port_pairs, "port_pairs_used": recorder.heartbeat.port_pairs_used,

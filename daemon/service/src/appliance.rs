@@ -49,6 +49,8 @@ pub(crate) struct Appliance {
     /// What the parts have to say about themselves.
     pub(crate) notes: Notes,
     pub(crate) draining: AtomicBool,
+    /// Whether calls go on when the service is restarted: the service manager keeps the sockets.
+    pub(crate) sockets_stay: AtomicBool,
     pub(crate) stopping: AtomicBool,
     pub(crate) metrics: Metrics,
 }

@@ -10,6 +10,7 @@ use callvault_queue::StateName;
 
 use crate::appliance::Appliance;
 use crate::certificates;
+use crate::fd_store;
 use crate::metrics::metrics;
 use crate::recorder::RecorderState;
 
@@ -36,6 +37,7 @@ pub(crate) fn snapshot(appliance: &Appliance) -> Snapshot {
         put("certificates", certificates_component(appliance));
     }
     put("configuration", noted(appliance, &["configuration"], Status::Degraded));
+    put("restart", noted(appliance, &[fd_store::NOTE], Status::Degraded));
     let draining = appliance.draining.load(Ordering::Relaxed);
     let not_ready = if draining {
         Some("draining: no new calls are taken".to_owned())

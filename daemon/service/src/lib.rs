@@ -23,6 +23,7 @@ mod appliance;
 mod archiving;
 mod certificates;
 mod check;
+mod fd_store;
 mod files;
 mod follow;
 mod health;

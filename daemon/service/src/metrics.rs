@@ -80,6 +80,13 @@ pub(crate) fn metrics(appliance: &Appliance, recorder: &RecorderState, health: &
         &one(f64::from(beat.port_pairs_used)),
     );
     metric("recorder_up", "gauge", "Whether the recorder answers calls.", &one(f64::from(u8::from(recorder.up))));
+    let stays = appliance.sockets_stay.load(Ordering::Relaxed);
+    metric(
+        "calls_survive_restart",
+        "gauge",
+        "Whether calls go on when the service is restarted: the service manager keeps the sockets.",
+        &one(f64::from(u8::from(stays))),
+    );
     metric(
         "recorder_restarts_total",
         "counter",

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use callvault_archive::Played;
 use callvault_catalogue::Recording;
 use callvault_config::Config;
+use callvault_control::CheckpointKey;
 use callvault_journal::facts::{CodecFacts, Ended, Resumed, SessionEvent, Started, TrackCounts, TrackFacts};
 use callvault_journal::{AudioBatch, Batch, EarlierKey, Lane, LaneEnd, Limits, Packet, Pushed, Writer, file_name};
 use callvault_seal::{Cipher, DataKey, PublicKey, SealedKey, seal_key};
@@ -49,7 +50,8 @@ impl Rig {
     /// Opens what a daemon opens.
     pub(super) fn start(&self) -> Running {
         let config = Config::load(&self.root.path().join("callvault.toml"), []).unwrap();
-        let (mut appliance, channels) = start::open(config, Bell::default()).unwrap();
+        let (mut appliance, channels) =
+            start::open(config, Bell::default(), CheckpointKey::from_bytes([0; 32])).unwrap();
         Arc::get_mut(&mut appliance).unwrap().render_program = render_program();
         // A recorder is there, and goes on with nothing that others left.
         channels.state.send_modify(|s| s.ready = Some(Uuid::now_v7()));
