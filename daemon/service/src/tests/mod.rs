@@ -5,7 +5,9 @@
 
 mod archives;
 mod clocks;
+mod failing_files;
 mod ingesting;
 mod order;
+mod recovering;
 mod rendering;
 mod rig;
