@@ -30,6 +30,7 @@ use jiff::Timestamp;
 use uuid::Uuid;
 
 use crate::appliance::Appliance;
+use crate::check::Check;
 use crate::follow::Follower;
 use crate::journals::{LaneName, LaneView};
 use crate::row::{self, KEY_LOST, UNNAMED, nameless};
@@ -381,6 +382,7 @@ impl<'a> Ingest<'a> {
         } else {
             self.appliance.notes.clear("catalogue");
         }
+        self.look_at_promises();
         let queue = &self.appliance.queue;
         match queue.stats() {
             Ok(stats) if stats.compaction_worthwhile() => match queue.compact() {
@@ -389,6 +391,17 @@ impl<'a> Ingest<'a> {
             },
             Ok(_) => {}
             Err(_) => self.appliance.mend_queue(),
+        }
+    }
+
+    /// The invariants that can be tested without the store: what cannot hold any more, a person must hear of.
+    fn look_at_promises(&self) {
+        let mut check = Check::new(self.appliance);
+        if check.promises().is_ok() {
+            match check.summary() {
+                Some(text) => self.appliance.notes.set("promises", text),
+                None => self.appliance.notes.clear("promises"),
+            }
         }
     }
 

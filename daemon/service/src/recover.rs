@@ -5,8 +5,8 @@
 //!
 //! 1. the data folder is locked; the old catalogue and the queue are copied into [`FOLDER`] and read there, as far as they can be;
 //! 2. the journal is read, the store is looked through; an archive that is on no record is opened with its key and read to its end;
-//! 3. the plan is made ([`plan::Plan`]); a dry run ends here;
-//! 4. the new catalogue is written beside, closed, synced, and renamed to [`DONE_NAME`]: from here on it is complete;
+//! 3. the new catalogue is written beside, as the plan is made ([`plan::Plan`]; a dry run only counts, and ends here);
+//! 4. it is closed, synced, and renamed to [`DONE_NAME`]: from here on it is complete;
 //! 5. the old one gets a second name that says when; its log is removed; the new one is renamed over it; the folder is synced.
 //!
 //! A crash before the end of 4 leaves a folder that the next attempt removes, after it one that the next attempt goes on with at 5; the
@@ -24,9 +24,10 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, anyhow, bail};
-use callvault_catalogue::Catalogue;
+use callvault_catalogue::{Catalogue, CatalogueError};
 use callvault_config::Config;
 use callvault_queue::Queue;
+use callvault_seal::SealError;
 use jiff::Timestamp;
 use rand::SeedableRng;
 use rand::rngs::StdRng;
@@ -37,7 +38,8 @@ use crate::ingest::unix_ms;
 use crate::journals::Shared;
 use crate::keys;
 use crate::lock::{FolderLock, LockError};
-use plan::{Plan, Sources};
+pub(crate) use archives::find as find_archives;
+use plan::{Plan, Sink, Sources};
 pub(crate) use report::Report;
 use standing::Standing;
 
@@ -50,8 +52,8 @@ const DONE_NAME: &str = "catalogue.complete";
 /// What stands beside a database in use: the write-ahead log and the memory that is shared about it.
 const LOG_ENDINGS: [&str; 2] = ["-wal", "-shm"];
 
-/// Rows entered in one transaction.
-const ROWS_AT_ONCE: usize = 200;
+/// The new catalogue while it is written.
+const NEW_NAME: &str = "new.db";
 
 /// How it is done.
 #[derive(Debug, Clone, Copy, Default)]
@@ -83,7 +85,7 @@ pub(crate) fn recover(config: &Config, manner: Manner) -> anyhow::Result<Report>
     check_user(&config.data_dir)?;
     let _lock = FolderLock::take(&config.data_dir).map_err(|error| match error {
         LockError::Taken { process, .. } => anyhow!(
-            "recover: callvaultd is running (process {process}); stop it first (`systemctl stop callvault`), live calls included"
+            "recover: callvaultd is running (process {process}); stop it first (`systemctl stop callvaultd`), live calls included"
         ),
         error => error.into(),
     })?;
@@ -109,18 +111,14 @@ pub(crate) fn recover(config: &Config, manner: Manner) -> anyhow::Result<Report>
                 "recover: {why}. Mount it and try again; or do without its archives for now with --without-store, and run this again when it is back"
             );
         }
-        let (old, old_trouble) = old_catalogue(config, &folder, &keyring);
+        let (old, old_trouble) = old_catalogue(config, &folder, &keyring)?;
         let (jobs, queue_trouble) = old_jobs(config, &folder);
         let journals = Shared::new(&config.journal_path());
         let journal_trouble = read_journal(config, &journals);
-        let plan = Plan::make(&Sources {
-            old: old.as_ref(),
-            jobs: &jobs,
-            journals: &journals,
-            store: &store,
-            keyring: &keyring,
-        });
-        let mut report = plan.report(old.is_some());
+        let new = if manner.dry_run { None } else { Some(open_catalogue(&folder.join(NEW_NAME), &keyring)?) };
+        let sources = Sources { old: old.as_ref(), jobs: &jobs, journals: &journals, store: &store, keyring: &keyring };
+        let mut report = Plan::make(&sources, &mut Sink::new(new.as_ref()))?;
+        drop((old, new));
         report.dry_run = manner.dry_run;
         report.is_needed |= old_trouble.is_some();
         for (place, trouble) in [("catalogue", old_trouble), ("queue", queue_trouble), ("journal", journal_trouble)] {
@@ -131,8 +129,7 @@ pub(crate) fn recover(config: &Config, manner: Manner) -> anyhow::Result<Report>
         if manner.dry_run || !report.is_needed {
             return Ok(report);
         }
-        drop(old);
-        write(&plan, &folder, &keyring)?;
+        complete(&folder)?;
         report.aside = put_in_place(config, &folder)?;
         report.changed = true;
         Ok(report)
@@ -170,7 +167,7 @@ fn old_catalogue(
     config: &Config,
     folder: &Path,
     keyring: &callvault_seal::Keyring,
-) -> (Option<Catalogue>, Option<String>) {
+) -> anyhow::Result<(Option<Catalogue>, Option<String>)> {
     let path = config.catalogue_path();
     let copy = folder.join("old.db");
     let copied = copy_if_there(&path, &copy).and_then(|is_there| {
@@ -179,16 +176,27 @@ fn old_catalogue(
     });
     match copied {
         Ok(true) => {}
-        Ok(false) => return (None, Some("there is no catalogue".to_owned())),
-        Err(error) => return (None, Some(format!("failed to copy {}: {error}", path.display()))),
+        Ok(false) => return Ok((None, Some("there is no catalogue".to_owned()))),
+        Err(error) if error.kind() == ErrorKind::StorageFull => {
+            bail!("recover: failed to copy {}: {error}; make room on that disk", path.display())
+        }
+        // Bad sectors: the archives are what is left.
+        Err(error) => return Ok((None, Some(format!("failed to copy {}: {error}", path.display())))),
     }
-    match Catalogue::open(&copy, keyring, Box::new(StdRng::from_rng(&mut rand::rng()))) {
+    match open_catalogue(&copy, keyring) {
         Ok(old) => {
             let wrong = old.check().unwrap_or_else(|error| vec![error.to_string()]);
             let trouble = wrong.first().map(|first| format!("the file is damaged: {first}"));
-            (Some(old), trouble)
+            Ok((Some(old), trouble))
         }
-        Err(error) => (None, Some(format!("nothing of the old catalogue can be read: failed to {error}"))),
+        // What a newer version or another key can read is not to be thrown away for what this one can.
+        Err(error @ (CatalogueError::Newer { .. } | CatalogueError::Key(SealError::NoPrivateKey { .. }))) => {
+            bail!(
+                "recover: failed to {error}. If that cannot be had, move {} away and run this again: the archives are then all that it is made from",
+                path.display()
+            )
+        }
+        Err(error) => Ok((None, Some(format!("nothing of the old catalogue can be read: failed to {error}")))),
     }
 }
 
@@ -216,19 +224,13 @@ fn read_journal(config: &Config, journals: &Shared) -> Option<String> {
     look.failed.map(|error| format!("failed to read the journal to its end: {error}"))
 }
 
-/// Writes the new catalogue, and gives it the name that says that it is complete.
-fn write(plan: &Plan, folder: &Path, keyring: &callvault_seal::Keyring) -> anyhow::Result<()> {
-    let path = folder.join("new.db");
-    let now = Timestamp::now();
-    {
-        let new = Catalogue::open(&path, keyring, Box::new(StdRng::from_rng(&mut rand::rng())))?;
-        for some in plan.buried.chunks(ROWS_AT_ONCE) {
-            new.bury(some)?;
-        }
-        for some in plan.rows.chunks(ROWS_AT_ONCE) {
-            new.restore(some, now)?;
-        }
-    }
+fn open_catalogue(path: &Path, keyring: &callvault_seal::Keyring) -> Result<Catalogue, CatalogueError> {
+    Catalogue::open(path, keyring, Box::new(StdRng::from_rng(&mut rand::rng())))
+}
+
+/// Gives the new catalogue, which is closed, the name that says that it is complete.
+fn complete(folder: &Path) -> anyhow::Result<()> {
+    let path = folder.join(NEW_NAME);
     // The last connection that closes writes its log into the file and removes it.
     if LOG_ENDINGS.iter().any(|ending| beside(&path, ending).exists()) {
         bail!("close the new catalogue {}: its log is still there", path.display());

@@ -45,7 +45,7 @@ pub(super) enum Seen {
 }
 
 /// The archives below the store's folder: recording by its file's name, and path in the store.
-pub(super) fn find(store: &Path) -> (Vec<(Uuid, String)>, Vec<String>) {
+pub(crate) fn find(store: &Path) -> (Vec<(Uuid, String)>, Vec<String>) {
     let (mut found, mut troubles) = (Vec::new(), Vec::new());
     let mut folders = vec![(PathBuf::new(), 0)];
     while let Some((folder, depth)) = folders.pop() {

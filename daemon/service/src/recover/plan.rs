@@ -21,6 +21,9 @@ use crate::ingest::catalogued;
 use crate::journals::{LaneView, Shared};
 use crate::row::has_audio;
 
+/// Rows entered in one transaction.
+const ROWS_AT_ONCE: usize = 200;
+
 /// Owed jobs of kinds that only the old catalogue knows of, at most.
 const OWED_MAX: u32 = 1_000_000;
 
@@ -33,36 +36,80 @@ pub(super) struct Sources<'a> {
     pub(super) keyring: &'a Keyring,
 }
 
-/// What is to be entered, and what is to be said about it.
+/// Where rows go as they are found: a catalogue may be larger than memory.
+pub(super) struct Sink<'a> {
+    /// None: it is only counted.
+    catalogue: Option<&'a Catalogue>,
+    waiting: Vec<Restored>,
+}
+
+impl<'a> Sink<'a> {
+    pub(super) fn new(catalogue: Option<&'a Catalogue>) -> Self {
+        Self { catalogue, waiting: Vec::new() }
+    }
+
+    fn bury(&mut self, buried: &[Buried]) -> Result<(), CatalogueError> {
+        self.catalogue.map_or(Ok(()), |catalogue| catalogue.bury(buried))
+    }
+
+    fn row(&mut self, row: Restored) -> Result<(), CatalogueError> {
+        if self.catalogue.is_some() {
+            self.waiting.push(row);
+        }
+        if self.waiting.len() >= ROWS_AT_ONCE { self.flush() } else { Ok(()) }
+    }
+
+    fn flush(&mut self) -> Result<(), CatalogueError> {
+        let waiting = std::mem::take(&mut self.waiting);
+        self.catalogue.map_or(Ok(0), |catalogue| catalogue.restore(&waiting, Timestamp::now())).map(drop)
+    }
+}
+
+/// What was found, and what is to be said about it.
 #[derive(Default)]
 pub(super) struct Plan {
-    pub(super) rows: Vec<Restored>,
-    pub(super) buried: Vec<Buried>,
-    /// Rows as the old catalogue has them.
-    kept: usize,
-    /// Rows made from archives.
-    from_archives: usize,
-    /// Recordings that the next start takes from the journal.
-    from_journal: BTreeSet<Uuid>,
+    /// Recordings that are entered, or remembered as deleted.
+    known: BTreeSet<Uuid>,
+    /// What is counted on the way.
+    counted: Report,
     /// Deletions that the old catalogue did not know, or not as owed.
     buried_anew: usize,
-    /// Rows that could not be read, and were found nowhere else.
-    lost: Vec<Uuid>,
     /// Rows of the old catalogue that are damaged.
     damaged: BTreeSet<Uuid>,
-    troubles: Vec<(Option<Uuid>, String, String)>,
 }
 
 impl Plan {
-    pub(super) fn make(from: &Sources<'_>) -> Self {
+    /// Looks at everything there is, and gives each row to `sink`.
+    ///
+    /// # Errors
+    /// Those of the catalogue that is written.
+    pub(super) fn make(from: &Sources<'_>, sink: &mut Sink<'_>) -> Result<Report, CatalogueError> {
         let mut plan = Self::default();
         let archives = plan.archives(from);
-        plan.bury(from, &archives);
+        plan.bury(from, &archives, sink)?;
         let in_journal = from.journals.lock().recordings();
-        plan.keep(from, &archives, &in_journal);
-        plan.adopt(from, &archives, &in_journal);
-        plan.count_the_rest(in_journal);
-        plan
+        plan.keep(from, &archives, &in_journal, sink)?;
+        plan.adopt(from, &archives, &in_journal, sink)?;
+        sink.flush()?;
+        Ok(plan.report(from.old.is_some(), &in_journal))
+    }
+
+    /// Enters a row and counts it.
+    fn enter(&mut self, row: Restored, sink: &mut Sink<'_>) -> Result<(), CatalogueError> {
+        let recording = &row.recording;
+        self.known.insert(recording.id);
+        self.counted.discarded += usize::from(recording.verdict == Verdict::Discarded);
+        let lacks_archive = recording.archive.state != ArchiveState::Archived && has_audio(recording);
+        self.counted.archives_owed += usize::from(lacks_archive);
+        sink.row(row)
+    }
+
+    /// Remembers deletions and counts them.
+    fn lay(&mut self, buried: &[Buried], sink: &mut Sink<'_>) -> Result<(), CatalogueError> {
+        self.known.extend(buried.iter().map(|one| one.tombstone.id));
+        self.counted.deleted += buried.len();
+        self.counted.deletions_owed += buried.iter().filter(|one| one.owes.is_some()).count();
+        sink.bury(buried)
     }
 
     /// The archives of each recording.
@@ -90,7 +137,12 @@ impl Plan {
 
     /// What was deleted stays so: by the tombstones of the old catalogue, by the jobs of the queue. Whatever still has an archive is
     /// not gone, whoever says so.
-    fn bury(&mut self, from: &Sources<'_>, archives: &BTreeMap<Uuid, Vec<String>>) {
+    fn bury(
+        &mut self,
+        from: &Sources<'_>,
+        archives: &BTreeMap<Uuid, Vec<String>>,
+        sink: &mut Sink<'_>,
+    ) -> Result<(), CatalogueError> {
         let mut buried: BTreeMap<Uuid, Buried> =
             from.old.map(Catalogue::buried).unwrap_or_default().into_iter().map(|b| (b.tombstone.id, b)).collect();
         for job in from.jobs.iter().filter(|job| job.kind == JobKind::DELETE) {
@@ -114,12 +166,19 @@ impl Plan {
                 self.buried_anew += 1;
             }
         }
-        self.buried = buried.into_values().collect();
+        let buried: Vec<Buried> = buried.into_values().collect();
+        self.lay(&buried, sink)
     }
 
     /// Rows that can be read stay as they are.
-    fn keep(&mut self, from: &Sources<'_>, archives: &BTreeMap<Uuid, Vec<String>>, in_journal: &BTreeSet<Uuid>) {
-        let Some(old) = from.old else { return };
+    fn keep(
+        &mut self,
+        from: &Sources<'_>,
+        archives: &BTreeMap<Uuid, Vec<String>>,
+        in_journal: &BTreeSet<Uuid>,
+        sink: &mut Sink<'_>,
+    ) -> Result<(), CatalogueError> {
+        let Some(old) = from.old else { return Ok(()) };
         let mut owed: BTreeMap<Uuid, Vec<OwedJob>> = BTreeMap::new();
         for job in old.owed(OWED_MAX).unwrap_or_default() {
             owed.entry(job.recording).or_default().push(job);
@@ -145,9 +204,7 @@ impl Plan {
                 }
                 // The archive was made, and the catalogue that knew of it is lost.
                 (None, Standing::There(_)) if has_audio(&recording) && !in_journal.contains(&id) => {
-                    if self.complete(from, &mut recording, paths) {
-                        self.from_archives += 1;
-                    }
+                    self.counted.from_archives += usize::from(self.complete(from, &mut recording, paths));
                 }
                 _ => {}
             }
@@ -157,9 +214,10 @@ impl Plan {
             let events = events_of(&recording.facts);
             let links = links(&id.to_string(), &events);
             let owed = owed.remove(&id).unwrap_or_default();
-            self.rows.push(Restored { recording, lanes, owed, links });
-            self.kept += 1;
+            self.counted.kept += 1;
+            self.enter(Restored { recording, lanes, owed, links }, sink)?;
         }
+        Ok(())
     }
 
     /// A row without an archive gets the one that is in the store, if that is whole. Says whether it did.
@@ -181,12 +239,16 @@ impl Plan {
     }
 
     /// Archives without a row become recordings again.
-    fn adopt(&mut self, from: &Sources<'_>, archives: &BTreeMap<Uuid, Vec<String>>, in_journal: &BTreeSet<Uuid>) {
-        let Standing::There(store) = from.store else { return };
-        let mut known: BTreeSet<Uuid> = self.rows.iter().map(|row| row.recording.id).collect();
-        known.extend(self.buried.iter().map(|one| one.tombstone.id));
+    fn adopt(
+        &mut self,
+        from: &Sources<'_>,
+        archives: &BTreeMap<Uuid, Vec<String>>,
+        in_journal: &BTreeSet<Uuid>,
+        sink: &mut Sink<'_>,
+    ) -> Result<(), CatalogueError> {
+        let Standing::There(store) = from.store else { return Ok(()) };
         for (id, path) in archives.iter().flat_map(|(id, paths)| paths.iter().map(move |path| (*id, path))) {
-            if known.contains(&id) {
+            if self.known.contains(&id) {
                 continue;
             }
             match archives::read(store, path, from.keyring) {
@@ -194,9 +256,8 @@ impl Plan {
                 Seen::Erased => {
                     let tombstone =
                         Tombstone { id, deleted_at: Timestamp::now(), rule: "its keys were erased".to_owned() };
-                    self.buried.push(Buried { tombstone, owes: Some(owed_for(path)) });
                     self.buried_anew += 1;
-                    known.insert(id);
+                    self.lay(&[Buried { tombstone, owes: Some(owed_for(path)) }], sink)?;
                 }
                 Seen::Whole(whole) if whole.recording.id != id => {
                     self.note(Some(id), path, "it is the archive of another recording".to_owned());
@@ -215,54 +276,31 @@ impl Plan {
                     let mut lanes = Vec::new();
                     add_lanes(&mut lanes, id, from.journals);
                     let links = links(&id.to_string(), &events);
-                    self.rows.push(Restored { recording, lanes, owed: Vec::new(), links });
-                    self.from_archives += 1;
-                    known.insert(id);
+                    self.counted.from_archives += 1;
+                    self.enter(Restored { recording, lanes, owed: Vec::new(), links }, sink)?;
                 }
             }
         }
-    }
-
-    fn count_the_rest(&mut self, in_journal: BTreeSet<Uuid>) {
-        let mut known: BTreeSet<Uuid> = self.rows.iter().map(|row| row.recording.id).collect();
-        known.extend(self.buried.iter().map(|one| one.tombstone.id));
-        self.from_journal = in_journal.difference(&known).copied().collect();
-        let is_lost = |id: &&Uuid| !known.contains(id) && !self.from_journal.contains(id);
-        self.lost = self.damaged.iter().filter(is_lost).copied().collect();
-        for id in self.lost.clone() {
-            let text = "its row is damaged, and neither journal nor store have it".to_owned();
-            self.note(Some(id), "catalogue", text);
-        }
+        Ok(())
     }
 
     fn note(&mut self, recording: Option<Uuid>, place: &str, text: String) {
-        self.troubles.push((recording, place.to_owned(), text));
+        self.counted.note(recording, place, &text);
     }
 
     /// What is to be said; `had_catalogue` says whether the old one could be opened.
-    pub(super) fn report(&self, had_catalogue: bool) -> Report {
-        let archives_owed = self
-            .rows
-            .iter()
-            .filter(|row| row.recording.archive.state != ArchiveState::Archived && has_audio(&row.recording))
-            .count();
-        let discarded = |row: &&Restored| row.recording.verdict == Verdict::Discarded;
-        let mut report = Report {
-            kept: self.kept,
-            from_archives: self.from_archives,
-            from_journal: self.from_journal.len(),
-            discarded: self.rows.iter().filter(discarded).count(),
-            deleted: self.buried.len(),
-            deletions_owed: self.buried.iter().filter(|one| one.owes.is_some()).count(),
-            archives_owed,
-            lost: self.lost.len(),
-            is_needed: !had_catalogue || !self.damaged.is_empty() || self.from_archives + self.buried_anew > 0,
-            ..Report::default()
-        };
-        for (recording, place, text) in &self.troubles {
-            report.note(*recording, place, text);
+    fn report(mut self, had_catalogue: bool, in_journal: &BTreeSet<Uuid>) -> Report {
+        let from_journal: BTreeSet<Uuid> = in_journal.difference(&self.known).copied().collect();
+        self.counted.from_journal = from_journal.len();
+        let is_lost = |id: &Uuid| !self.known.contains(id) && !from_journal.contains(id);
+        let lost: Vec<Uuid> = self.damaged.iter().copied().filter(is_lost).collect();
+        for id in &lost {
+            let text = "its row is damaged, and neither journal nor store have it".to_owned();
+            self.note(Some(*id), "catalogue", text);
         }
-        report
+        let anew = self.counted.from_archives + self.buried_anew;
+        let is_needed = !had_catalogue || !self.damaged.is_empty() || anew > 0;
+        Report { lost: lost.len(), is_needed, ..self.counted }
     }
 }
 

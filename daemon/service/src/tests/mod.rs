@@ -8,6 +8,7 @@ mod clocks;
 mod failing_files;
 mod ingesting;
 mod order;
+mod promises;
 mod recovering;
 mod rendering;
 mod rig;

@@ -267,3 +267,28 @@ fn a_daemon_says_what_to_run_when_its_catalogue_is_damaged() {
     let note = running.appliance.notes.get("catalogue-lost").unwrap();
     assert!(note.contains("callvaultctl recover"), "{note}");
 }
+
+#[test]
+fn a_catalogue_that_something_else_can_read_is_not_thrown_away() {
+    let check = |change: fn(&Rig), says: &str| {
+        let rig = Rig::as_received();
+        furnish(&rig);
+        change(&rig);
+        let said = recover(&rig.config(), Manner::default()).unwrap_err().to_string();
+        assert!(said.contains(says) && said.contains("move"), "{said}");
+        assert!(rig.path("data/catalogue.db").exists() && !rig.path("data/recovering").exists());
+    };
+    let other_key = |rig: &Rig| {
+        std::fs::remove_file(rig.path("data/keys/appliance.key")).unwrap();
+        keys::load_or_make(&rig.path("data/keys"), &rig.path("data"), false, &mut rand::rng()).unwrap();
+    };
+    check(other_key, "sealed to");
+    // The version of the database is at byte 60 of its file (SQLite's file format, section 1.3).
+    let newer = |rig: &Rig| {
+        let path = rig.path("data/catalogue.db");
+        let mut bytes = std::fs::read(&path).unwrap();
+        bytes[63] = 99;
+        std::fs::write(path, bytes).unwrap();
+    };
+    check(newer, "it is at version 99");
+}
