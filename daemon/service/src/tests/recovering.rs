@@ -2,13 +2,16 @@
 
 use std::path::Path;
 
+use callvault_archive::{ArchiveFacts, Keys, Played, Writer, key_context};
 use callvault_catalogue::{ArchiveState, Recording};
 use callvault_journal::facts::{CallFacts, SessionEvent};
+use callvault_seal::{DataKey, seal_key};
 use jiff::Timestamp;
 use uuid::Uuid;
 
 use super::rig::{Generation, Rig, Running, both, pcmu, whole_call};
 use crate::ingest::Ingest;
+use crate::playback::open_archive;
 use crate::recover::{Manner, Report, recover};
 use crate::{keys, start};
 
@@ -16,6 +19,7 @@ use crate::{keys, start};
 fn furnish(rig: &Rig) -> (Uuid, Uuid, Uuid) {
     let running = rig.start();
     let mut generation = Generation::begin(&running);
+    running.channels.state.send_modify(|s| s.generation = Some(generation.id()));
     let mut named = generation.call(&[pcmu(), pcmu()]);
     let call = CallFacts { tracking_id: Some("track-1".into()), ..CallFacts::default() };
     named.fact(&mut generation, &SessionEvent::Call(Box::new(call)));
@@ -23,12 +27,12 @@ fn furnish(rig: &Rig) -> (Uuid, Uuid, Uuid) {
     named.audio(&mut generation, &both(&pcmu(), 100));
     named.end(&mut generation);
     let deleted = whole_call(&mut generation, &pcmu(), 30);
-    generation.finish();
     running.settle();
     assert_eq!(rig.stored().len(), 2);
-    let mut next = Generation::begin(&running);
-    let journalled = whole_call(&mut next, &pcmu(), 40);
-    next.finish();
+    // In the same file, which therefore still has the lanes of the others.
+    let journalled = whole_call(&mut generation, &pcmu(), 40);
+    generation.finish();
+    running.channels.state.send_modify(|s| s.generation = None);
     let mut ingest = Ingest::new(&running.appliance);
     ingest.look();
     ingest.take_in();
@@ -213,23 +217,68 @@ fn a_store_that_is_away_stops_it_unless_it_is_told_to_do_without() {
     assert_eq!(ids, [journalled, archived]);
 }
 
+/// Writes the archive of a recording again, with its audio and with what `strip` leaves of its facts.
+fn write_again(rig: &Rig, id: Uuid, strip: fn(&mut ArchiveFacts)) {
+    let running = rig.start();
+    let path = rig.stored().into_iter().find(|path| path.to_str().unwrap().contains(&id.to_string())).unwrap();
+    let mut archive = open_archive(std::fs::File::open(&path).unwrap(), &running.appliance.keyring).unwrap();
+    let (header, mut facts) = (archive.header(), archive.facts().unwrap().clone());
+    let packets: Vec<_> = archive.packets(0..u64::MAX).map(Result::unwrap).collect();
+    strip(&mut facts);
+    let key = DataKey::generate(&mut rand::rng());
+    let seal = |to| seal_key(&mut rand::rng(), to, &key, &key_context(&id));
+    let sealed: Vec<_> = running.appliance.recipients.iter().map(seal).collect();
+    let mut writer = Writer::create(Vec::new(), &header, Keys::InFile(&sealed), &key, &facts).unwrap();
+    for packet in packets {
+        let Played::Packet(p) = packet else { panic!("{packet:?}") };
+        writer.packet(p.track, p.codec, p.position, &p.payload).unwrap();
+    }
+    std::fs::write(path, writer.finish().unwrap().0).unwrap();
+}
+
 #[test]
-fn an_archive_without_facts_is_a_recording_all_the_same() {
+fn an_archive_with_few_facts_is_a_recording_all_the_same() {
+    let check = |strip: fn(&mut ArchiveFacts), has_events: bool| {
+        let rig = Rig::as_received();
+        let (archived, ..) = furnish(&rig);
+        let before = rig.start().row(archived);
+        write_again(&rig, archived, strip);
+        remove_catalogue(&rig);
+        let said = recovered(&rig);
+        assert_eq!((said.from_archives, said.has_gaps()), (1, false), "{said}");
+        let running = rig.start();
+        let row = running.row(archived);
+        assert_eq!(row.flaws.iter().any(|flaw| flaw.code == "facts-lost"), !has_events, "{:?}", row.flaws);
+        assert_eq!(row.tracking_id, before.tracking_id.filter(|_| has_events));
+        assert_eq!(running.archived(archived).len(), 200);
+        let mut verified = crate::check::Check::new(&running.appliance);
+        verified.recording(&row);
+        assert_eq!(verified.json()["findings"], serde_json::json!([]));
+    };
+    // An earlier version did not put the row into it.
+    check(|facts| facts.recording = serde_json::Value::Null.into(), true);
+    check(
+        |facts| {
+            facts.recording = serde_json::Value::Null.into();
+            facts.events = Vec::new().into();
+        },
+        false,
+    );
+}
+
+#[test]
+fn a_damaged_archive_is_a_recording_and_its_damage_is_named() {
     let rig = Rig::as_received();
     let (archived, ..) = furnish(&rig);
     remove_catalogue(&rig);
     let path = rig.stored().into_iter().find(|path| path.to_str().unwrap().contains(&archived.to_string())).unwrap();
-    // The first chunk behind the two headers holds the facts, and a copy is near the end.
     let mut bytes = std::fs::read(&path).unwrap();
-    let length = bytes.len();
-    bytes[5_120 + 64..5_120 + 96].fill(0);
-    bytes[length - 1_200..length - 300].fill(0);
+    let middle = bytes.len() / 2;
+    bytes[middle..middle + 100].fill(0);
     std::fs::write(&path, bytes).unwrap();
     let said = recovered(&rig);
-    assert_eq!(said.from_archives, 1, "{said}");
-    assert!(said.has_gaps());
-    let running = rig.start();
-    let row = running.row(archived);
+    assert_eq!((said.from_archives, said.has_gaps()), (1, true), "{said}");
+    let row = rig.start().row(archived);
     assert!(row.flaws.iter().any(|flaw| flaw.code == "archive-damaged"), "{:?}", row.flaws);
 }
 
