@@ -131,6 +131,21 @@ impl Appliance {
         self.daemon = Some(command.stdout(Stdio::null()).stderr(log).spawn().unwrap());
     }
 
+    /// [`Appliance::launch`] under strace(1), which writes these system calls of the daemon and of all that it starts to `trace`.
+    pub fn launch_traced(&mut self, system_calls: &str, trace: &Path) {
+        let log = File::options().create(true).append(true).open(self.log_path()).unwrap();
+        // The tracer is the grandchild, so that this child is the daemon itself.
+        let mut command = Command::new("strace");
+        command
+            .args(["-D", "-f", "-y", "-q", "-s", "64", "-e", "signal=none", "-e"])
+            .arg(format!("trace={system_calls}"));
+        command.arg("-o").arg(trace).arg(env!("CARGO_BIN_EXE_callvaultd"));
+        command.arg("--config").arg(self.home.path().join("callvault.toml"));
+        command.env("TMPDIR", self.home.path().join("tmp")).env("TZ", "UTC").stdin(Stdio::null());
+        self.daemon = Some(command.stdout(Stdio::null()).stderr(log).spawn().expect("this test needs strace"));
+        self.wait_ready();
+    }
+
     /// Starts the daemon and waits until calls are recorded.
     pub fn launch(&mut self) {
         self.spawn();

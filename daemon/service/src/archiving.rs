@@ -121,7 +121,7 @@ pub(crate) fn archive(appliance: &Appliance, renderer: &mut Option<Renderer>, id
 
 /// Removes what attempts at archiving a recording that is deleted now may have left. Its row is gone, and with it the day that is
 /// in the name, but an id of version 7 holds the time as well, within the seconds between an INVITE and its answer.
-fn remove_leavings(appliance: &Appliance, id: Uuid) -> Result<(), StoreError> {
+pub(crate) fn remove_leavings(appliance: &Appliance, id: Uuid) -> Result<(), StoreError> {
     let Some((seconds, _)) = id.get_timestamp().map(|t| t.to_unix()) else { return Ok(()) };
     let seconds = i64::try_from(seconds).unwrap_or(0);
     let around = [0, -EARLIER_S, EARLIER_S].map(|by| seconds.saturating_add(by).saturating_mul(1_000_000_000));

@@ -77,7 +77,7 @@ fn catalogue_component(appliance: &Appliance) -> Component {
     if failing.status != Status::Ok {
         return failing;
     }
-    noted(appliance, &["catalogue-rows"], Status::Degraded)
+    noted(appliance, &["catalogue-lost", "promises", "catalogue-rows"], Status::Degraded)
 }
 
 fn recorder_component(recorder: &RecorderState) -> Component {

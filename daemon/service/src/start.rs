@@ -32,8 +32,8 @@ use crate::lock::{FolderLock, RecorderLock};
 use crate::recorder::{Driver, RecorderState, Request};
 use crate::reload::Reload;
 use crate::sockets::{Sockets, Wanted};
-use crate::store::Store;
-use crate::{keys, log, told, workers};
+use crate::store::{EXPECTED_NAME, Store};
+use crate::{keys, log, recover, told, workers};
 
 /// Requests to the recorder that may wait.
 const REQUESTS_MAX: usize = 64;
@@ -152,6 +152,8 @@ pub(crate) fn open(
     for text in &config.keys.escrow.0 {
         recipients.push(PublicKey::from_text(text).context("use a key of keys.escrow")?);
     }
+    recover::check_not_interrupted(&config)?;
+    let lost_catalogue = !config.catalogue_path().exists() && config.data_dir.join(EXPECTED_NAME).exists();
     let catalogue = Catalogue::open(&config.catalogue_path(), &keys.keyring, Box::new(StdRng::from_rng(&mut rng)))?;
     let (queue, report) = Queue::open(&config.queue_path(), queue_settings(&config), unix_ms())?;
     if report.missing || !report.damaged.is_empty() {
@@ -183,6 +185,10 @@ pub(crate) fn open(
         metrics: Metrics::default(),
         config,
     };
+    if lost_catalogue {
+        let text = "the catalogue was missing and an empty one was made, though there is a store; calls are recorded, but to have the earlier recordings again, stop callvaultd and run `callvaultctl recover`";
+        appliance.notes.set("catalogue-lost", text.to_owned());
+    }
     Ok((Arc::new(appliance), Channels { state, requests, wake }))
 }
 

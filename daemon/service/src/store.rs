@@ -27,10 +27,10 @@ use uuid::Uuid;
 use crate::files::{make_folder, sync_folder, write_whole};
 
 /// Name of the identity file at the top of a store.
-const IDENTITY_NAME: &str = ".callvault-store";
+pub(crate) const IDENTITY_NAME: &str = ".callvault-store";
 
 /// Name of the file in the data folder that says which store is expected.
-const EXPECTED_NAME: &str = "store.identity";
+pub(crate) const EXPECTED_NAME: &str = "store.identity";
 
 /// A look at the store that takes longer than this is a share that hangs.
 const LOOK_WITHIN: Duration = Duration::from_secs(20);

@@ -6,6 +6,7 @@ use std::path::Path;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use callvault_catalogue::CatalogueError;
 use callvault_queue::{Failure, Job, JobKind, KindLimits, QueueError};
 use callvault_render_protocol::Renderer;
 use rand::Rng;
@@ -119,8 +120,26 @@ pub(crate) fn work(appliance: &Appliance, renderer: &mut Option<Renderer>, job: 
     }
 }
 
-/// Removes the archive of a deleted recording.
-fn delete(appliance: &Appliance, job: &Job) -> Result<(), StoreError> {
-    let Some(path) = job.payload.get("path").and_then(serde_json::Value::as_str) else { return Ok(()) };
-    appliance.store.remove(Path::new(path))
+/// Why a deletion could not be brought to its end.
+#[derive(Debug, thiserror::Error)]
+enum DeleteError {
+    #[error("{0}")]
+    Store(#[from] StoreError),
+    #[error("{0}")]
+    Catalogue(#[from] CatalogueError),
+}
+
+impl DeleteError {
+    fn is_away(&self) -> bool {
+        matches!(self, Self::Store(error) if error.is_away())
+    }
+}
+
+/// Removes what was made of a deleted recording, its archive or what attempts at one left; only then is the deletion no longer owed.
+fn delete(appliance: &Appliance, job: &Job) -> Result<(), DeleteError> {
+    match job.payload.get("path").and_then(serde_json::Value::as_str) {
+        Some(path) => appliance.store.remove(Path::new(path))?,
+        None => archiving::remove_leavings(appliance, job.recording)?,
+    }
+    Ok(appliance.catalogue.removed(job.recording)?)
 }
