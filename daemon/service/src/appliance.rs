@@ -68,6 +68,7 @@ impl Appliance {
     /// Tells everybody to stop.
     pub(crate) fn stop(&self) {
         self.stopping.store(true, Ordering::Relaxed);
+        self.store.stop();
         let _ = self.wake_ingest.try_send(());
         for bell in [&self.work, &self.stop_bell, &self.reload] {
             bell.ring();

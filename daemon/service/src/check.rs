@@ -1,7 +1,6 @@
 //! `recordings verify`: tests the invariants that the writers keep. An archive is read to its end and compared with what the
 //! catalogue says of it, the journal's frames are opened with their keys, the catalogue's rows and files are looked through.
 
-use std::fs::File;
 use std::io::BufReader;
 use std::path::Path;
 
@@ -16,6 +15,7 @@ use crate::appliance::Appliance;
 use crate::journals::{GenerationFiles, LaneView};
 use crate::row::has_audio;
 use crate::sound::{SoundError, open_lanes};
+use crate::store::StoreFile;
 
 /// Recordings taken from the catalogue at once.
 const PAGE: usize = 500;
@@ -129,7 +129,7 @@ impl<'a> Check<'a> {
         }
     }
 
-    fn archive_key(&self, file: File) -> Result<DataKey, SoundError> {
+    fn archive_key(&self, file: StoreFile) -> Result<DataKey, SoundError> {
         let reader = Reader::open(BufReader::new(file))?;
         match reader.keys() {
             KeysFound::InFile(sealed) => {

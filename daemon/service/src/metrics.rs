@@ -12,6 +12,7 @@ use callvault_http::Health;
 
 use crate::appliance::Appliance;
 use crate::recorder::RecorderState;
+use crate::store::StoreState;
 
 /// Prometheus' text form. Written here by hand: it is a dozen lines of a format that does not change.
 pub(crate) fn metrics(appliance: &Appliance, recorder: &RecorderState, health: &Health) -> String {
@@ -144,7 +145,12 @@ pub(crate) fn metrics(appliance: &Appliance, recorder: &RecorderState, health: &
         .map(|((kind, state), n)| (format!("{{kind=\"{kind}\",state=\"{state}\"}}"), *n as f64))
         .collect();
     metric("jobs", "gauge", "Jobs by kind and state.", &jobs);
-    if let Some(free) = appliance.store.condition().free_bytes {
+    let store = appliance.store.condition();
+    let states = StoreState::ALL.map(|state| {
+        (format!("{{state=\"{}\"}}", state.name()), f64::from(u8::from(state == store.state)))
+    });
+    metric("store_state", "gauge", "1 for the state in which the store is, 0 for the others.", &states);
+    if let Some(free) = store.free_bytes {
         metric("store_free_bytes", "gauge", "Free bytes in the store.", &one(free as f64));
     }
     let parts: Vec<(String, f64)> = health

@@ -133,7 +133,7 @@ pub(crate) fn open(config: Config, reload: Bell) -> anyhow::Result<(Arc<Applianc
         recipients,
         catalogue,
         queue,
-        store: Store::new(&config.store_path(), &config.data_dir, Uuid::now_v7()),
+        store: Store::new(&config.store_path(), &config.data_dir, Uuid::now_v7(), config.store.timeout),
         render_program: beside("callvault-render"),
         recorder,
         requests: requests_tx,
