@@ -121,6 +121,7 @@ impl Api for Control {
     /// | `recordings` | `verdicts`: recordings by verdict; `archive`: recordings by state of their archive |
     /// | `jobs` | jobs by `KIND.STATE` |
     /// | `journal_bytes` | bytes of all journal files |
+    /// | `spool` | `free_bytes` on the journal's disk; `room_bytes` above `journal.spool_free_min`; `filling_bytes_per_s` in the last hour and `headroom_hours` that leaves, each null where there is no figure |
     /// | `store`, `store_state`, `store_free_bytes` | the store's folder; `ok`, or why it cannot be used; its free bytes, or null where they are not known |
     ///
     /// Fields are only ever added.
@@ -137,6 +138,7 @@ impl Api for Control {
             self.0.queue.counts().iter().map(|((kind, state), n)| (format!("{kind}.{state}"), json!(n))).collect();
         let recorder = self.0.recorder.borrow().clone();
         let store = self.0.store.condition();
+        let headroom = self.0.headroom(&recorder);
         Ok(json!({
             "version": env!("CARGO_PKG_VERSION"),
             "health": snapshot.health.json(),
@@ -150,6 +152,12 @@ impl Api for Control {
             "recordings": {"verdicts": verdicts, "archive": states},
             "jobs": jobs,
             "journal_bytes": self.0.journals.bytes(),
+            "spool": {
+                "free_bytes": recorder.heartbeat.spool_free_bytes,
+                "room_bytes": headroom.map(|h| h.bytes),
+                "filling_bytes_per_s": headroom.and_then(|h| h.filling_bytes_per_s),
+                "headroom_hours": headroom.and_then(|h| h.lasts).map(|left| left.as_secs() / 3_600),
+            },
             "store": self.0.store.path().display().to_string(),
             "store_state": store.state.name(),
             "store_free_bytes": store.free_bytes,

@@ -32,11 +32,12 @@ pub(crate) struct Check<'a> {
     checked: u64,
     findings: Vec<Value>,
     left_out: u64,
+    store_is_away: bool,
 }
 
 impl<'a> Check<'a> {
     pub(crate) fn new(appliance: &'a Appliance) -> Self {
-        Self { appliance, checked: 0, findings: Vec::new(), left_out: 0 }
+        Self { appliance, checked: 0, findings: Vec::new(), left_out: 0, store_is_away: false }
     }
 
     /// What was found: `checked` recordings, `findings` with `recording` (or null), `where`, `kind`, `text`, and how many were
@@ -104,6 +105,8 @@ impl<'a> Check<'a> {
             .and_then(|file| Ok(verify(BufReader::with_capacity(READ_BYTES, file), key.as_ref().ok())?));
         let report = match report {
             Ok(report) => report,
+            // That the store is away is no finding about this recording; it is said once.
+            Err(error) if error.is_away() => return self.away(&error),
             Err(error) => {
                 // A recording that was deleted while it was looked at is no finding.
                 let is_gone = matches!(self.appliance.catalogue.tombstone(row.id), Ok(Some(_)));
@@ -126,6 +129,14 @@ impl<'a> Check<'a> {
         }
         if report.header.recording != row.id {
             self.note(Some(row.id), path, "another-file", "the archive is that of another recording");
+        }
+    }
+
+    fn away(&mut self, error: &SoundError) {
+        self.checked = self.checked.saturating_sub(1);
+        if !std::mem::replace(&mut self.store_is_away, true) {
+            let text = format!("failed to {error}; the archives were not checked");
+            self.note(None, "store", "away", &text);
         }
     }
 

@@ -25,6 +25,7 @@ mod certificates;
 mod check;
 mod files;
 mod follow;
+mod headroom;
 mod health;
 mod ingest;
 mod journals;

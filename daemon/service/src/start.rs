@@ -21,7 +21,7 @@ use tokio::sync::{mpsc, watch};
 use uuid::Uuid;
 
 use crate::api::Control;
-use crate::appliance::{Appliance, Bell, Metrics, Notes};
+use crate::appliance::{Appliance, Bell, Metrics, Notes, Spool};
 use crate::certificates::{CertificateFiles, CertificateWatch, unix_s};
 use crate::files::{make_folder, write_whole};
 use crate::ingest::{Ingest, unix_ms};
@@ -145,6 +145,7 @@ pub(crate) fn open(config: Config, reload: Bell) -> anyhow::Result<(Arc<Applianc
         draining: AtomicBool::new(false),
         stopping: AtomicBool::new(false),
         metrics: Metrics::default(),
+        spool: Spool::default(),
         config,
     };
     Ok((Arc::new(appliance), Channels { state, requests, wake }))
