@@ -102,11 +102,14 @@ pub(crate) fn archive(appliance: &Appliance, renderer: &mut Option<Renderer>, id
     match (appliance.catalogue.set_archiving(id)?, row) {
         (Archiving::Started, Some(row)) => {
             let result = make_listening(appliance, renderer, id, &row);
-            if let Err(error) = &result
-                && !matches!(error.failure(), Failure::NotYet { .. })
-                && let Err(also) = appliance.catalogue.archive_failed(id, &error.to_string())
-            {
-                tracing::error!(recording = %id, "failed to {also}");
+            if let Err(error) = &result {
+                let noted = match error.failure() {
+                    Failure::NotYet { .. } => appliance.catalogue.archive_waits(id),
+                    _ => appliance.catalogue.archive_failed(id, &error.to_string()),
+                };
+                if let Err(also) = noted {
+                    tracing::error!(recording = %id, "failed to {also}");
+                }
             }
             return result;
         }
