@@ -25,10 +25,14 @@ test: rust
 	@packaging/prerequisites build test
 	@tests/run-all
 
-# What takes long: the recorder killed again and again under many calls. It is the tests' own program with other numbers.
+# What takes long: the recorder killed again and again under many calls (the tests' own program with other numbers); shares that fail and
+# a clock that is set, in a machine of their own, which needs root.
 torture: rust
 	@packaging/prerequisites build test
 	KILLS=$${KILLS:-100} CALLS=$${CALLS:-100} cargo test --release --locked --test resume -- --nocapture
+	cargo build --release --locked
+	tests/torture/shares
+	tests/torture/clock
 
 lint: rust
 	@packaging/prerequisites build test
