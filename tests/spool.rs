@@ -85,7 +85,9 @@ fn check(but_bytes: u64) {
     wait_until("health tells", || {
         let health = appliance.ask("GET", "/health");
         let spool = health.json()["components"]["spool"].clone();
-        health.status == 503 && spool["status"] == "failing" && spool["reason"].as_str().unwrap().contains("new calls are refused")
+        health.status == 503
+            && spool["status"] == "failing"
+            && spool["reason"].as_str().unwrap().contains("new calls are refused")
     });
     disk.empty();
     wait_until("calls are taken again", || asked(&appliance) == Some(200));

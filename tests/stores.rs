@@ -34,7 +34,10 @@ impl Rig {
         }
         let mut appliance = Appliance::prepare("");
         let share = Share::mount(appliance.home());
-        let settings = format!("[store]\npath = {:?}\ntimeout = \"1s\"\n[archive]\ncodec = \"as-received\"\n", share.point().join("store"));
+        let settings = format!(
+            "[store]\npath = {:?}\ntimeout = \"1s\"\n[archive]\ncodec = \"as-received\"\n",
+            share.point().join("store")
+        );
         std::fs::write(appliance.home().join("conf.d/test.toml"), settings).unwrap();
         appliance.launch();
         Some(Self { appliance, share })

@@ -217,7 +217,7 @@ fn seal(appliance: &Appliance, key: &DataKey, id: Uuid) -> Vec<SealedKey> {
 
 /// Reads the archive back, every byte of it.
 fn check(appliance: &Appliance, name: &str, key: &DataKey, summary: &Summary) -> Result<(), ArchivingError> {
-    let file = appliance.store.get(Path::new(name))?;
+    let file = appliance.store.get_back(Path::new(name))?;
     let report = verify(std::io::BufReader::with_capacity(256 * 1024, file), Some(key))?;
     if let Some(finding) = report.findings.first() {
         return Err(ArchivingError::Unsound(finding.to_string()));

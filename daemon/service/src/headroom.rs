@@ -116,7 +116,9 @@ mod tests {
     /// The disk fills by so many MiB a minute, and as much more is written and goes again.
     fn after(minutes: u64, free_mib: u64, shrinks_mib: u64, drained_mib: u64, drains: bool) -> Headroom {
         let mut samples = Samples::default();
-        let sample = |minute| at(minute, (free_mib + shrinks_mib * (minutes - minute)) * MIB, (shrinks_mib + drained_mib) * minute * MIB);
+        let sample = |minute| {
+            at(minute, (free_mib + shrinks_mib * (minutes - minute)) * MIB, (shrinks_mib + drained_mib) * minute * MIB)
+        };
         (0..minutes).for_each(|minute| samples.take(sample(minute)));
         samples.headroom(sample(minutes), FLOOR, drains)
     }

@@ -16,7 +16,12 @@ use crate::recorder::RecorderState;
 use crate::store::StoreState;
 
 /// Prometheus' text form. Written here by hand: it is a dozen lines of a format that does not change.
-pub(crate) fn metrics(appliance: &Appliance, recorder: &RecorderState, health: &Health, headroom: Option<&Headroom>) -> String {
+pub(crate) fn metrics(
+    appliance: &Appliance,
+    recorder: &RecorderState,
+    health: &Health,
+    headroom: Option<&Headroom>,
+) -> String {
     let mut text = String::new();
     let mut metric = |name: &str, kind: &str, help: &str, values: &[(String, f64)]| {
         let _ = writeln!(text, "# HELP callvault_{name} {help}\n# TYPE callvault_{name} {kind}");
@@ -155,9 +160,8 @@ pub(crate) fn metrics(appliance: &Appliance, recorder: &RecorderState, health: &
         .collect();
     metric("jobs", "gauge", "Jobs by kind and state.", &jobs);
     let store = appliance.store.condition();
-    let states = StoreState::ALL.map(|state| {
-        (format!("{{state=\"{}\"}}", state.name()), f64::from(u8::from(state == store.state)))
-    });
+    let states = StoreState::ALL
+        .map(|state| (format!("{{state=\"{}\"}}", state.name()), f64::from(u8::from(state == store.state))));
     metric("store_state", "gauge", "1 for the state in which the store is, 0 for the others.", &states);
     if let Some(free) = store.free_bytes {
         metric("store_free_bytes", "gauge", "Free bytes in the store.", &one(free as f64));

@@ -172,7 +172,13 @@ impl Shared {
             Some(state) => StoreError::away(state, &store, format!("{what}: {error}")),
             None => StoreError::io(what, &about)(error),
         };
-        errand.run(move |hand| call(hand).map_err(judged)).inspect_err(|error| self.note(error))
+        // That an errand is lost was noted when it was; the store may be back since.
+        let is_news = !errand.is_lost();
+        errand.run(move |hand| call(hand).map_err(judged)).inspect_err(|error| {
+            if is_news {
+                self.note(error);
+            }
+        })
     }
 
     fn note(&self, error: &StoreError) {
@@ -189,7 +195,11 @@ impl Shared {
             let lasted_s = looks.since.map_or(0, |since| since.elapsed().as_secs());
             match &away {
                 Some(text) => tracing::error!(state = state.name(), before = before.name(), "{text}"),
-                None => tracing::info!(before = before.name(), after_s = lasted_s, "the store is back; what waited for it goes on"),
+                None => tracing::info!(
+                    before = before.name(),
+                    after_s = lasted_s,
+                    "the store is back; what waited for it goes on"
+                ),
             }
             looks.since = Some(Instant::now());
         }
@@ -288,9 +298,8 @@ impl Store {
             let looks = self.shared.looks();
             (looks.proven, looks.wanted_bytes)
         };
-        let about = self.shared.call((&errand, self.path()), ("look at", Purpose::Write), |hand| {
-            Ok(fstatvfs(root(hand)?)?)
-        })?;
+        let about =
+            self.shared.call((&errand, self.path()), ("look at", Purpose::Write), |hand| Ok(fstatvfs(root(hand)?)?))?;
         let free = about.blocks_available().saturating_mul(about.fragment_size());
         // Some file systems have no figures to give.
         *free_bytes = (about.blocks() > 0).then_some(free);
@@ -445,15 +454,24 @@ impl Store {
 
     /// Opens a file for reading.
     pub(crate) fn get(&self, name: &Path) -> Result<StoreFile, StoreError> {
+        self.open(name, Purpose::Read)
+    }
+
+    /// Opens a file that was just put, for reading it back. An error of the device is then one of the store.
+    pub(crate) fn get_back(&self, name: &Path) -> Result<StoreFile, StoreError> {
+        self.open(name, Purpose::Write)
+    }
+
+    fn open(&self, name: &Path, purpose: Purpose) -> Result<StoreFile, StoreError> {
         let about = self.path().join(name);
         let (folders, name) = below::split(name).map_err(StoreError::io("read", &about))?;
         let errand = self.enter()?;
-        self.shared.call((&errand, &about), ("read", Purpose::Read), move |hand| {
+        self.shared.call((&errand, &about), ("read", purpose), move |hand| {
             let folder = below::folder(root(hand)?, &folders, false)?;
             hand.file = Some(below::open(&folder, &name, false)?);
             Ok(())
         })?;
-        Ok(StoreFile::opened(&self.shared, errand, about))
+        Ok(StoreFile::opened(&self.shared, errand, about, purpose))
     }
 
     /// Removes an archive for ever: its keys are erased in place, durably, then the file goes, and with it what an attempt that was
@@ -465,7 +483,9 @@ impl Store {
         let is_there = self.shared.call((&errand, &about), ("remove", Purpose::Write), move |hand| {
             match below::folder(root(hand)?, &folders, false) {
                 Ok(folder) => hand.folder = Some(folder),
-                Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => return Ok(false),
+                Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
+                    return Ok(false);
+                }
                 Err(error) => return Err(error),
             }
             Ok(true)
@@ -498,7 +518,7 @@ impl Store {
         if !is_there {
             return Ok(());
         }
-        let mut file = StoreFile::opened(&self.shared, Arc::clone(errand), about.to_owned());
+        let mut file = StoreFile::opened(&self.shared, Arc::clone(errand), about.to_owned(), Purpose::Write);
         if let Err(error) = callvault_archive::erase_keys(&mut file) {
             // What is no whole archive has no keys to be found; it is removed all the same, unless the store is away, which the next
             // call says.

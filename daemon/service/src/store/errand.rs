@@ -165,7 +165,9 @@ fn part_from_descriptors() {
     // which was opened on this thread.
     let result = unsafe { syscall(SYS_close_range, 3 as c_uint, c_uint::MAX, CLOSE_RANGE_UNSHARE as c_int) };
     if result != 0 {
-        tracing::debug!("the kernel cannot give a thread descriptors of its own; a share that hangs may delay a restart");
+        tracing::debug!(
+            "the kernel cannot give a thread descriptors of its own; a share that hangs may delay a restart"
+        );
     }
 }
 
@@ -196,6 +198,11 @@ pub(super) struct Errand {
 }
 
 impl Errand {
+    /// Whether a call of it did not return in time, so that it makes no other.
+    pub(super) fn is_lost(&self) -> bool {
+        self.lost.load(Ordering::Relaxed)
+    }
+
     /// Has `call` made and waits for it, up to the deadline.
     ///
     /// # Errors
@@ -205,7 +212,7 @@ impl Errand {
         call: impl FnOnce(&mut Hand) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
         let timeout = self.errands.timeout;
-        if self.lost.load(Ordering::Relaxed) {
+        if self.is_lost() {
             return Err(self.errands.hung(timeout));
         }
         let (answer, answered) = sync_channel(1);
@@ -217,7 +224,8 @@ impl Errand {
             // Nobody may be waiting any more.
             let _ = answer.send(result);
         });
-        let broken = || StoreError::io("use", &self.errands.path)(std::io::Error::other("an internal error, see the log"));
+        let broken =
+            || StoreError::io("use", &self.errands.path)(std::io::Error::other("an internal error, see the log"));
         self.to.send(made).map_err(|_| broken())?;
         let begun = Instant::now();
         loop {
@@ -261,7 +269,9 @@ pub(super) fn unmounted_in(fstab: &str, mounts: &str, path: &Path) -> Option<Pat
     let listed = fstab.lines().map(str::trim).filter(|line| !line.starts_with('#'));
     let points = listed.filter_map(|line| line.split_whitespace().nth(1)).map(unescaped);
     points
-        .filter(|point| point.len() > 1 && path.starts_with(point) && !mounted.iter().any(|m| Path::new(m) == Path::new(point)))
+        .filter(|point| {
+            point.len() > 1 && path.starts_with(point) && !mounted.iter().any(|m| Path::new(m) == Path::new(point))
+        })
         .map(PathBuf::from)
         .next()
 }

@@ -33,6 +33,8 @@ pub(crate) struct StoreFile {
     shared: Arc<Shared>,
     errand: Arc<Errand>,
     about: PathBuf,
+    /// What it is read for.
+    purpose: Purpose,
     position: u64,
     unsynced: u64,
     left: Left,
@@ -45,13 +47,13 @@ fn file_of(hand: &Hand) -> io::Result<&File> {
 
 impl StoreFile {
     /// A file that the errand has open.
-    pub(super) fn opened(shared: &Arc<Shared>, errand: Arc<Errand>, about: PathBuf) -> Self {
-        Self { shared: Arc::clone(shared), errand, about, position: 0, unsynced: 0, left: Left::AsItIs }
+    pub(super) fn opened(shared: &Arc<Shared>, errand: Arc<Errand>, about: PathBuf, purpose: Purpose) -> Self {
+        Self { shared: Arc::clone(shared), errand, about, purpose, position: 0, unsynced: 0, left: Left::AsItIs }
     }
 
     /// A file that the errand has made under its temporary name.
     pub(super) fn begun(shared: &Arc<Shared>, errand: Arc<Errand>, about: PathBuf, temporary: OsString) -> Self {
-        let mut file = Self::opened(shared, errand, about);
+        let mut file = Self::opened(shared, errand, about, Purpose::Write);
         file.left = Left::Removed(temporary);
         file
     }
@@ -137,7 +139,7 @@ impl Read for StoreFile {
             content.truncate(count);
             Ok(content)
         };
-        let content = self.call(("read", Purpose::Read), read).map_err(Self::told)?;
+        let content = self.call(("read", self.purpose), read).map_err(Self::told)?;
         bytes[..content.len()].copy_from_slice(&content);
         self.position = self.position.saturating_add(content.len() as u64);
         Ok(content.len())
@@ -151,7 +153,7 @@ impl Seek for StoreFile {
             SeekFrom::Current(by) => self.position.checked_add_signed(by),
             SeekFrom::End(by) => {
                 let length = |hand: &mut Hand| Ok(file_of(hand)?.metadata()?.len());
-                self.call(("find the length of", Purpose::Read), length).map_err(Self::told)?.checked_add_signed(by)
+                self.call(("find the length of", self.purpose), length).map_err(Self::told)?.checked_add_signed(by)
             }
         };
         self.position = to.ok_or(io::ErrorKind::InvalidInput)?;

@@ -71,10 +71,14 @@ impl StoreState {
             }
             Self::Hung => "are the file server and the network to it up?",
             Self::Gone => "start the file server, or repair the network to it",
-            Self::Stale => "unmount the share and mount it again: the server exports another file system under its name",
+            Self::Stale => {
+                "unmount the share and mount it again: the server exports another file system under its name"
+            }
             Self::ReadOnly => "mount it writable; after an error of its device, check that first",
             Self::Full => "make room in it, or raise its quota",
-            Self::Denied => "give the user of callvaultd the right to write there; on NFS look at root_squash and the owner",
+            Self::Denied => {
+                "give the user of callvaultd the right to write there; on NFS look at root_squash and the owner"
+            }
             Self::Failing => "look at the kernel's log: either its device fails, or the server of a soft mount is away",
         }
     }
@@ -86,7 +90,7 @@ impl StoreState {
 pub(crate) enum Purpose {
     /// To read what is in the store.
     Read,
-    /// To put something into it or take something out, or to enter it at all.
+    /// To put something into it, to read back what was just put, to take something out, or to enter it at all.
     Write,
 }
 
