@@ -35,7 +35,7 @@ fn a_recordings_json_is_the_documented_one() {
         "tracks": [{
             "label": "1", "participant": "Zoë Quarterstaff", "codec": "PCMU",
             "packets": 3000, "lost": 2, "duplicates": 1, "late": 4, "gaps_ms": 40,
-            "jitter_ms_max": 3, "started_after_ms": 180, "clock_skew_ppm": null, "tones": 4,
+            "jitter_ms_max": 3, "started_after_ms": 180, "clock_skew_ppm": null, "tones": 4, "paused_ms": 5,
             "silent_ms": null, "clipped_ms": null, "level_dbfs": null,
         }],
         "flaws": [{"code": "loss", "text": "2 of 3002 packets never came"}],

@@ -82,15 +82,23 @@ pub fn summarise_with(events: &[SessionEvent], damage: &Damage, thresholds: &Thr
         remote_number: remote.and_then(|party| party.number.clone()),
         remote_name: remote.and_then(|party| party.name.clone()),
         traffic: traffic(&call),
-        tracks: rows(&known, &call, damage, &span),
+        tracks: rows(&known, events, &call, damage, &span),
         call_id: call.call_id,
         tracking_id: call.tracking_id,
         flaws: findings.flaws,
     }
 }
 
-fn rows(known: &BTreeMap<u8, Known>, call: &CallFacts, damage: &Damage, span: &Span) -> Vec<TrackSummary> {
-    known.values().map(|track| track.summary(call, damage, span.begin_ns)).collect()
+fn rows(
+    known: &BTreeMap<u8, Known>,
+    events: &[SessionEvent],
+    call: &CallFacts,
+    damage: &Damage,
+    span: &Span,
+) -> Vec<TrackSummary> {
+    let all_ns = span.end_ns.saturating_sub(span.begin_ns);
+    let paused_ms = |track: u8| all_ns.saturating_sub(open_ns(events, track, span.begin_ns, span.end_ns)) / 1_000_000;
+    known.values().map(|track| track.summary(call, damage, span.begin_ns, paused_ms(track.facts.track))).collect()
 }
 
 fn milliseconds(ms: u64) -> SignedDuration {

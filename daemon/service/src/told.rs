@@ -41,6 +41,7 @@ pub(crate) fn settings(appliance: &Appliance, sockets: &Sockets) -> Start {
         generation: Uuid::nil(),
         journal_dir: config.journal_path(),
         checkpoint_dir: Some(config.runtime_dir.join("calls")),
+        checkpoint_key: appliance.checkpoint_key.clone(),
         boot: boot_id(),
         sockets_stay: false,
         recipients: appliance.recipients.iter().map(PublicKey::to_text).collect(),

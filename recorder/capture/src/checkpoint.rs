@@ -11,10 +11,10 @@
 //!   names the last of these; who reads it looks whether that frame is in the journal, and takes the other slot if it is not. So
 //!   a checkpoint that is believed never claims more than is written, nor less.
 //!
-//! They hold secrets (SRTP keys) and personal data in the clear, so they are for the recorder's user alone, and where the folder is not in
-//! memory there are none.
-//! A file that cannot be read, or is of another version or another boot of the machine, is set aside; its session has then ended as if there
-//! were none.
+//! They hold secrets (SRTP keys) and personal data, so they are sealed under a key that only the daemon and its recorder have in their
+//! memory; besides, they are for the recorder's user alone, and where the folder is not in memory there are none.
+//! A file that cannot be read, or is of another version, another boot of the machine or another daemon, is set aside; its session has
+//! then ended as if there were none.
 
 mod folder;
 mod form;

@@ -125,7 +125,7 @@ struct Signalling {
 /// The checkpoints, where there is a place for them. Without one calls are recorded as ever.
 fn open_checkpoints(settings: &Start, feedback: &mpsc::UnboundedSender<Feedback>) -> Option<Checkpoints> {
     let folder = settings.checkpoint_dir.as_ref()?;
-    match Checkpoints::open(folder, settings.boot) {
+    match Checkpoints::open(folder, settings.boot, &settings.checkpoint_key) {
         Ok(checkpoints) => Some(checkpoints),
         Err(error) => {
             let text = format!("failed to {error}; calls would not survive the recorder's death");

@@ -78,6 +78,11 @@ impl Transports {
         listener.filter(|socket| flow.kind == TransportKind::Udp && same(socket)).map(|_| *flow)
     }
 
+    /// A dialog goes on that another recorder had accepted: it counts for the limits of its source.
+    pub(crate) fn resumed_dialog(&mut self, dialog: DialogId, peer: IpAddr) {
+        self.admission.resumed(dialog, peer);
+    }
+
     /// Sends bytes. A connection that does not take them is closed, and given back: who does not read its answers is no client.
     pub(crate) fn send(&mut self, flow: FlowId, peer: SocketAddr, bytes: Vec<u8>) -> Option<FlowId> {
         if flow.0 >= FIRST_CONNECTION {

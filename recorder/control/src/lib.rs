@@ -11,10 +11,12 @@
 //! a recording.
 
 mod channel;
+mod checkpoint_key;
 mod message;
 mod transport;
 
 pub use channel::{Channel, ControlError, decode, encode};
+pub use checkpoint_key::{CHECKPOINT_KEY_BYTES, CheckpointKey};
 pub use message::{
     CallAction, CallStanding, CallState, Decision, Heartbeat, LiveCall, Network, Refusal, SocketKind, Start, ToDaemon,
     ToRecorder,

@@ -7,6 +7,7 @@ use callvault_journal::facts::CallFacts;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use crate::checkpoint_key::CheckpointKey;
 use crate::transport::{TlsIdentity, TransportCounts};
 
 /// From the daemon to the recorder.
@@ -224,6 +225,8 @@ pub struct Start {
     pub journal_dir: PathBuf,
     /// Folder in memory in which checkpoints of the calls are kept; none: there are no checkpoints.
     pub checkpoint_dir: Option<PathBuf>,
+    /// What checkpoints are sealed under: each recorder of one daemon is told the same.
+    pub checkpoint_key: CheckpointKey,
     /// Names the time since the machine was started (`/proc/sys/kernel/random/boot_id`).
     pub boot: Uuid,
     /// Whether the sockets outlive the daemon. Then a recorder whose daemon is gone leaves its sessions to the next one; otherwise it

@@ -8,12 +8,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use callvault_control::CheckpointKey;
 use callvault_journal::{Seekable, file_name};
 use nix::sys::statfs::{TMPFS_MAGIC, statfs};
 use uuid::Uuid;
-use zeroize::Zeroizing;
 
-use super::form::{FormError, HEAD_BYTES, content_bytes};
+use super::form::{FormError, HEAD_BYTES, Seal, bytes_behind};
 use super::lane::LaneCheckpoint;
 use super::session::{EndedCheckpoint, SessionCheckpoint};
 
@@ -40,6 +40,7 @@ pub(crate) struct Checkpoints(Arc<Inner>);
 struct Inner {
     folder: PathBuf,
     boot: Uuid,
+    seal: Seal,
     failures: AtomicU64,
 }
 
@@ -49,13 +50,14 @@ pub(crate) enum OpenError {
     #[error("keep checkpoints of calls: {0}")]
     Io(#[from] io::Error),
     #[error(
-        "keep checkpoints of calls: runtime_dir is on a disk, and what they hold must stay in memory; put it on tmpfs"
+        "keep checkpoints of calls: runtime_dir is on a disk, and what they tell must be gone when the machine is off; put it on tmpfs"
     )]
     OnDisk,
 }
 
 /// The file of one lane, open to be written to.
 pub(crate) struct LaneFile {
+    checkpoints: Checkpoints,
     file: File,
     sequence: u64,
 }
@@ -79,11 +81,11 @@ pub(crate) struct Found {
 }
 
 impl Checkpoints {
-    /// Makes the folder, for this user alone.
+    /// Makes the folder, for this user alone. What is put into it is sealed under `key`.
     ///
     /// # Errors
-    /// [`OpenError::OnDisk`], where it is not in memory: what is in a checkpoint must not reach a disk in the clear.
-    pub(crate) fn open(folder: &Path, boot: Uuid) -> Result<Self, OpenError> {
+    /// [`OpenError::OnDisk`], where it is not in memory: what they tell of a call must not stay when the machine is off.
+    pub(crate) fn open(folder: &Path, boot: Uuid, key: &CheckpointKey) -> Result<Self, OpenError> {
         match DirBuilder::new().mode(0o700).create(folder) {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error.into()),
             _ => {}
@@ -92,7 +94,8 @@ impl Checkpoints {
         if kind != TMPFS_MAGIC {
             return Err(OpenError::OnDisk);
         }
-        Ok(Self(Arc::new(Inner { folder: folder.to_owned(), boot, failures: AtomicU64::new(0) })))
+        let seal = Seal::new(key, &mut rand::rng());
+        Ok(Self(Arc::new(Inner { folder: folder.to_owned(), boot, seal, failures: AtomicU64::new(0) })))
     }
 
     /// Names the time since the machine was started.
@@ -116,13 +119,13 @@ impl Checkpoints {
 
     /// Replaces what is stored of a session.
     pub(crate) fn save_session(&self, session: &SessionCheckpoint) -> io::Result<()> {
-        let bytes = session.pack().ok_or(io::ErrorKind::InvalidData)?;
+        let bytes = session.pack(&self.0.seal).ok_or(io::ErrorKind::InvalidData)?;
         self.replace(session.name(), SESSION, &bytes)
     }
 
     /// Stores that a recording has ended.
     pub(crate) fn save_ended(&self, ended: &EndedCheckpoint) -> io::Result<()> {
-        let bytes = ended.pack().ok_or(io::ErrorKind::InvalidData)?;
+        let bytes = ended.pack(&self.0.seal).ok_or(io::ErrorKind::InvalidData)?;
         self.replace(ended.recording.recording, ENDED, &bytes)
     }
 
@@ -137,7 +140,7 @@ impl Checkpoints {
     pub(crate) fn lane(&self, recording: Uuid, sequence: u64) -> io::Result<LaneFile> {
         let path = self.path(recording, LANE);
         let file = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path)?;
-        Ok(LaneFile { file, sequence })
+        Ok(LaneFile { checkpoints: self.clone(), file, sequence })
     }
 
     /// Forgets a session: it is over.
@@ -163,11 +166,11 @@ impl Checkpoints {
             let Ok(name) = Uuid::try_parse(text) else { continue };
             let result = match ending {
                 SESSION => self.read(name, SESSION).and_then(|bytes| {
-                    found.sessions.push(SessionCheckpoint::unpack(&bytes, self.0.boot)?);
+                    found.sessions.push(SessionCheckpoint::unpack(&self.0.seal, &bytes, self.0.boot)?);
                     Ok(())
                 }),
                 ENDED => self.read(name, ENDED).and_then(|bytes| {
-                    found.ended.push(EndedCheckpoint::unpack(&bytes, self.0.boot)?);
+                    found.ended.push(EndedCheckpoint::unpack(&self.0.seal, &bytes, self.0.boot)?);
                     Ok(())
                 }),
                 LANE => {
@@ -195,9 +198,9 @@ impl Checkpoints {
         Ok(found)
     }
 
-    fn read(&self, name: Uuid, ending: &str) -> Result<Zeroizing<Vec<u8>>, FormError> {
+    fn read(&self, name: Uuid, ending: &str) -> Result<Vec<u8>, FormError> {
         let file = File::open(self.path(name, ending)).map_err(|_| FormError::Damaged)?;
-        let mut bytes = Zeroizing::new(Vec::new());
+        let mut bytes = Vec::new();
         file.take(FILE_BYTES_MAX).read_to_end(&mut bytes).map_err(|_| FormError::Damaged)?;
         Ok(bytes)
     }
@@ -239,10 +242,10 @@ impl Checkpoints {
             if file.read_exact_at(&mut head, slot * SLOT_BYTES).is_err() {
                 continue;
             }
-            let length = (HEAD_BYTES as u64).saturating_add(content_bytes(&head).into()).min(SLOT_BYTES);
-            let mut bytes = Zeroizing::new(vec![0; length as usize]);
+            let length = HEAD_BYTES.saturating_add(bytes_behind(&head)).min(SLOT_BYTES as usize);
+            let mut bytes = vec![0; length];
             if file.read_exact_at(&mut bytes, slot * SLOT_BYTES).is_ok() {
-                slots.extend(LaneCheckpoint::unpack(&bytes).ok());
+                slots.extend(LaneCheckpoint::unpack(&self.0.seal, &bytes).ok());
             }
         }
         slots.sort_by_key(|(sequence, _)| std::cmp::Reverse(*sequence));
@@ -260,7 +263,7 @@ fn is_written(lane: &LaneCheckpoint, journal: &Path) -> bool {
 impl LaneFile {
     /// Writes the next slot.
     pub(crate) fn save(&mut self, lane: &LaneCheckpoint) -> io::Result<()> {
-        let bytes = lane.pack(self.sequence).ok_or(io::ErrorKind::InvalidData)?;
+        let bytes = lane.pack(&self.checkpoints.0.seal, self.sequence).ok_or(io::ErrorKind::InvalidData)?;
         if bytes.len() as u64 > SLOT_BYTES {
             return Err(io::ErrorKind::FileTooLarge.into());
         }

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 use zeroize::Zeroizing;
 
-use super::form::{self, FormError, Kind};
+use super::form::{FormError, Kind, Seal};
 
 /// Parts of a recording whose keys are not in the journal that are remembered; who is asked for a verdict so often and does not answer will
 /// not.
@@ -137,7 +137,7 @@ struct StoredKey {
 
 impl LaneCheckpoint {
     /// The bytes of a slot.
-    pub(super) fn pack(&self, sequence: u64) -> Option<Zeroizing<Vec<u8>>> {
+    pub(super) fn pack(&self, seal: &Seal, sequence: u64) -> Option<Vec<u8>> {
         let stored_key = |key: &EarlierKey| StoredKey {
             generation: key.generation,
             lane: key.lane,
@@ -154,13 +154,13 @@ impl LaneCheckpoint {
             media: &self.media.0,
         };
         let content = Zeroizing::new(postcard::to_allocvec(&stored).ok()?);
-        form::pack(Kind::Lane, sequence, &content)
+        seal.pack(Kind::Lane, sequence, &content)
     }
 
     /// Reads the bytes of a slot.
-    pub(super) fn unpack(bytes: &[u8]) -> Result<(u64, Self), FormError> {
-        let (sequence, content) = form::unpack(Kind::Lane, bytes)?;
-        let stored: Stored<'_> = postcard::from_bytes(content).map_err(|_| FormError::Content("its fields"))?;
+    pub(super) fn unpack(seal: &Seal, bytes: &[u8]) -> Result<(u64, Self), FormError> {
+        let (sequence, content) = seal.unpack(Kind::Lane, bytes)?;
+        let stored: Stored<'_> = postcard::from_bytes(&content).map_err(|_| FormError::Content("its fields"))?;
         if stored.keys.len() > EARLIER_MAX {
             return Err(FormError::Content("more keys than parts"));
         }

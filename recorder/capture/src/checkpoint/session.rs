@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 use zeroize::Zeroizing;
 
-use super::form::{self, FormError, Kind};
+use super::form::{FormError, Kind, Seal};
 use crate::sessions::{Kept, SnapshotRequests};
 
 /// A session that lives.
@@ -108,19 +108,19 @@ impl SessionCheckpoint {
     }
 
     /// The bytes of the file.
-    pub(super) fn pack(&self) -> Option<Zeroizing<Vec<u8>>> {
+    pub(super) fn pack(&self, seal: &Seal) -> Option<Vec<u8>> {
         let json = Zeroizing::new(serde_json::to_vec(self).ok()?);
         let mut content = Zeroizing::new(Vec::with_capacity(json.len() + 4_096));
         content.extend_from_slice(&u32::try_from(json.len()).ok()?.to_le_bytes());
         content.extend_from_slice(&json);
         content.extend_from_slice(&DIALOG_CHECKPOINT_VERSION.to_le_bytes());
         content.extend_from_slice(&Zeroizing::new(postcard::to_allocvec(self.dialog.as_ref()?).ok()?));
-        form::pack(Kind::Session, 0, &content)
+        seal.pack(Kind::Session, 0, &content)
     }
 
     /// Reads the bytes of a file that was written since the machine was started.
-    pub(super) fn unpack(bytes: &[u8], boot: Uuid) -> Result<Self, FormError> {
-        let (_, content) = form::unpack(Kind::Session, bytes)?;
+    pub(super) fn unpack(seal: &Seal, bytes: &[u8], boot: Uuid) -> Result<Self, FormError> {
+        let (_, content) = seal.unpack(Kind::Session, bytes)?;
         let (length, rest) = content.split_first_chunk::<4>().ok_or(FormError::Damaged)?;
         let length = usize::try_from(u32::from_le_bytes(*length)).map_err(|_| FormError::Damaged)?;
         let (json, rest) = rest.split_at_checked(length).ok_or(FormError::Damaged)?;
@@ -140,15 +140,15 @@ impl SessionCheckpoint {
 
 impl EndedCheckpoint {
     /// The bytes of the file.
-    pub(super) fn pack(&self) -> Option<Zeroizing<Vec<u8>>> {
+    pub(super) fn pack(&self, seal: &Seal) -> Option<Vec<u8>> {
         let content = Zeroizing::new(serde_json::to_vec(self).ok()?);
-        form::pack(Kind::Ended, 0, &content)
+        seal.pack(Kind::Ended, 0, &content)
     }
 
     /// Reads the bytes of a file that was written since the machine was started.
-    pub(super) fn unpack(bytes: &[u8], boot: Uuid) -> Result<Self, FormError> {
-        let (_, content) = form::unpack(Kind::Ended, bytes)?;
-        let ended: Self = serde_json::from_slice(content).map_err(|_| FormError::Content("its fields"))?;
+    pub(super) fn unpack(seal: &Seal, bytes: &[u8], boot: Uuid) -> Result<Self, FormError> {
+        let (_, content) = seal.unpack(Kind::Ended, bytes)?;
+        let ended: Self = serde_json::from_slice(&content).map_err(|_| FormError::Content("its fields"))?;
         if ended.boot == boot { Ok(ended) } else { Err(FormError::OtherBoot) }
     }
 }

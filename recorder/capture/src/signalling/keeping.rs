@@ -5,7 +5,7 @@ use std::io;
 use std::time::Duration;
 
 use callvault_control::{RESUMED_PER_MESSAGE_MAX, ToDaemon};
-use callvault_sip::DialogId;
+use callvault_sip::{DialogId, Flow};
 use tokio::sync::mpsc;
 use uuid::Uuid;
 
@@ -126,7 +126,16 @@ impl Signalling {
             None => return Err("there are no checkpoints".into()),
         };
         let transports = &self.transports;
-        let dialog = self.endpoint.resume(now(), state, |flow| transports.resumed(flow)).map_err(|e| e.to_string())?;
+        let peer = std::cell::Cell::new(None);
+        let resumed = |flow: &Flow| {
+            peer.set(Some(flow.peer.ip()));
+            transports.resumed(flow)
+        };
+        let dialog = self.endpoint.resume(now(), state, resumed).map_err(|e| e.to_string())?;
+        // It counts for its source's limits as it did.
+        if let Some(peer) = peer.get() {
+            self.transports.resumed_dialog(dialog, peer);
+        }
         self.sessions.resume(moment(), dialog, session, lane).map_err(|why| {
             // The client is told, since nobody listens to what it sends.
             self.endpoint.bye(now(), dialog, Some("SIP ;text=\"the recording cannot go on\""));

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver as Queue, SyncSender, sync_channel};
 
-use callvault_control::Start;
+use callvault_control::{CheckpointKey, Start};
 use callvault_journal::AudioBatch;
 use callvault_media::PayloadType;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
@@ -100,6 +100,7 @@ fn start() -> Start {
         generation: Uuid::nil(),
         journal_dir: PathBuf::new(),
         checkpoint_dir: None,
+        checkpoint_key: CheckpointKey::from_bytes([0; 32]),
         boot: Uuid::nil(),
         sockets_stay: false,
         recipients: Vec::new(),

@@ -3,8 +3,8 @@
 use std::net::IpAddr;
 
 use callvault_control::{
-    CallAction, CallStanding, CallState, Decision, Heartbeat, LiveCall, Network, SocketKind, Start, ToDaemon,
-    ToRecorder, encode,
+    CallAction, CallStanding, CallState, CheckpointKey, Decision, Heartbeat, LiveCall, Network, SocketKind, Start,
+    ToDaemon, ToRecorder, encode,
 };
 use callvault_fuzz_targets::mutation::Mutator;
 use callvault_render_protocol::{
@@ -95,6 +95,7 @@ fn control(seeds: &mut Seeds) {
         generation: recording,
         journal_dir: "/var/lib/callvault/journal".into(),
         checkpoint_dir: Some("/run/callvault/checkpoints".into()),
+        checkpoint_key: CheckpointKey::from_bytes([0; 32]),
         boot: recording,
         sockets_stay: true,
         recipients: vec!["public".to_owned()],
