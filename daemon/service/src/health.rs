@@ -141,12 +141,12 @@ fn spool_component(appliance: &Appliance, headroom: Option<&Headroom>) -> Compon
     };
     let how_long = match headroom.lasts {
         Some(left) if left < Duration::from_secs(48 * 3_600) => {
-            format!("lasts {:.1} hours at the rate of the last hour", left.as_secs_f64() / 3_600.0)
+            format!("at the rate of the last hour that lasts for {:.1} hours", left.as_secs_f64() / 3_600.0)
         }
-        _ => "does not fill at present".to_owned(),
+        _ => "at the rate of the last hour that lasts for days, but it is not much".to_owned(),
     };
     let text = format!(
-        "{} MiB are free for the journal above journal.spool_free_min ({floor_mib} MiB), which {how_long}; then new calls are refused. Free space in data_dir, and see whether archives are made",
+        "{} MiB are free for the journal above journal.spool_free_min ({floor_mib} MiB); {how_long}. Then new calls are refused. Free space in data_dir, and see whether archives are made",
         headroom.bytes >> 20
     );
     Component::new(status, text)
