@@ -25,13 +25,16 @@ test: rust
 	@packaging/prerequisites build test
 	@tests/run-all
 
-# What takes long: the recorder and the daemon killed again and again under many calls, the daemon also under a booted systemd, which needs
-# root. They are the tests' own programs with other numbers.
+# What takes long: the recorder and the daemon killed again and again under many calls, the daemon also under a booted systemd; shares that
+# fail and a clock that is set, in a machine of their own. It needs root. Tests are programs of the usual ones with other numbers.
 torture: rust
 	@packaging/prerequisites build test
 	KILLS=$${KILLS:-100} CALLS=$${CALLS:-100} cargo test --release --locked --test resume -- --nocapture
 	KILLS=$${KILLS:-20} CALLS=$${CALLS:-100} cargo test --release --locked --test restart every_call -- --nocapture
 	KILLS=$${KILLS:-20} CALLS=$${CALLS:-100} cargo test --release --locked --test systemd -- --nocapture
+	cargo build --release --locked
+	tests/torture/shares
+	tests/torture/clock
 
 lint: rust
 	@packaging/prerequisites build test

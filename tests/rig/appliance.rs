@@ -205,6 +205,17 @@ impl Appliance {
         daemon.wait().unwrap();
     }
 
+    /// Ends the daemon as far as it can be ended while one of its threads is in a call that the kernel cannot break off: waits until it
+    /// runs no more, but not for the end of the process.
+    pub fn leave(&mut self, signal: Signal) -> Left {
+        let daemon = self.daemon.take().expect("it was started");
+        let recorders = process::children(daemon.id(), "callvault-recorder");
+        process::send(daemon.id(), signal);
+        wait_until("the recorder's end", || recorders.iter().all(|recorder| !process::lives(*recorder)));
+        wait_until("the end of its main thread", || !process::lives(daemon.id()));
+        Left(daemon)
+    }
+
     fn log_path(&self) -> PathBuf {
         self.home.path().join("daemon.log")
     }
@@ -295,6 +306,16 @@ impl Appliance {
         let mut text = Vec::new();
         let _ = log.read_to_end(&mut text);
         eprintln!("---- the daemon's log ----\n{}---- end of the log ----", String::from_utf8_lossy(&text));
+    }
+}
+
+/// A daemon that was left behind.
+pub struct Left(Child);
+
+impl Left {
+    /// Waits until it is gone for good.
+    pub fn gone(mut self) {
+        wait_until("the old daemon's end", || self.0.try_wait().unwrap().is_some());
     }
 }
 

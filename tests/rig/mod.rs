@@ -14,6 +14,7 @@ pub mod process;
 pub mod random;
 pub mod rtp;
 pub mod shapes;
+pub mod share;
 pub mod sip;
 pub mod sipp;
 pub mod sound;

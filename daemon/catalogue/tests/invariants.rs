@@ -167,7 +167,11 @@ fn an_archive_is_made_from_every_state_but_archived_and_only_once() {
     begin(Archiving::Started);
     begin(Archiving::Started);
     state(ArchiveState::Archiving);
+    catalogue.archive_waits(id(1)).unwrap();
+    state(ArchiveState::Journal);
+    begin(Archiving::Started);
     catalogue.archive_failed(id(1), "the store is full").unwrap();
+    catalogue.archive_waits(id(1)).unwrap();
     state(ArchiveState::Failed);
     let failed = catalogue.get(id(1)).unwrap().unwrap().archive;
     assert_eq!(failed.error.as_deref(), Some("the store is full"));
@@ -179,6 +183,7 @@ fn an_archive_is_made_from_every_state_but_archived_and_only_once() {
     let other = ArchivePlace { sha256: [8; 32], ..place(1) };
     assert!(matches!(end(&other), Err(CatalogueError::OtherArchive(_))));
     catalogue.archive_failed(id(1), "late news").unwrap();
+    catalogue.archive_waits(id(1)).unwrap();
     state(ArchiveState::Archived);
 
     let archive = catalogue.get(id(1)).unwrap().unwrap().archive;

@@ -7,7 +7,6 @@ mod invariant;
 
 use std::collections::BTreeSet;
 
-use std::fs::File;
 use std::io::BufReader;
 use std::path::Path;
 
@@ -26,6 +25,7 @@ use crate::journals::{GenerationFiles, LaneView};
 use crate::recover::find_archives;
 use crate::row::has_audio;
 use crate::sound::{SoundError, open_lanes};
+use crate::store::StoreFile;
 
 /// Recordings taken from the catalogue at once.
 const PAGE: usize = 500;
@@ -45,11 +45,12 @@ pub(crate) struct Check<'a> {
     checked: u64,
     findings: Vec<Value>,
     left_out: u64,
+    store_is_away: bool,
 }
 
 impl<'a> Check<'a> {
     pub(crate) fn new(appliance: &'a Appliance) -> Self {
-        Self { appliance, checked: 0, findings: Vec::new(), left_out: 0 }
+        Self { appliance, checked: 0, findings: Vec::new(), left_out: 0, store_is_away: false }
     }
 
     /// What was found: `checked` recordings, `findings` with `recording` (or null), `where`, `kind`, `text`, and how many were
@@ -59,11 +60,15 @@ impl<'a> Check<'a> {
     }
 
     fn note(&mut self, broken: Invariant, recording: Option<Uuid>, place: &str, kind: &str, text: &str) {
+        self.add(json!({
+            "recording": recording, "where": place, "kind": kind, "text": text,
+            "invariant": broken.number(), "remedy": broken.remedy(),
+        }));
+    }
+
+    fn add(&mut self, finding: Value) {
         if self.findings.len() < FINDINGS_MAX {
-            self.findings.push(json!({
-                "recording": recording, "where": place, "kind": kind, "text": text,
-                "invariant": broken.number(), "remedy": broken.remedy(),
-            }));
+            self.findings.push(finding);
         } else {
             self.left_out += 1;
         }
@@ -129,6 +134,11 @@ impl<'a> Check<'a> {
             .and_then(|file| Ok(verify(BufReader::with_capacity(READ_BYTES, file), key.as_ref().ok())?));
         let report = match report {
             Ok(report) => report,
+            // That the store is away is no finding about this recording; it is said once.
+            Err(error) if error.is_away() => {
+                self.checked = self.checked.saturating_sub(1);
+                return self.away(&error.to_string());
+            }
             Err(error) => {
                 // A recording that was deleted while it was looked at is no finding.
                 let is_gone = matches!(self.appliance.catalogue.tombstone(row.id), Ok(Some(_)));
@@ -155,7 +165,17 @@ impl<'a> Check<'a> {
         }
     }
 
-    fn archive_key(&self, file: File) -> Result<DataKey, SoundError> {
+    /// Says once that archives cannot be looked at. That breaks nothing that was promised, so it has no number, and its text says what to do.
+    fn away(&mut self, error: &str) {
+        if !std::mem::replace(&mut self.store_is_away, true) {
+            let text = format!("failed to {error}; the archives were not checked");
+            self.add(json!({
+                "recording": null, "where": "store", "kind": "away", "text": text, "invariant": null, "remedy": null,
+            }));
+        }
+    }
+
+    fn archive_key(&self, file: StoreFile) -> Result<DataKey, SoundError> {
         let reader = Reader::open(BufReader::new(file))?;
         match reader.keys() {
             KeysFound::InFile(sealed) => {
@@ -323,11 +343,11 @@ impl<'a> Check<'a> {
 
     /// Archives in the store that are on no record.
     fn store_files(&mut self) {
-        // One that is away is shown by health; of each recording in it the check says so already.
-        if self.appliance.store.check().is_err() {
-            return;
+        let store = &self.appliance.store;
+        if let Err(error) = store.check() {
+            return self.away(&error.to_string());
         }
-        let (found, troubles) = find_archives(self.appliance.store.path());
+        let (found, troubles) = find_archives(&mut |folder| store.list(folder).map_err(std::io::Error::other));
         for text in troubles {
             self.note(Invariant::ArchiveOnRecord, None, "store", "unreadable", &text);
         }
@@ -345,7 +365,7 @@ impl<'a> Check<'a> {
                 },
                 (Ok(None), Ok(Some(_))) => {
                     let owed = self.appliance.catalogue.deletions_owed().unwrap_or_default();
-                    let is_there = self.appliance.store.path().join(&path).exists();
+                    let is_there = self.appliance.store.get(Path::new(&path)).is_ok();
                     if is_there && !owed.iter().any(|one| one.recording == id) {
                         let text = "the recording was deleted, and its archive is still there";
                         self.note(Invariant::DeletionOwed, Some(id), &path, "deleted-file", text);

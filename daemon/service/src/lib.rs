@@ -26,6 +26,7 @@ mod check;
 mod fd_store;
 mod files;
 mod follow;
+mod headroom;
 mod health;
 mod ingest;
 mod journals;

@@ -22,7 +22,7 @@ use uuid::Uuid;
 use zeroize::Zeroizing;
 
 use crate::api::Control;
-use crate::appliance::{Appliance, Bell, Metrics, Notes};
+use crate::appliance::{Appliance, Bell, Metrics, Notes, Spool};
 use crate::certificates::{CertificateFiles, CertificateWatch, unix_s};
 use crate::fd_store::{Brought, FdStore, Keeping};
 use crate::files::{make_folder, write_whole};
@@ -170,7 +170,7 @@ pub(crate) fn open(
         checkpoint_key,
         catalogue,
         queue,
-        store: Store::new(&config.store_path(), &config.data_dir, Uuid::now_v7()),
+        store: Store::new(&config.store_path(), &config.data_dir, Uuid::now_v7(), config.store.timeout),
         render_program: beside("callvault-render"),
         recorder,
         requests: requests_tx,
@@ -183,6 +183,7 @@ pub(crate) fn open(
         sockets_stay: AtomicBool::new(false),
         stopping: AtomicBool::new(false),
         metrics: Metrics::default(),
+        spool: Spool::default(),
         config,
     };
     if lost_catalogue {

@@ -17,6 +17,7 @@ use uuid::Uuid;
 use crate::archiving::STORE_NAME;
 use crate::row;
 use crate::sound::TICKS_PER_SECOND;
+use crate::store::StoreEntry;
 
 /// Read from the store at once, in bytes.
 const READ_BYTES: usize = 256 * 1024;
@@ -44,33 +45,40 @@ pub(super) enum Seen {
     Useless(String),
 }
 
-/// The archives below the store's folder: recording by its file's name, and path in the store.
-pub(crate) fn find(store: &Path) -> (Vec<(Uuid, String)>, Vec<String>) {
+/// The archives below the store's folder, which `list` looks into: recording by its file's name, and path in the store; and what could
+/// not be looked into.
+pub(crate) fn find(list: &mut dyn FnMut(&Path) -> io::Result<Vec<StoreEntry>>) -> (Vec<(Uuid, String)>, Vec<String>) {
     let (mut found, mut troubles) = (Vec::new(), Vec::new());
     let mut folders = vec![(PathBuf::new(), 0)];
     while let Some((folder, depth)) = folders.pop() {
-        let mut look = || -> io::Result<()> {
-            for entry in fs::read_dir(store.join(&folder))? {
-                let entry = entry?;
-                let below = folder.join(entry.file_name());
-                if entry.file_type()?.is_dir() {
-                    if depth < DEPTH_MAX {
-                        folders.push((below, depth + 1));
-                    }
-                } else if let Some(id) = named(&below)
-                    && let Some(path) = below.to_str()
-                {
-                    found.push((id, path.to_owned()));
-                }
-            }
-            Ok(())
-        };
-        if let Err(error) = look() {
+        let entries = list(&folder).unwrap_or_else(|error| {
             troubles.push(format!("failed to list {} in the store: {error}", folder.display()));
+            Vec::new()
+        });
+        for StoreEntry { name, is_folder } in entries {
+            let below = folder.join(name);
+            if is_folder {
+                if depth < DEPTH_MAX {
+                    folders.push((below, depth + 1));
+                }
+            } else if let Some(id) = named(&below)
+                && let Some(path) = below.to_str()
+            {
+                found.push((id, path.to_owned()));
+            }
         }
     }
     found.sort();
     (found, troubles)
+}
+
+/// What is in a folder below `store`, for [`find`].
+pub(super) fn list(store: &Path, folder: &Path) -> io::Result<Vec<StoreEntry>> {
+    let entry = |entry: io::Result<fs::DirEntry>| {
+        let entry = entry?;
+        Ok(StoreEntry { name: entry.file_name(), is_folder: entry.file_type()?.is_dir() })
+    };
+    fs::read_dir(store.join(folder))?.map(entry).collect()
 }
 
 fn named(path: &Path) -> Option<Uuid> {

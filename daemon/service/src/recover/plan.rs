@@ -117,7 +117,7 @@ impl Plan {
         let mut archives: BTreeMap<Uuid, Vec<String>> = BTreeMap::new();
         match from.store {
             Standing::There(path) => {
-                let (found, troubles) = archives::find(path);
+                let (found, troubles) = archives::find(&mut |folder| archives::list(path, folder));
                 for (id, path) in found {
                     archives.entry(id).or_default().push(path);
                 }
