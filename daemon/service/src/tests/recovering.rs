@@ -17,8 +17,14 @@ use crate::playback::open_archive;
 use crate::recover::{Manner, Report, recover};
 use crate::{keys, start};
 
-/// A place with one recording of each sort; the ids: archived, in the journal only, deleted with its archive still there.
+/// A place with one recording of each sort; the ids: archived, in the journal only, deleted with its archive still there. The journal has
+/// the lanes of all of them, since they are in one file.
 fn furnish(rig: &Rig) -> (Uuid, Uuid, Uuid) {
+    furnish_in(rig, false)
+}
+
+/// The same; `two_files`: the journal has the second alone.
+fn furnish_in(rig: &Rig, two_files: bool) -> (Uuid, Uuid, Uuid) {
     let running = rig.start();
     let mut generation = Generation::begin(&running);
     running.channels.state.send_modify(|s| s.generation = Some(generation.id()));
@@ -31,7 +37,10 @@ fn furnish(rig: &Rig) -> (Uuid, Uuid, Uuid) {
     let deleted = whole_call(&mut generation, &pcmu(), 30);
     running.settle();
     assert_eq!(rig.stored().len(), 2);
-    // In the same file, which therefore still has the lanes of the others.
+    if two_files {
+        generation.rotate();
+        generation.flush();
+    }
     let journalled = whole_call(&mut generation, &pcmu(), 40);
     generation.finish();
     running.channels.state.send_modify(|s| s.generation = None);
@@ -39,6 +48,8 @@ fn furnish(rig: &Rig) -> (Uuid, Uuid, Uuid) {
     ingest.look();
     ingest.take_in();
     ingest.settle();
+    ingest.remove_files();
+    assert_eq!(rig.journal_files(), 1);
     running.appliance.catalogue.delete(deleted.id, Timestamp::now(), "by a test").unwrap();
     ingest.settle();
     (named.id, journalled.id, deleted.id)
@@ -205,7 +216,7 @@ fn archives_of_older_keys_are_opened_and_of_lost_ones_named() {
 #[test]
 fn a_store_that_is_away_stops_it_unless_it_is_told_to_do_without() {
     let rig = Rig::as_received();
-    let (archived, journalled, _) = furnish(&rig);
+    let (archived, journalled, _) = furnish_in(&rig, true);
     remove_catalogue(&rig);
     std::fs::rename(rig.path("data/store"), rig.path("unmounted")).unwrap();
     let said = recover(&rig.config(), Manner::default()).unwrap_err().to_string();
@@ -274,10 +285,10 @@ fn an_archive_with_few_facts_is_a_recording_all_the_same() {
     );
 }
 
-#[test]
-fn a_damaged_archive_is_a_recording_and_its_damage_is_named() {
+/// The archive is damaged and the catalogue lost; what comes of it.
+fn damaged_archive(two_files: bool) -> (Rig, Uuid, Report) {
     let rig = Rig::as_received();
-    let (archived, ..) = furnish(&rig);
+    let (archived, ..) = furnish_in(&rig, two_files);
     remove_catalogue(&rig);
     let path = rig.stored().into_iter().find(|path| path.to_str().unwrap().contains(&archived.to_string())).unwrap();
     let mut bytes = std::fs::read(&path).unwrap();
@@ -285,9 +296,28 @@ fn a_damaged_archive_is_a_recording_and_its_damage_is_named() {
     bytes[middle..middle + 100].fill(0);
     std::fs::write(&path, bytes).unwrap();
     let said = recovered(&rig);
-    assert_eq!((said.from_archives, said.has_gaps()), (1, true), "{said}");
-    let row = rig.start().row(archived);
+    assert!(said.has_gaps(), "{said}");
+    (rig, archived, said)
+}
+
+#[test]
+fn a_damaged_archive_is_a_recording_and_its_damage_is_named() {
+    let (rig, id, said) = damaged_archive(true);
+    assert_eq!(said.from_archives, 1, "{said}");
+    let row = rig.start().row(id);
     assert!(row.flaws.iter().any(|flaw| flaw.code == "archive-damaged"), "{:?}", row.flaws);
+}
+
+#[test]
+fn a_damaged_archive_that_the_journal_still_has_is_made_again() {
+    let (rig, id, said) = damaged_archive(false);
+    assert_eq!((said.from_archives, said.from_journal), (0, 2), "{said}");
+    let running = settled(&rig);
+    assert!(running.row(id).flaws.is_empty());
+    assert_eq!(running.archived(id).len(), 200);
+    let mut verified = crate::check::Check::new(&running.appliance);
+    verified.everything().unwrap();
+    assert_eq!(verified.json()["findings"], serde_json::json!([]));
 }
 
 #[test]
