@@ -136,7 +136,7 @@ impl Errands {
             call(&mut hand);
         }
         // Closing a file may take as long as any other call.
-        let _under = self.under_way(number, mount);
+        let _under = self.under_way(number, mount, Instant::now());
         drop(hand);
     }
 
@@ -144,8 +144,8 @@ impl Errands {
         self.underway.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn under_way(&self, number: u64, mount: Option<u64>) -> UnderWay<'_> {
-        self.underway().insert(number, Underway { since: Instant::now(), mount });
+    fn under_way(&self, number: u64, mount: Option<u64>, since: Instant) -> UnderWay<'_> {
+        self.underway().insert(number, Underway { since, mount });
         UnderWay { errands: self, number }
     }
 
@@ -217,8 +217,10 @@ impl Errand {
         }
         let (answer, answered) = sync_channel(1);
         let (errands, number, mount) = (Arc::clone(&self.errands), self.number, self.mount);
+        // It counts from when it was asked for: when that is too long ago for who asked, it is overdue for everybody.
+        let begun = Instant::now();
         let made: Call = Box::new(move |hand| {
-            let under_way = errands.under_way(number, mount);
+            let under_way = errands.under_way(number, mount, begun);
             let result = call(hand);
             drop(under_way);
             // Nobody may be waiting any more.
@@ -227,7 +229,6 @@ impl Errand {
         let broken =
             || StoreError::io("use", &self.errands.path)(std::io::Error::other("an internal error, see the log"));
         self.to.send(made).map_err(|_| broken())?;
-        let begun = Instant::now();
         loop {
             let left = timeout.saturating_sub(begun.elapsed());
             match answered.recv_timeout(left.min(STOP_LOOK)) {
