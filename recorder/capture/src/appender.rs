@@ -15,8 +15,10 @@
 //! it is written in its order.
 
 mod disk;
-mod folder;
+pub(crate) mod folder;
 mod lanes;
+#[cfg(feature = "simulation")]
+pub(crate) mod simulated;
 #[cfg(test)]
 mod tests;
 
@@ -159,6 +161,27 @@ impl Appender {
         feedback: tokio::sync::mpsc::UnboundedSender<Feedback>,
         spare: SyncSender<AudioBatch>,
     ) -> Result<Self, AppendError> {
+        let named = settings.journal_dir.display().to_string();
+        let (to_sync, requests) = channel();
+        let (done, synced) = channel();
+        let appender = Self::begin_with(folder, settings, state, feedback, spare, (to_sync, synced))?;
+        // It ends with the appender, whose end of the queue it waits at.
+        thread::Builder::new()
+            .name("journal-sync".into())
+            .spawn(move || sync_loop(&requests, &done))
+            .map_err(|error| AppendError::Io { folder: named, error })?;
+        Ok(appender)
+    }
+
+    /// Without the thread that syncs: what it is asked, and what it answers, goes through `syncs`.
+    fn begin_with(
+        folder: Box<dyn JournalFolder>,
+        settings: Arc<Start>,
+        state: Arc<AppenderState>,
+        feedback: tokio::sync::mpsc::UnboundedSender<Feedback>,
+        spare: SyncSender<AudioBatch>,
+        syncs: (Sender<SyncRequest>, Receiver<Synced>),
+    ) -> Result<Self, AppendError> {
         let recipients =
             settings.recipients.iter().map(|text| PublicKey::from_text(text)).collect::<Result<Vec<_>, _>>()?;
         if recipients.is_empty() {
@@ -170,14 +193,11 @@ impl Appender {
             ..Limits::default()
         };
         let named = settings.journal_dir.display().to_string();
-        let io = |error| AppendError::Io { folder: named.clone(), error };
+        let io = |error| AppendError::Io { folder: named, error };
         let now = journal_ns();
         let mut writer = Writer::new(settings.generation, wall_ns(), now, limits);
         let disk = Disk::begin(folder, &mut writer).map_err(io)?;
-        let (to_sync, requests) = channel();
-        let (done, synced) = channel();
-        // It ends with the appender, whose end of the queue it waits at.
-        thread::Builder::new().name("journal-sync".into()).spawn(move || sync_loop(&requests, &done)).map_err(io)?;
+        let (to_sync, synced) = syncs;
         let mut appender = Self {
             writer,
             disk,
@@ -422,26 +442,14 @@ impl Appender {
     }
 
     fn stop(mut self) {
-        for recording in self.lanes.recordings() {
-            // The daemon did not say: keeping is what loses nothing. A recording that has ended is ended by this.
-            let kept = self.lanes.decide(&mut self.writer, &mut rand::rng(), recording, &Decision::Keep);
-            let aborted = self.lanes.abort(&mut self.writer, recording);
-            let ended = kept.and_then(|kept| Ok(kept | aborted?));
-            if let Err(error) = self.after_end(recording, ended) {
-                self.alarm("journal-entry", format!("failed to {error}"));
-            }
-        }
+        self.end_lanes();
         let begun = journal_ns();
         loop {
             let now = journal_ns();
             while let Ok(done) = self.synced.try_recv() {
                 self.after_sync(&done);
             }
-            self.write(now);
-            // A file that fails now has a successor, as always; finishing twice writes one end too many, which readers allow.
-            let done = self.writer.pending_bytes() == 0 && self.disk.finish(&mut self.writer, now);
-            self.hear_disk();
-            if done {
+            if self.finish(now) {
                 return;
             }
             if now.saturating_sub(begun) > STOP_NS_MAX {
@@ -453,6 +461,27 @@ impl Appender {
             }
             thread::sleep(STOP_ROUND);
         }
+    }
+
+    fn end_lanes(&mut self) {
+        for recording in self.lanes.recordings() {
+            // The daemon did not say: keeping is what loses nothing. A recording that has ended is ended by this.
+            let kept = self.lanes.decide(&mut self.writer, &mut rand::rng(), recording, &Decision::Keep);
+            let aborted = self.lanes.abort(&mut self.writer, recording);
+            let ended = kept.and_then(|kept| Ok(kept | aborted?));
+            if let Err(error) = self.after_end(recording, ended) {
+                self.alarm("journal-entry", format!("failed to {error}"));
+            }
+        }
+    }
+
+    /// Tries to end the generation; says whether all of it is on the device.
+    fn finish(&mut self, now: u64) -> bool {
+        self.write(now);
+        // A file that fails now has a successor, as always; finishing twice writes one end too many, which readers allow.
+        let done = self.writer.pending_bytes() == 0 && self.disk.finish(&mut self.writer, now);
+        self.hear_disk();
+        done
     }
 
     fn alarm(&self, code: &'static str, text: String) {

@@ -23,6 +23,9 @@ mod receive;
 mod rig;
 mod sessions;
 mod signalling;
+#[cfg(feature = "simulation")]
+#[doc(hidden)]
+pub mod simulated;
 mod sweep;
 
 use std::process::ExitCode;

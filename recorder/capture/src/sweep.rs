@@ -164,7 +164,7 @@ impl Sweep {
         }
     }
 
-    fn handle(&mut self, command: Command) {
+    pub(crate) fn handle(&mut self, command: Command) {
         match command {
             Command::Open { recording, tracks, counters, opened_ns } => {
                 let batch = self.ways.spare.try_recv().unwrap_or_default();
@@ -211,7 +211,7 @@ impl Sweep {
         self.places.get(&recording).and_then(|&place| self.sessions.get_mut(place))
     }
 
-    fn sweep(&mut self) {
+    pub(crate) fn sweep(&mut self) {
         self.rounds += 1;
         let look = Look { with_rtcp: self.rounds.is_multiple_of(RTCP_EVERY), datagrams_max: DATAGRAMS_PER_SWEEP_MAX };
         let batch_ns = u64::from(self.settings.batch_interval_ms) * 1_000_000;
@@ -259,7 +259,7 @@ impl Sweep {
     }
 
     /// Hands everything over, for which the appender is waited for: it ends by itself, whatever its disk does.
-    fn stop(mut self) {
+    pub(crate) fn stop(mut self) {
         let live: Vec<Uuid> = self.sessions.iter().map(|s| s.out.recording()).collect();
         for recording in live {
             self.sweep_one(recording);

@@ -115,9 +115,11 @@ impl Lanes {
         self.finish(writer, recording, LaneEnd::Aborted)
     }
 
-    /// The recordings whose lanes are open.
+    /// The recordings whose lanes are open, oldest first.
     pub(super) fn recordings(&self) -> Vec<Uuid> {
-        self.open.keys().copied().collect()
+        let mut recordings: Vec<Uuid> = self.open.keys().copied().collect();
+        recordings.sort_unstable();
+        recordings
     }
 
     fn finish(&mut self, writer: &mut Writer, recording: Uuid, end: LaneEnd) -> Result<bool, JournalError> {
