@@ -2,7 +2,7 @@
 //!
 //! One thread follows the journal. For each session that has ended (or whose recorder is gone) it does, in this order:
 //!
-//! 1. read the lane's facts and count its packets;
+//! 1. make durable what is to be read (`fdatasync`), then read the lane's facts and count its packets;
 //! 2. one catalogue transaction: the recording, its lanes, the jobs that it owes;
 //! 3. put the owed jobs into the queue, which is durable when it returns;
 //! 4. take them off the list of what is owed;
@@ -201,7 +201,7 @@ impl<'a> Ingest<'a> {
             return;
         }
         let Some(view) = self.appliance.journals.lock().view(name) else { return };
-        match self.ingest(&view) {
+        match self.make_durable(&view).and_then(|()| self.ingest(&view)) {
             Ok(is_needed) => {
                 self.waiting.remove(&name);
                 self.failed.remove(&name);
@@ -219,6 +219,21 @@ impl<'a> Ingest<'a> {
                 self.appliance.notes.set("recordings", text);
             }
         }
+    }
+
+    /// What is read of a lane may be in the page cache alone, and when its recorder is dead nobody else will ever sync it. A row
+    /// must not promise what a power cut can still take.
+    fn make_durable(&self, view: &LaneView) -> Result<(), IngestError> {
+        let folder = self.appliance.config.journal_path();
+        for file in view.entry.files().into_iter().flatten() {
+            let path = folder.join(callvault_journal::file_name(view.name.generation, file));
+            match std::fs::File::open(path).and_then(|file| file.sync_data()) {
+                // A file in the middle of a lane's may have been removed: then the lane has nothing in it.
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+                other => other.map_err(SoundError::from)?,
+            }
+        }
+        Ok(())
     }
 
     /// Enters one lane; tells whether the journal is needed for it any further.

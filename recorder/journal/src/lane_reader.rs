@@ -1,5 +1,7 @@
 //! Opens the sealed frames of one lane, frame by frame.
 
+use std::cmp::Reverse;
+
 use callvault_seal::Cipher;
 use uuid::Uuid;
 
@@ -49,8 +51,9 @@ impl LaneReader {
     pub fn new(generation: Uuid, lane: u32, cipher: Cipher, frames: &[FrameRef]) -> Self {
         let mut frames = frames.to_vec();
         frames.retain(|frame| frame.lane == lane);
-        // A frame may be known twice: damaged, and intact in the file that replaced an abandoned one.
-        frames.sort_by_key(|frame| (frame.seq, !frame.intact));
+        // A frame may be known twice: in a file that was abandoned, and in the one that replaced it. The later copy is the one that
+        // can be on the device; the first may be in the page cache alone.
+        frames.sort_by_key(|frame| (frame.seq, !frame.intact, Reverse(frame.file_seq)));
         frames.dedup_by_key(|frame| frame.seq);
         Self { generation, lane, cipher, frames, at: 0, frame: Vec::new(), event: None }
     }

@@ -22,6 +22,8 @@ pub enum Bug {
     RowBeforeOwed,
     /// The catalogue does not remember which lanes it has taken.
     LanesNotRemembered,
+    /// A lane is entered when it is read, though it may be in the page cache alone.
+    EnteredBeforeDurable,
     /// The queue acknowledges a job that is not on the device.
     QueueAcknowledgesEarly,
     /// The journal lets a recording go when its archive is written, not when it was verified and is on record.
@@ -64,6 +66,7 @@ impl Bug {
         Bug::GenerationReused,
         Bug::RowBeforeOwed,
         Bug::LanesNotRemembered,
+        Bug::EnteredBeforeDurable,
         Bug::QueueAcknowledgesEarly,
         Bug::ReleasedBeforeRecorded,
         Bug::FilesOfLaterLanesRemoved,

@@ -157,7 +157,7 @@ impl Daemon {
             if view.entry.end.is_none() && !view.over {
                 continue;
             }
-            let is_needed = self.ingest(out, &view)?;
+            let Some(is_needed) = self.ingest(out, &view)? else { continue };
             self.waiting.remove(&name);
             if let Some(known) = self.generations.get_mut(&name.0) {
                 if is_needed {
@@ -177,10 +177,18 @@ impl Daemon {
         Some(View { name, entry, over: known.over, findings })
     }
 
-    /// Enters one lane; says whether the journal is needed for it any further.
-    fn ingest(&mut self, out: &mut Outside, view: &View) -> Result<bool, Killed> {
+    /// Enters one lane; says whether the journal is needed for it any further, or nothing when it is to be tried again.
+    fn ingest(&mut self, out: &mut Outside, view: &View) -> Result<Option<bool>, Killed> {
+        if !out.has(Bug::EnteredBeforeDurable) {
+            for file in view.entry.files().into_iter().flatten() {
+                let inode = out.spool.device.inode(&file_name(view.name.0, file));
+                if inode.is_some_and(|inode| out.spool.device.sync(inode).is_err()) {
+                    return Ok(None);
+                }
+            }
+        }
         // A lane of which no frame names the recording is entered under a name of its own; it tells nothing here.
-        let Some(id) = view.entry.recording else { return Ok(false) };
+        let Some(id) = view.entry.recording else { return Ok(Some(false)) };
         let (verdict, flaws, has_audio, call_id) = if view.entry.end == Some(LaneEnd::Discarded) {
             ("discarded".to_owned(), vec!["discarded".to_owned()], false, None)
         } else if view.entry.keys.is_empty() {
@@ -190,11 +198,13 @@ impl Daemon {
                 Ok(sound) => {
                     let summary = summarise(&sound.events, &sound.damage);
                     let flaws = summary.flaws.iter().map(|flaw| flaw.code.clone()).collect();
-                    (summary.verdict.as_str().to_owned(), flaws, true, sound.call_id)
+                    let is_whole = sound.unplaced == 0 || summary.verdict.as_str() != "ok";
+                    let verdict = if is_whole { summary.verdict.as_str() } else { "degraded" };
+                    (verdict.to_owned(), flaws, true, sound.call_id)
                 }
                 Err(error) => {
                     out.say(format!("recording {id} cannot be read from the journal: {error}"));
-                    return Ok(true);
+                    return Ok(Some(true));
                 }
             }
         };
@@ -202,7 +212,7 @@ impl Daemon {
         out.point()?;
         let entered = self.enter(out, id, view.name, last, Row { verdict, flaws, has_audio, call_id, archive: None, entered: 1, recorded: 0 })?;
         out.point()?;
-        Ok(has_audio && entered != Entered::Deleted)
+        Ok(Some(has_audio && entered != Entered::Deleted))
     }
 
     /// One transaction: the row, its lane, what it owes.

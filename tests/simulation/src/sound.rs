@@ -31,6 +31,8 @@ pub(crate) struct Sound {
     pub(crate) packets: Vec<Placed>,
     pub(crate) total_ticks: u64,
     pub(crate) call_id: Option<String>,
+    /// Packets that have no place.
+    pub(crate) unplaced: u64,
 }
 
 struct Files {
@@ -110,6 +112,7 @@ impl Sound {
                 .collect(),
             ..Damage::default()
         };
+        let unplaced = alignment.unplaced();
         let mut packets: Vec<Placed> = met
             .into_iter()
             .filter_map(|(header, payload)| {
@@ -121,6 +124,6 @@ impl Sound {
             SessionEvent::Started(started) => Some(started.sip_call_id.clone()),
             _ => None,
         });
-        Self { events, damage, packets, total_ticks: alignment.total_ticks(), call_id }
+        Self { events, damage, packets, total_ticks: alignment.total_ticks(), call_id, unplaced }
     }
 }

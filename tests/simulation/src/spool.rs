@@ -78,8 +78,9 @@ impl Witness {
         }
         let recording = || body.first_chunk::<16>().map(|bytes| Uuid::from_bytes(*bytes)).unwrap_or_default();
         self.unpromised.entry((file.0, seq)).or_default().push(place);
-        // An end of the generation promises no successor.
-        let ends_file = kind == KIND_FILE_END && body.first_chunk::<4>() != Some(&[0xff; 4]);
+        // An end of the generation promises no successor, and one that was written again, after its file had failed, is not this file's.
+        let next = file.1.wrapping_add(1).to_le_bytes();
+        let ends_file = kind == KIND_FILE_END && body.first_chunk::<4>() == Some(&next);
         self.lasts.insert(file, (ends_file, place.inode, place.offset + place.length));
         match kind {
             KIND_LANE_OPEN => self.opens.entry(recording()).or_default().push(place),

@@ -249,6 +249,11 @@ impl Truth {
                 && !heard.contains(id)
         });
         if let Some((id, (_, at_ns, ..))) = missing {
+            if is_traced() {
+                for (other, arrival) in self.arrivals.iter().filter(|(other, _)| (other.call, other.track) == (id.call, id.track)) {
+                    println!("packet {} heard {}: {arrival:?}", other.number, heard.contains(other));
+                }
+            }
             let to_ms = session.to_ns.map(|to| to / MS);
             return Err(format!(
                 "{name} lacks packet {} of track {}, which came at {} ms; it began at {} ms and ended at {to_ms:?} ({:?})",
