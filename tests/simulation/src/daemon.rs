@@ -182,7 +182,7 @@ impl Daemon {
         if !out.has(Bug::EnteredBeforeDurable) {
             for file in view.entry.files().into_iter().flatten() {
                 let inode = out.spool.device.inode(&file_name(view.name.0, file));
-                if inode.is_some_and(|inode| out.spool.device.sync(inode).is_err()) {
+                if inode.is_some_and(|inode| out.spool.device.open_and_sync(inode).is_err()) {
                     return Ok(None);
                 }
             }

@@ -7,6 +7,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use callvault_journal::ReadAt;
@@ -24,7 +25,12 @@ struct Content {
     cache: Vec<u8>,
     device: Vec<u8>,
     dirty: BTreeSet<usize>,
+    /// Syncs that have failed: each open file hears of each once, whoever asked.
+    failures: u32,
 }
+
+/// What an open file has heard of failed syncs.
+pub(crate) type Heard = AtomicU32;
 
 enum Change {
     Made(String, Inode),
@@ -137,16 +143,30 @@ impl Device {
         if fits < bytes.len() { Err(io::ErrorKind::StorageFull.into()) } else { Ok(()) }
     }
 
-    pub(crate) fn sync(&self, inode: Inode) -> io::Result<()> {
+    /// Opens a file: nothing that failed before concerns who does.
+    pub(crate) fn heard(&self, inode: Inode) -> Heard {
+        AtomicU32::new(self.lock().files.get(&inode).map_or(0, |content| content.failures))
+    }
+
+    /// What a process does that opens a file only to sync it.
+    pub(crate) fn open_and_sync(&self, inode: Inode) -> io::Result<()> {
+        self.sync(inode, &self.heard(inode))
+    }
+
+    pub(crate) fn sync(&self, inode: Inode, heard: &Heard) -> io::Result<()> {
         let mut state = self.lock();
         let fails = state.syncs_that_fail > 0;
         state.syncs_that_fail = state.syncs_that_fail.saturating_sub(1);
         let content = state.files.get_mut(&inode).ok_or(io::ErrorKind::NotFound)?;
         if fails {
             content.dirty.clear();
+            content.failures += 1;
+        } else {
+            content.reach_device(|_| true);
+        }
+        if heard.swap(content.failures, Ordering::Relaxed) < content.failures {
             return Err(io::Error::from_raw_os_error(5));
         }
-        content.reach_device(|_| true);
         Ok(())
     }
 

@@ -13,7 +13,7 @@ use callvault_journal::{FILE_HEADER_BYTES, FRAME_HEADER_BYTES, parse_file_name};
 use uuid::Uuid;
 
 use crate::bug::Bug;
-use crate::device::{Device, Inode};
+use crate::device::{Device, Heard, Inode};
 use crate::outside::is_traced;
 
 const KIND_LANE_OPEN: u8 = 1;
@@ -190,6 +190,7 @@ struct OpenFile {
     dead: Arc<AtomicBool>,
     dies_in: Arc<AtomicU64>,
     ended: AtomicBool,
+    heard: Heard,
 }
 
 fn gone() -> io::Error {
@@ -214,6 +215,7 @@ impl JournalFolder for Folder {
             dead: Arc::clone(&self.dead),
             dies_in: Arc::clone(&self.dies_in),
             ended: AtomicBool::new(false),
+            heard: self.spool.device.heard(inode),
         }))
     }
 
@@ -256,12 +258,12 @@ impl JournalFile for OpenFile {
             Some(Bug::RotatedWithoutSync) if self.ended.load(Ordering::Relaxed) => return Ok(()),
             _ => {}
         }
-        let first = self.spool.device.sync(self.inode);
+        let first = self.spool.device.sync(self.inode, &self.heard);
         if is_traced() {
             println!("             sync of file {}: {first:?}", self.file.1);
         }
         if first.is_err() && self.spool.bug == Some(Bug::FailedSyncRetried) {
-            return self.spool.device.sync(self.inode);
+            return self.spool.device.sync(self.inode, &self.heard);
         }
         first
     }

@@ -189,7 +189,7 @@ fn put(out: &mut Outside, device: &Device, path: &str, bytes: &[u8]) -> Result<(
         out.point()?;
     }
     if !out.has(Bug::RenamedBeforeSync) {
-        if let Err(error) = device.sync(inode) {
+        if let Err(error) = device.open_and_sync(inode) {
             device.remove(&temporary);
             return Err(error.into());
         }
@@ -222,7 +222,7 @@ fn take_away(out: &mut Outside, device: &Device, path: &str) -> Result<(), Troub
             let _ = erase_keys(&mut file);
             device.write_at(inode, file.get_ref(), 0)?;
             out.point()?;
-            device.sync(inode)?;
+            device.open_and_sync(inode)?;
         }
         out.point()?;
         device.remove(&name);
