@@ -4,7 +4,7 @@ SHELL := /bin/bash
 .ONESHELL:
 .DEFAULT_GOAL := build
 
-.PHONY: build run test lint unit bench clean rust
+.PHONY: build run test lint unit bench torture clean rust
 
 # The toolchain is taken as given; without it nothing else makes sense.
 rust:
@@ -28,6 +28,10 @@ test: rust
 lint: rust
 	@packaging/prerequisites build test
 	@tests/run-all lint
+
+# What takes too long for every day: many more of the worlds that the simulation makes.
+torture: rust
+	SEEDS=10000 cargo test --release --locked -p callvault-simulation -- --nocapture
 
 # Component benchmarks, each beside its floor measured in the same run.
 bench: build

@@ -18,9 +18,7 @@ use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
 use callvault_control::{Decision, Start, ToDaemon};
-use callvault_sip::{
-    Endpoint, EndpointConfig, Flow, FlowId, Limits, Now, Output, TransportKind, parse_datagram,
-};
+use callvault_sip::{Endpoint, EndpointConfig, Flow, FlowId, Limits, Now, Output, TransportKind, parse_datagram};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
@@ -166,8 +164,6 @@ pub enum Planted {
     PausesNotPassedOn,
     /// The daemon hears of an end when the journal has been given it.
     EndsToldEarly,
-    /// Ports are given again at once.
-    PortsDoNotRest,
     /// A question for a verdict is asked once.
     QuestionsNotRepeated,
     /// What waits at the sockets when a session ends is not taken.
@@ -455,13 +451,7 @@ impl Recorder {
 
     fn hear(&mut self, told: Feedback) {
         match told {
-            Feedback::Left(pairs) => {
-                let mut at = moment();
-                if self.planted == Some(Planted::PortsDoNotRest) {
-                    at.journal_ns = 0;
-                }
-                self.sessions.ports_left(at, pairs);
-            }
+            Feedback::Left(pairs) => self.sessions.ports_left(moment(), pairs),
             Feedback::Silent(recording) => self.sessions.fell_silent(moment(), recording),
             Feedback::Durable(recording) => self.told.push(ToDaemon::Ended { recording }),
             Feedback::Rotated(closed_file) => self.told.push(ToDaemon::Rotated { closed_file }),

@@ -44,8 +44,6 @@ pub enum Bug {
     KeysNotErased,
     /// A worker that was interrupted leaves its job running for ever.
     RunningJobsNotResumed,
-    /// An ended lane whose recorder lives is never looked at unless the recorder says so.
-    HintsBelieved,
 }
 
 impl Bug {
@@ -55,7 +53,6 @@ impl Bug {
         Bug::Recorder(Planted::OldestDropped),
         Bug::Recorder(Planted::PausesNotPassedOn),
         Bug::Recorder(Planted::EndsToldEarly),
-        Bug::Recorder(Planted::PortsDoNotRest),
         Bug::Recorder(Planted::QuestionsNotRepeated),
         Bug::Recorder(Planted::EndsWithoutSweep),
         Bug::Recorder(Planted::AudioOfAnother),
@@ -77,6 +74,5 @@ impl Bug {
         Bug::JobsGivenUp,
         Bug::KeysNotErased,
         Bug::RunningJobsNotResumed,
-        Bug::HintsBelieved,
     ];
 }

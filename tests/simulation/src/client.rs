@@ -340,10 +340,8 @@ impl Client {
         }
         if method == "INVITE" && response.status >= 300 {
             // An answer that is no success is acknowledged within its transaction (RFC 3261 section 17.1.1.3).
-            let ack = String::from_utf8_lossy(&self.message("ACK", cseq, "")).replace(
-                &format!("{}a{cseq}", self.name()),
-                &format!("{}{cseq}", self.name()),
-            );
+            let ack = String::from_utf8_lossy(&self.message("ACK", cseq, ""))
+                .replace(&format!("{}a{cseq}", self.name()), &format!("{}{cseq}", self.name()));
             out.push(Sending::Sip(ack.into_bytes()));
         }
     }

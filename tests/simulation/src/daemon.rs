@@ -210,7 +210,13 @@ impl Daemon {
         };
         let last = view.entry.files().map_or(0, |files| *files.end());
         out.point()?;
-        let entered = self.enter(out, id, view.name, last, Row { verdict, flaws, has_audio, call_id, archive: None, entered: 1, recorded: 0 })?;
+        let entered = self.enter(
+            out,
+            id,
+            view.name,
+            last,
+            Row { verdict, flaws, has_audio, call_id, archive: None, entered: 1, recorded: 0 },
+        )?;
         out.point()?;
         Ok(Some(has_audio && entered != Entered::Deleted))
     }
@@ -411,9 +417,8 @@ impl Generation {
     /// The files that may go: read to the end, understood, needed by no lane, and not being written.
     fn unneeded(&self, careless: bool) -> Vec<u32> {
         let Some(read_to) = self.read_to else { return Vec::new() };
-        let needed = |entry: &LaneEntry| {
-            entry.files().map(|files| if careless { *files.end()..=*files.end() } else { files })
-        };
+        let needed =
+            |entry: &LaneEntry| entry.files().map(|files| if careless { *files.end()..=*files.end() } else { files });
         let mut kept: BTreeSet<u32> = self.index.iter().filter_map(|(_, entry)| needed(entry)).flatten().collect();
         kept.extend(self.findings.iter().filter(|f| f.kind == FindingKind::Foreign).map(|f| f.file_seq));
         if !self.over {

@@ -288,7 +288,11 @@ pub(crate) struct Reading {
 impl ReadAt for Reading {
     fn len(&mut self) -> io::Result<u64> {
         let state = self.device.lock();
-        state.files.get(&self.inode).map(|content| content.cache.len() as u64).ok_or_else(|| io::ErrorKind::NotFound.into())
+        state
+            .files
+            .get(&self.inode)
+            .map(|content| content.cache.len() as u64)
+            .ok_or_else(|| io::ErrorKind::NotFound.into())
     }
 
     fn read_at(&mut self, offset: u64, buf: &mut [u8]) -> io::Result<usize> {

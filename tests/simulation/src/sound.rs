@@ -48,7 +48,10 @@ impl JournalFiles for Files {
             let file = self.device.reading(&name).ok_or(std::io::ErrorKind::NotFound)?;
             self.open.insert(file_seq, file);
         }
-        self.open.get_mut(&file_seq).map(|file| file as &mut dyn ReadAt).ok_or_else(|| std::io::ErrorKind::NotFound.into())
+        self.open
+            .get_mut(&file_seq)
+            .map(|file| file as &mut dyn ReadAt)
+            .ok_or_else(|| std::io::ErrorKind::NotFound.into())
     }
 }
 
@@ -65,8 +68,7 @@ impl Sound {
             let context = view.entry.key_context(view.name.0, view.name.1).ok_or("it has no name")?;
             let key = keys().0.open(&view.entry.keys, &context).map_err(|error| error.to_string())?;
             let mut reader = LaneReader::new(view.name.0, view.name.1, key.cipher(), &view.entry.frames);
-            let mut files =
-                Files { device: out.spool.device.clone(), generation: view.name.0, open: BTreeMap::new() };
+            let mut files = Files { device: out.spool.device.clone(), generation: view.name.0, open: BTreeMap::new() };
             while let Some(item) = reader.next(&mut files).map_err(|error| error.to_string())? {
                 match item {
                     LaneItem::Facts(event) => events.push(event),

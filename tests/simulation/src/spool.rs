@@ -28,6 +28,8 @@ struct Place {
     inode: Inode,
     offset: usize,
     length: usize,
+    /// Whether it is a lane's.
+    is_of_lane: bool,
 }
 
 /// What was written, as the frame headers say.
@@ -57,12 +59,13 @@ impl Witness {
     fn written(&mut self, device: &Device, file: (Uuid, u32), inode: Inode, bytes: &[u8], offset: usize) {
         let mut at = if offset == 0 { FILE_HEADER_BYTES } else { 0 };
         while let Some(header) = bytes.get(at..at + FRAME_HEADER_BYTES) {
-            let number = |from: usize| u32::from_le_bytes([header[from], header[from + 1], header[from + 2], header[from + 3]]);
+            let number =
+                |from: usize| u32::from_le_bytes([header[from], header[from + 1], header[from + 2], header[from + 3]]);
             let body = number(8) as usize;
             let length = FRAME_HEADER_BYTES + body.next_multiple_of(16);
             let seq = u64::from(number(16)) | u64::from(number(20)) << 32;
             let Some(frame) = bytes.get(at..at + length) else { break };
-            let place = Place { inode, offset: offset + at, length };
+            let place = Place { inode, offset: offset + at, length, is_of_lane: number(12) != 0 };
             self.frame(device, file, seq, frame, place);
             at += length;
         }
@@ -108,11 +111,14 @@ impl Witness {
         }
     }
 
-    /// A file is removed: what was in it need not be anywhere any more.
+    /// A file is removed: what was in it and nowhere else need not be anywhere any more. Where it was the copy of a lane's frame that
+    /// another file has too, the other one must be good.
     pub(crate) fn removed(&mut self, inode: Inode) {
         self.unpromised.retain(|_, places| {
+            let count = places.len();
             places.retain(|place| place.inode != inode);
-            !places.is_empty()
+            let is_gone = places.len() < count && !places.iter().any(|place| place.is_of_lane);
+            !places.is_empty() && !is_gone
         });
     }
 

@@ -53,8 +53,8 @@ pub(crate) struct Truth {
     pub(crate) sessions: Vec<Session>,
     /// First arrival of each packet: at which port and when, and its RTP source and timestamp.
     arrivals: BTreeMap<PacketId, (u16, u64, u32, u32)>,
-    /// What the daemon said of each recording.
-    pub(crate) verdicts: BTreeMap<Uuid, bool>,
+    /// What the daemon said of each recording, to the recorder that has it.
+    verdicts: BTreeMap<Uuid, bool>,
     pub(crate) packets_checked: u64,
 }
 
@@ -83,6 +83,13 @@ impl Truth {
             if is_traced() {
                 println!("             call {} is recording {recording}", session.call);
             }
+        }
+    }
+
+    /// A verdict reaches the recorder; one that is not the recording's own any more knows nothing of it.
+    pub(crate) fn decided(&mut self, generation: Uuid, recording: Uuid, is_kept: bool) {
+        if self.sessions.iter().any(|s| s.generation == generation && s.recording == Some(recording)) {
+            self.verdicts.entry(recording).or_insert(is_kept);
         }
     }
 
@@ -115,7 +122,14 @@ impl Truth {
 
     /// A recorder is gone: what arrived until `horizon_ns` must have survived; none when nothing is promised of its sessions. For
     /// those that had ended, when their ends are not known to be there.
-    pub(crate) fn recorder_died(&mut self, generation: Uuid, now_ns: u64, horizon_ns: Option<u64>, end: End, spool: &Spool) {
+    pub(crate) fn recorder_died(
+        &mut self,
+        generation: Uuid,
+        now_ns: u64,
+        horizon_ns: Option<u64>,
+        end: End,
+        spool: &Spool,
+    ) {
         for session in self.sessions.iter_mut().filter(|s| s.generation == generation) {
             let had_ended = session.to_ns.is_some();
             let is_safe = session.recording.is_some_and(|id| spool.end_is_durable(id));
@@ -130,11 +144,13 @@ impl Truth {
     }
 
     /// A power cut may take what an earlier generation had not synced either; its recorder is dead and cannot write it again.
-    pub(crate) fn power_cut(&mut self, horizon_ns: u64, spool: &Spool) {
+    /// Since it died nobody has synced its journal, so what may be lost counts from there.
+    pub(crate) fn power_cut(&mut self, loss_ns: u64, spool: &Spool) {
         for session in &mut self.sessions {
             let is_safe = session.recording.is_some_and(|id| spool.end_is_durable(id));
             if session.end == Some(End::Killed) && !is_safe {
-                session.horizon_ns = session.horizon_ns.min(horizon_ns);
+                let died_ns = session.to_ns.unwrap_or(0);
+                session.horizon_ns = session.horizon_ns.min(died_ns.saturating_sub(loss_ns));
                 session.has_lane &= session.recording.is_some_and(|id| spool.open_is_there(id, true));
             }
         }
@@ -202,18 +218,26 @@ impl Truth {
         }
         let Some(row) = catalogue.rows.get(&id) else { return Ok(0) };
         let was_discarded = self.verdicts.get(&id) == Some(&false);
-        if was_discarded && out.spool.has_key(id) && row.verdict == "discarded" {
+        if was_discarded && out.spool.has_key(id) {
             return Err(format!("{name} was discarded and its key was written"));
         }
         if !row.has_audio {
-            let excused = row.flaws.iter().any(|flaw| flaw == KEY_LOST) && !matches!(session.end, Some(End::InOrder | End::Stopped));
+            let excused = row.flaws.iter().any(|flaw| flaw == KEY_LOST)
+                && !matches!(session.end, Some(End::InOrder | End::Stopped));
             let is_right = excused || row.verdict == "discarded" && was_discarded;
             return if is_right { Ok(0) } else { Err(format!("{name} cannot be heard: {:?}", row.flaws)) };
         }
-        let Some(place) = &row.archive else { return Err(format!("{name} has no archive")) };
+        let Some(place) = &row.archive else {
+            // A disk that lost what it was to sync, and then the power: there is nothing left to archive, and the job says so.
+            let is_excused = session.horizon_ns == 0;
+            return if is_excused { Ok(0) } else { Err(format!("{name} has no archive")) };
+        };
         let bytes = out.store.device.read(&place.path).ok_or(format!("the archive of {name} is not there"))?;
         let packets = working::open(bytes).map_err(|error| format!("the archive of {name}: {error}"))?;
-        if row.call_id.as_deref() != Some(&format!("call-{}", session.call)) && session.has_lane && row.call_id.is_some() {
+        if row.call_id.as_deref() != Some(&format!("call-{}", session.call))
+            && session.has_lane
+            && row.call_id.is_some()
+        {
             return Err(format!("{name} has the facts of another call"));
         }
         self.check_audio(session, &name, &packets, row.verdict == "ok")
@@ -268,7 +292,9 @@ impl Truth {
         });
         if let Some((id, (_, at_ns, ..))) = missing {
             if is_traced() {
-                for (other, arrival) in self.arrivals.iter().filter(|(other, _)| (other.call, other.track) == (id.call, id.track)) {
+                for (other, arrival) in
+                    self.arrivals.iter().filter(|(other, _)| (other.call, other.track) == (id.call, id.track))
+                {
                     println!("packet {} heard {}: {arrival:?}", other.number, heard.contains(other));
                 }
             }
@@ -296,7 +322,8 @@ impl Session {
 
     /// What came then belongs to it without doubt.
     fn must_have(&self, at_ns: u64) -> bool {
-        let near = |(from, to): &(u64, Option<u64>)| at_ns + EDGE_NS >= *from && to.is_none_or(|to| at_ns <= to + EDGE_NS);
+        let near =
+            |(from, to): &(u64, Option<u64>)| at_ns + EDGE_NS >= *from && to.is_none_or(|to| at_ns <= to + EDGE_NS);
         at_ns > self.from_ns + EDGE_NS && self.to_ns.is_none_or(|to| at_ns <= to) && !self.pauses.iter().any(near)
     }
 }

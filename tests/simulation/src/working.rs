@@ -27,6 +27,8 @@ const AWAY_MS: u64 = 10_000;
 enum Trouble {
     Away,
     Failed(String),
+    /// No other try will cure it.
+    Permanent(String),
     Killed,
 }
 
@@ -55,13 +57,14 @@ impl Daemon {
             out.stable.jobs.sync();
         }
         out.point()?;
-        let result = if job.kind == JobKind::ARCHIVE { self.archive(out, job.recording) } else { self.remove(out, &job) };
+        let result =
+            if job.kind == JobKind::ARCHIVE { self.archive(out, job.recording) } else { self.remove(out, &job) };
         let now = out.unix_ms;
         out.note(|| {
             let how = match &result {
                 Ok(()) => "done".to_owned(),
                 Err(Trouble::Away) => "the store is away".to_owned(),
-                Err(Trouble::Failed(text)) => text.clone(),
+                Err(Trouble::Failed(text) | Trouble::Permanent(text)) => text.clone(),
                 Err(Trouble::Killed) => "killed".to_owned(),
             };
             format!("job {}: {how}", job.id)
@@ -69,10 +72,13 @@ impl Daemon {
         let told = match result {
             Ok(()) => self.machine.complete(&job.id, now),
             Err(Trouble::Killed) => return Err(Killed),
-            Err(Trouble::Failed(_)) if out.has(Bug::JobsGivenUp) && job.failures >= 1 => self.machine.complete(&job.id, now),
+            Err(Trouble::Failed(_)) if out.has(Bug::JobsGivenUp) && job.failures >= 1 => {
+                self.machine.complete(&job.id, now)
+            }
             Err(trouble) => {
                 let (failure, text) = match trouble {
                     Trouble::Failed(text) => (Failure::Transient, text),
+                    Trouble::Permanent(text) => (Failure::Permanent, text),
                     _ => (Failure::NotYet { wait_ms: AWAY_MS }, "use the store".to_owned()),
                 };
                 let random = out.dice.next();
@@ -101,8 +107,8 @@ impl Daemon {
         if row.has_audio && row.archive.is_none() {
             let device = store(out)?;
             let views = self.lanes_of(id);
-            if views.is_empty() {
-                return Err(Trouble::Failed("the journal is still being read".to_owned()));
+            if views.is_empty() || views.iter().any(|view| view.entry.keys.is_empty()) {
+                return Err(Trouble::Permanent("its audio is neither in the store nor in the journal".to_owned()));
             }
             let sound = Sound::read(out, &views).map_err(Trouble::Failed)?;
             let key = DataKey::generate(&mut rand::rng());
@@ -157,7 +163,8 @@ fn make(id: Uuid, sound: &Sound, key: &DataKey) -> Result<(Vec<u8>, Summary), St
     let sealed = [seal_key(&mut rand::rng(), &keys().1, key, &context)];
     let tracks = sound.packets.iter().map(|packet| packet.track + 1).max().unwrap_or(0);
     let codec = ArchiveCodec { encoding: "PCMU".into(), clock_rate: 8_000, channels: 1, fmtp: None, pre_skip: 0 };
-    let track = |track: u8| ArchiveTrack { label: track.to_string(), codecs: vec![codec.clone()], ..ArchiveTrack::default() };
+    let track =
+        |track: u8| ArchiveTrack { label: track.to_string(), codecs: vec![codec.clone()], ..ArchiveTrack::default() };
     let facts = ArchiveFacts {
         recording_id: id,
         total_ticks: sound.total_ticks,
@@ -225,6 +232,9 @@ fn take_away(out: &mut Outside, device: &Device, path: &str) -> Result<(), Troub
             device.open_and_sync(inode)?;
         }
         out.point()?;
+        if device.read(&name).is_some_and(|bytes| open(bytes).is_ok()) {
+            out.say(format!("{name} is removed and whoever finds its bytes can open it"));
+        }
         device.remove(&name);
     }
     out.point()?;

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use callvault_capture::simulated::{self, Recorder};
 use callvault_control::{Decision, Network, Start, ToDaemon};
+use callvault_queue::{Job, JobId, JobKind, State};
 use callvault_sip::{Limits, Message, parse_datagram};
 use callvault_supervise::{Action, Event, Supervisor};
 use uuid::{Builder, Uuid};
@@ -106,9 +107,15 @@ impl World {
         let mut dice = Dice::new(seed);
         simulated::reset_network();
         let calls = dice.between(2, 6);
-        let clients =
-            (0..calls).map(|call| Client::new(call as u16, dice.fork(), TROUBLE_NS - 2_000 * MS).after(BEGIN_NS)).collect();
-        let store = Store { device: Device::new(ROOM_BYTES), below: Device::new(ROOM_BYTES), is_away: false, hangs_until_ns: 0 };
+        let clients = (0..calls)
+            .map(|call| Client::new(call as u16, dice.fork(), TROUBLE_NS - 2_000 * MS).after(BEGIN_NS))
+            .collect();
+        let store = Store {
+            device: Device::new(ROOM_BYTES),
+            below: Device::new(ROOM_BYTES),
+            is_away: false,
+            hangs_until_ns: 0,
+        };
         let out = Outside {
             spool: Spool::new(ROOM_BYTES, bug),
             store,
@@ -159,7 +166,8 @@ impl World {
         }
         self.calm_down();
         let rest = self.now_ns + REST_NS;
-        while self.now_ns < rest && !(self.is_quiet() && self.now_ns > rest - REST_NS / 2) {
+        // What was to die in a certain number of writes may do so yet, at any moment.
+        while self.now_ns < rest && !(self.is_quiet() && self.recorder.is_some() && self.now_ns > rest - REST_NS / 2) {
             self.step()?;
         }
         self.check_while_alive()?;
@@ -254,14 +262,15 @@ impl World {
                     self.clients_say(place, out);
                 }
                 Delivery::Rtp(port, packet, bytes) => {
-                    let from = SocketAddr::from((Ipv4Addr::LOCALHOST, 30_000 + packet.call * 4 + u16::from(packet.track)));
+                    let from =
+                        SocketAddr::from((Ipv4Addr::LOCALHOST, 30_000 + packet.call * 4 + u16::from(packet.track)));
                     self.truth.arrived(packet, port, self.now_ns, &bytes);
                     simulated::arrive(port, from, bytes);
                 }
                 Delivery::Told(message) => self.told(&message),
                 Delivery::Verdict(recording, decision) => {
                     if let Some((recorder, _)) = &mut self.recorder {
-                        self.truth.verdicts.entry(recording).or_insert(decision == Decision::Keep);
+                        self.truth.decided(self.generation, recording, decision == Decision::Keep);
                         recorder.verdict(recording, decision);
                     }
                 }
@@ -461,7 +470,7 @@ impl World {
         if self.recorder.take().is_none() {
             return;
         }
-        let horizon_ns = (!self.was_in_trouble()).then(|| self.now_ns - loss_ns);
+        let horizon_ns = (!self.was_in_trouble()).then(|| self.now_ns.saturating_sub(loss_ns));
         self.truth.recorder_died(self.generation, self.now_ns, horizon_ns, end, &self.out.spool);
         self.out.live = None;
         self.sip_waiting.clear();
@@ -494,7 +503,8 @@ impl World {
                 (session.to_ns, session.end) = (Some(self.now_ns), Some(End::Stopped));
             }
         } else {
-            self.recorder_is_gone(End::Killed, u64::MAX / 2);
+            // It died while it was flushing, or its disk took nothing: nothing of what waited is promised.
+            self.recorder_is_gone(End::Killed, u64::MAX);
         }
     }
 
@@ -515,7 +525,7 @@ impl World {
     }
 
     fn daemon_works(&mut self, daemon: &mut Daemon) -> Result<(), Killed> {
-        if self.now_ns >= self.round_ns && (self.now_ns == self.round_ns || !self.out.has(Bug::HintsBelieved) || self.calm) {
+        if self.now_ns >= self.round_ns {
             self.round_ns = self.now_ns + 2_000 * MS;
             daemon.round(&mut self.out)?;
         }
@@ -553,9 +563,9 @@ impl World {
         self.daemon = None;
         self.out.killed_in = None;
         self.daemon_back_ns = self.now_ns + self.dice.between(50, 1_500) * MS;
-        let horizon_ns = if self.was_in_trouble() { 0 } else { self.now_ns - POWER_LOSS_NS };
+        let loss_ns = if self.was_in_trouble() { u64::MAX } else { POWER_LOSS_NS };
         self.recorder_is_gone(End::PowerCut, POWER_LOSS_NS);
-        self.truth.power_cut(horizon_ns, &self.out.spool);
+        self.truth.power_cut(loss_ns, &self.out.spool);
         self.out.spool.device.power_cut(&mut self.dice);
         self.out.store.device.power_cut(&mut self.dice);
         self.out.stable.jobs.power_cut();
@@ -654,8 +664,14 @@ impl World {
 
     fn is_at_rest(&self) -> bool {
         let catalogue = &self.out.stable.catalogue;
-        let is_archived = catalogue.rows.values().all(|row| !row.has_audio || row.archive.is_some());
-        let is_done = |job: &callvault_queue::Job| matches!(job.state, callvault_queue::State::Done { .. });
+        let is_done = |job: &Job| matches!(job.state, State::Done { .. } | State::Parked { .. });
+        let is_parked = |id: &Uuid| {
+            let job = JobId::new(&JobKind::ARCHIVE, *id);
+            let job = self.daemon.as_ref().and_then(|daemon| daemon.machine.get(&job));
+            job.is_some_and(|job| matches!(job.state, State::Parked { .. }))
+        };
+        let is_archived =
+            catalogue.rows.iter().all(|(id, row)| !row.has_audio || row.archive.is_some() || is_parked(id));
         let has_no_jobs = self.daemon.as_ref().is_some_and(|daemon| daemon.machine.jobs().all(is_done));
         is_archived && has_no_jobs && catalogue.owed.is_empty() && self.out.spool.device.names().is_empty()
     }
@@ -666,9 +682,14 @@ impl World {
         if !self.out.store.below.names().is_empty() {
             return Err("something was written below the mount point of the store".to_owned());
         }
-        if let Some(id) = self.out.stable.catalogue.tombstones.iter().find(|id| {
-            self.out.store.device.read(&format!("{id}.cva")).is_some()
-        }) {
+        if let Some(id) = self
+            .out
+            .stable
+            .catalogue
+            .tombstones
+            .iter()
+            .find(|id| self.out.store.device.read(&format!("{id}.cva")).is_some())
+        {
             return Err(format!("recording {id} was deleted and its archive is there"));
         }
         if !self.is_at_rest() {
@@ -676,7 +697,7 @@ impl World {
                 .daemon
                 .iter()
                 .flat_map(|daemon| daemon.machine.jobs())
-                .filter(|job| !matches!(job.state, callvault_queue::State::Done { .. }))
+                .filter(|job| !matches!(job.state, State::Done { .. }))
                 .map(|job| format!("{} {:?} {:?}", job.id, job.state, job.last_error))
                 .collect();
             return Err(format!("it does not come to rest: jobs {jobs:?}, files {:?}", self.out.spool.device.names()));

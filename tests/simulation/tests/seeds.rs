@@ -9,7 +9,7 @@ use callvault_simulation::{Bug, run};
 const SEEDS: u64 = 300;
 
 /// Seeds within which each planted mistake must be found.
-const SEEDS_PER_BUG: u64 = 150;
+const SEEDS_PER_BUG: u64 = 500;
 
 fn number(name: &str) -> Option<u64> {
     std::env::var(name).ok()?.parse().ok()
@@ -82,7 +82,8 @@ fn each_planted_mistake_is_found() {
     let mut missed = Vec::new();
     for &bug in Bug::ALL {
         // It must be the mistake that is found: without it the same world holds.
-        let find = |seed| run_one(seed, Some(bug)).err().filter(|_| run_one(seed, None).is_ok()).map(|wrong| (seed, wrong));
+        let find =
+            |seed| run_one(seed, Some(bug)).err().filter(|_| run_one(seed, None).is_ok()).map(|wrong| (seed, wrong));
         match (0..limit).find_map(find) {
             Some((seed, wrong)) => println!("{bug:?}: after {} seeds: {wrong}", seed + 1),
             None => missed.push(bug),

@@ -27,8 +27,7 @@ impl Stepped {
     ) -> Result<Self, AppendError> {
         let (to_sync, requests) = channel();
         let (done, synced) = channel();
-        let appender =
-            Appender::begin_with(folder, settings, state, feedback, spare_batches().0, (to_sync, synced))?;
+        let appender = Appender::begin_with(folder, settings, state, feedback, spare_batches().0, (to_sync, synced))?;
         Ok(Self { appender, requests, done })
     }
 
