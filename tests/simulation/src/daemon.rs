@@ -187,6 +187,18 @@ impl Daemon {
                 }
             }
         }
+        let is_lost = view.entry.frames.iter().any(|frame| {
+            let inode = out.spool.device.inode(&file_name(view.name.0, frame.file_seq));
+            let length = usize::try_from(frame.frame_len()).unwrap_or(0);
+            let offset = usize::try_from(frame.offset).unwrap_or(0);
+            // Where a sync has failed nothing can be known any more.
+            inode.is_some_and(|inode| {
+                !out.spool.device.has_failed(inode) && !out.spool.device.is_durable(inode, offset, length)
+            })
+        });
+        if is_lost {
+            out.say(format!("lane {} is entered and is not on the device", view.name.1));
+        }
         // A lane of which no frame names the recording is entered under a name of its own; it tells nothing here.
         let Some(id) = view.entry.recording else { return Ok(Some(false)) };
         let (verdict, flaws, has_audio, call_id) = if view.entry.end == Some(LaneEnd::Discarded) {

@@ -148,6 +148,11 @@ impl Device {
         AtomicU32::new(self.lock().files.get(&inode).map_or(0, |content| content.failures))
     }
 
+    /// Whether a sync of it has ever failed.
+    pub(crate) fn has_failed(&self, inode: Inode) -> bool {
+        self.lock().files.get(&inode).is_some_and(|content| content.failures > 0)
+    }
+
     /// What a process does that opens a file only to sync it.
     pub(crate) fn open_and_sync(&self, inode: Inode) -> io::Result<()> {
         self.sync(inode, &self.heard(inode))

@@ -47,6 +47,8 @@ pub(crate) struct Witness {
     keys: BTreeSet<Uuid>,
     /// Whether the last frame of a file says that another follows; and the file's length.
     lasts: HashMap<(Uuid, u32), (bool, Inode, usize)>,
+    /// Generations in which frames were written again.
+    rewritten: BTreeSet<Uuid>,
     /// What is wrong.
     wrong: Option<String>,
 }
@@ -76,6 +78,9 @@ impl Witness {
         let mut hasher = DefaultHasher::new();
         frame.hash(&mut hasher);
         let hash = hasher.finish();
+        if self.frames.contains_key(&(file.0, seq)) {
+            self.rewritten.insert(file.0);
+        }
         if *self.frames.entry((file.0, seq)).or_insert(hash) != hash {
             self.say(format!("sequence {seq} of generation {} is used for two frames", file.0));
         }
@@ -156,6 +161,11 @@ impl Spool {
 
     pub(crate) fn wrong(&self) -> Option<String> {
         self.witness().wrong.clone()
+    }
+
+    /// Whether a file of this generation failed and its frames were written again.
+    pub(crate) fn was_rewritten(&self, generation: Uuid) -> bool {
+        self.witness().rewritten.contains(&generation)
     }
 
     /// Whether a recording's key was ever written.

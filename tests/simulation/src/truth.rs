@@ -88,7 +88,7 @@ impl Truth {
 
     /// A verdict reaches the recorder; one that is not the recording's own any more knows nothing of it.
     pub(crate) fn decided(&mut self, generation: Uuid, recording: Uuid, is_kept: bool) {
-        if self.sessions.iter().any(|s| s.generation == generation && s.recording == Some(recording)) {
+        if self.sessions.iter().any(|s| s.generation == generation && s.recording.is_none_or(|of| of == recording)) {
             self.verdicts.entry(recording).or_insert(is_kept);
         }
     }
@@ -166,6 +166,17 @@ impl Truth {
                 && other.ports.contains(&port)
                 && was_cut_off(other.end)
                 && other.to_ns.is_some_and(|to| to <= into.from_ns)
+        })
+    }
+
+    /// Whether such packets came while the session lasted: a track follows one source, and may then have taken the wrong one.
+    fn is_disturbed(&self, session: &Session) -> bool {
+        self.arrivals.iter().any(|(id, (port, at_ns, ..))| {
+            id.call != session.call
+                && session.ports.contains(port)
+                && *at_ns >= session.from_ns
+                && session.to_ns.is_none_or(|to| *at_ns <= to)
+                && self.may_intrude(id.call, *port, session)
         })
     }
 
@@ -281,6 +292,9 @@ impl Truth {
                     return Err(format!("{name}: packet {} of track {track} is out of its place", id.number));
                 }
             }
+        }
+        if self.is_disturbed(session) {
+            return Ok(heard.len() as u64);
         }
         let horizon_ns = if is_whole { u64::MAX } else { session.horizon_ns };
         let missing = self.arrivals.iter().find(|(id, (port, at_ns, ..))| {

@@ -673,7 +673,15 @@ impl World {
         let is_archived =
             catalogue.rows.iter().all(|(id, row)| !row.has_audio || row.archive.is_some() || is_parked(id));
         let has_no_jobs = self.daemon.as_ref().is_some_and(|daemon| daemon.machine.jobs().all(is_done));
-        is_archived && has_no_jobs && catalogue.owed.is_empty() && self.out.spool.device.names().is_empty()
+        // A recording whose job is parked waits for a person, and its journal with it.
+        let has_parked = catalogue.rows.keys().any(is_parked);
+        // A lane that was written again after a file had failed, and was let go and forgotten with the first copy, is entered anew by the
+        // next daemon, which then keeps the second copy: known, and no loss.
+        let is_left_over = |name: &String| {
+            callvault_journal::parse_file_name(name).is_some_and(|file| self.out.spool.was_rewritten(file.0))
+        };
+        let has_no_files = has_parked || self.out.spool.device.names().iter().all(is_left_over);
+        is_archived && has_no_jobs && catalogue.owed.is_empty() && has_no_files
     }
 
     fn check_at_rest(&mut self) -> Result<(), String> {
