@@ -4,7 +4,7 @@ SHELL := /bin/bash
 .ONESHELL:
 .DEFAULT_GOAL := build
 
-.PHONY: build run test lint unit bench torture clean rust
+.PHONY: build run test torture lint unit bench fuzz clean rust
 
 # The toolchain is taken as given; without it nothing else makes sense.
 rust:
@@ -25,17 +25,25 @@ test: rust
 	@packaging/prerequisites build test
 	@tests/run-all
 
+# What takes long: the recorder killed again and again under many calls, and many more of the worlds that the simulation makes.
+# It is the tests' own programs with other numbers.
+torture: rust
+	@packaging/prerequisites build test
+	SEEDS=$${SEEDS:-10000} cargo test --release --locked -p callvault-simulation -- --nocapture
+	KILLS=$${KILLS:-100} CALLS=$${CALLS:-100} cargo test --release --locked --test resume -- --nocapture
+
 lint: rust
 	@packaging/prerequisites build test
 	@tests/run-all lint
 
-# What takes too long for every day: many more of the worlds that the simulation makes.
-torture: rust
-	SEEDS=10000 cargo test --release --locked -p callvault-simulation -- --nocapture
-
 # Component benchmarks, each beside its floor measured in the same run.
 bench: build
 	cargo bench --locked
+
+# Ten million inputs for each reader of foreign bytes; RUNS=, PARALLEL=, TARGETS= say otherwise.
+fuzz: rust
+	@packaging/prerequisites build
+	@tests/fuzz/run $(TARGETS)
 
 clean:
 	cargo clean

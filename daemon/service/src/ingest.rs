@@ -17,11 +17,14 @@ use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
+use callvault_archive::ArchiveTrack;
 use callvault_catalogue::{
     ArchiveState, CatalogueError, Flaw, IngestOutcome, Lane, NewRecording, OwedJob, Recording, Verdict,
 };
-use callvault_policy::summarise;
+use callvault_journal::facts::SessionEvent;
+use callvault_policy::{links, summarise};
 use callvault_queue::{JobId, JobKind, NewJob, QueueError, StateName};
+use callvault_render_protocol::ForeignCodec;
 use jiff::Timestamp;
 use uuid::Uuid;
 
@@ -29,7 +32,7 @@ use crate::appliance::Appliance;
 use crate::follow::Follower;
 use crate::journals::{LaneName, LaneView};
 use crate::row::{self, KEY_LOST, UNNAMED, nameless};
-use crate::sound::{Reading, SoundError, open_lanes};
+use crate::sound::{Reading, SoundError, codec_spec, open_lanes};
 
 /// How often the journal is looked at without being told to.
 const LOOK: Duration = Duration::from_secs(2);
@@ -61,6 +64,8 @@ pub(crate) struct Ingest<'a> {
     tidied: Option<Instant>,
     /// When to leave off, once the daemon stops.
     until: Option<Instant>,
+    /// Which recorder was ready before the journal was looked at, and which recordings it goes on with.
+    seen: (Option<Uuid>, BTreeSet<Uuid>),
 }
 
 impl<'a> Ingest<'a> {
@@ -74,6 +79,7 @@ impl<'a> Ingest<'a> {
             removed: BTreeMap::new(),
             tidied: None,
             until: None,
+            seen: (None, BTreeSet::new()),
         }
     }
 
@@ -126,6 +132,11 @@ impl<'a> Ingest<'a> {
         let gives_up = || {
             let stopping = appliance.stopping.load(Ordering::Relaxed);
             stopping && until.is_none_or(|until| Instant::now() >= until)
+        };
+        // Before the journal: what a recorder goes on with is there when it is ready.
+        self.seen = {
+            let recorder = appliance.recorder.borrow();
+            (recorder.ready, recorder.resumed.clone())
         };
         let live = || appliance.recorder.borrow().generation;
         let look = self.follower.look(&appliance.journals, live, gives_up);
@@ -190,6 +201,7 @@ impl<'a> Ingest<'a> {
         }
     }
 
+    /// Enters the recording that a lane is a part of, once all of it is there.
     fn lane(&mut self, name: LaneName) {
         let state = self.appliance.journals.lock().state(name);
         let Some(state) = state.filter(|s| !s.ingested) else {
@@ -200,86 +212,110 @@ impl<'a> Ingest<'a> {
         if !(state.ended || state.over) {
             return;
         }
-        let Some(view) = self.appliance.journals.lock().view(name) else { return };
-        match self.make_durable(&view).and_then(|()| self.ingest(&view)) {
+        let views = match state.recording {
+            Some(recording) => self.appliance.journals.lock().lanes_of(recording),
+            None => self.appliance.journals.lock().view(name).into_iter().collect(),
+        };
+        if !self.is_complete(&views) {
+            return;
+        }
+        match self.make_durable(&views).and_then(|()| self.ingest(&views)) {
             Ok(is_needed) => {
-                self.waiting.remove(&name);
-                self.failed.remove(&name);
                 let mut journals = self.appliance.journals.lock();
-                if is_needed {
-                    journals.set_ingested(name);
-                } else {
-                    journals.release_lane(name);
+                for LaneView { name, .. } in views {
+                    self.waiting.remove(&name);
+                    self.failed.remove(&name);
+                    if is_needed {
+                        journals.set_ingested(name);
+                    } else {
+                        journals.release_lane(name);
+                    }
                 }
             }
             Err(error) => {
                 self.failed.insert(name, Instant::now() + AGAIN);
-                let recording = view.entry.recording.unwrap_or_default();
+                let recording = state.recording.unwrap_or_default();
                 let text = format!("failed to take recording {recording} from the journal: {error}");
                 self.appliance.notes.set("recordings", text);
             }
         }
     }
 
-    /// What is read of a lane may be in the page cache alone, and when its recorder is dead nobody else will ever sync it. A row
+    /// What is read of a recording may be in the page cache alone, and when its recorder is dead nobody else will ever sync it. A row
     /// must not promise what a power cut can still take.
-    fn make_durable(&self, view: &LaneView) -> Result<(), IngestError> {
+    fn make_durable(&self, views: &[LaneView]) -> Result<(), IngestError> {
         let folder = self.appliance.config.journal_path();
-        for file in view.entry.files().into_iter().flatten() {
-            let path = folder.join(callvault_journal::file_name(view.name.generation, file));
-            match std::fs::File::open(path).and_then(|file| file.sync_data()) {
-                // A file in the middle of a lane's may have been removed: then the lane has nothing in it.
-                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-                other => other.map_err(SoundError::from)?,
+        for view in views {
+            for file in view.entry.files().into_iter().flatten() {
+                let path = folder.join(callvault_journal::file_name(view.name.generation, file));
+                match std::fs::File::open(path).and_then(|file| file.sync_data()) {
+                    // A file in the middle of a lane's may have been removed: then the lane has nothing in it.
+                    Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+                    other => other.map_err(SoundError::from)?,
+                }
             }
         }
         Ok(())
     }
 
-    /// Enters one lane; tells whether the journal is needed for it any further.
-    fn ingest(&self, view: &LaneView) -> Result<bool, IngestError> {
-        let LaneName { generation, lane } = view.name;
-        let id = view.entry.recording.unwrap_or_else(|| row::unnamed_id(generation, lane));
-        let recording = if view.discarded() {
-            nameless(id, Verdict::Discarded, "discarded", "the recording was discarded by a rule")
-        } else if view.entry.recording.is_none() {
+    /// Whether nothing more comes of a recording. One that was cut off may be gone on with by the next recorder, which has opened a lane for
+    /// it by the time that it is ready; until there is one, nobody knows.
+    fn is_complete(&self, views: &[LaneView]) -> bool {
+        let Some(last) = views.last() else { return false };
+        let (ready, resumed) = &self.seen;
+        let may_go_on = !last.ended()
+            && (ready.is_none_or(|ready| ready == last.name.generation)
+                || last.entry.recording.is_some_and(|recording| resumed.contains(&recording)));
+        views.iter().all(LaneView::is_whole) && !may_go_on
+    }
+
+    /// Enters a recording with all of its lanes; tells whether the journal is needed for it any further.
+    fn ingest(&self, views: &[LaneView]) -> Result<bool, IngestError> {
+        let Some(last) = views.last() else { return Ok(false) };
+        let LaneName { generation, lane } = last.name;
+        let id = last.entry.recording.unwrap_or_else(|| row::unnamed_id(generation, lane));
+        let mut read = Read::default();
+        let discarded = views.iter().rev().find(|view| view.discarded());
+        let recording = if let Some(view) = discarded {
+            nameless(id, Verdict::Discarded, "discarded", &discarded_by(&view.entry.rule))
+        } else if last.entry.recording.is_none() {
             let text = "every frame of the journal that says what this was is damaged; nothing of it can be read";
             nameless(id, Verdict::Failed, UNNAMED, text)
-        } else if view.entry.keys.is_empty() {
+        } else if views.iter().all(|view| view.entry.keys.is_empty()) {
             let text =
                 "the recorder was lost before the recording's key was written; what it had captured cannot be read";
             nameless(id, Verdict::Failed, KEY_LOST, text)
         } else {
-            self.read(id, view)?
-        };
-        let files = view.entry.files().unwrap_or(0..=0);
-        let lane = Lane {
-            generation,
-            lane,
-            recording: id,
-            segment: view.entry.segment.into(),
-            first_file: *files.start(),
-            last_file: *files.end(),
+            self.read(id, views, &mut read)?
         };
         let is_needed = row::has_audio(&recording);
         let owed = if is_needed { vec![OwedJob::new(JobKind::ARCHIVE.as_str(), id)] } else { Vec::new() };
         let verdict = recording.verdict;
-        let new = NewRecording { recording, lanes: vec![lane], owed };
+        let links = links(&id.to_string(), &read.events);
+        let lanes = views.iter().map(|view| catalogued(id, view)).collect();
+        let new = NewRecording { recording, lanes, owed, links };
         match self.appliance.catalogue.ingest(&new, Timestamp::now())? {
             IngestOutcome::Inserted => {
                 self.appliance.metrics.ingested.fetch_add(1, Ordering::Relaxed);
+                if let Some(view) = discarded {
+                    self.appliance.metrics.discarded_by(&view.entry.rule);
+                }
+                self.appliance.metrics.not_ok_for(&read.reasons);
                 tracing::info!(recording = %id, %verdict, "recording {id}: {verdict}");
                 Ok(is_needed)
             }
-            IngestOutcome::AlreadyThere => Ok(is_needed),
+            IngestOutcome::Extended | IngestOutcome::AlreadyThere => Ok(is_needed),
             IngestOutcome::Deleted => Ok(false),
         }
     }
 
-    fn read(&self, id: Uuid, view: &LaneView) -> Result<Recording, SoundError> {
-        let lanes = open_lanes(std::slice::from_ref(view), &self.appliance.keyring)?;
-        let reading = Reading::of_journal(&self.appliance.config.journal_path(), &lanes)?;
+    fn read(&self, id: Uuid, views: &[LaneView], read: &mut Read) -> Result<Recording, SoundError> {
+        let lanes = open_lanes(views, &self.appliance.keyring)?;
+        let mut reading = Reading::of_journal(&self.appliance.config.journal_path(), &lanes)?;
+        let unreadable = views.len().saturating_sub(lanes.len());
+        reading.damage.parts_unreadable = u32::try_from(unreadable).unwrap_or(u32::MAX);
         let summary = summarise(&reading.events, &reading.damage);
+        read.reasons.clone_from(&summary.reasons);
         let mut recording = row::recording(id, summary, &reading.events);
         if reading.unplaced > 0 {
             if recording.verdict == Verdict::Ok {
@@ -288,6 +324,8 @@ impl<'a> Ingest<'a> {
             let text = format!("{} packets have no place in time and are not played", reading.unplaced);
             recording.flaws.push(Flaw { code: "packets-unplaced".to_owned(), text });
         }
+        recording.flaws.extend(undecodable(&reading.tracks, crate::playback::ffmpeg(self.appliance).is_some()));
+        read.events = reading.events;
         Ok(recording)
     }
 
@@ -406,6 +444,63 @@ impl<'a> Ingest<'a> {
             }
             told.is_err()
         });
+    }
+}
+
+/// A flaw for each codec that was heard and that nothing here decodes. Its audio is kept as it came, so nothing is missing.
+fn undecodable(tracks: &[ArchiveTrack], has_ffmpeg: bool) -> Vec<Flaw> {
+    let mut flaws = Vec::new();
+    for codec in tracks.iter().flat_map(|track| &track.codecs).map(codec_spec) {
+        let name = codec.codec.encoding();
+        let is_silent = ["telephone-event", "CN"].iter().any(|silent| name.eq_ignore_ascii_case(silent));
+        let is_foreign = ForeignCodec::of(&codec).is_some();
+        if is_silent || codec.audio_rate().is_some() || is_foreign && has_ffmpeg {
+            continue;
+        }
+        // The name is the peer's: only what looks like one is shown.
+        let is_name = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+        let shown: String = name.chars().filter(|c| is_name(*c)).take(CODEC_NAME_CHARS_MAX).collect();
+        let remedy =
+            if is_foreign { "can be played when ffmpeg is installed" } else { "cannot be played by this version" };
+        let text = format!("audio in {shown} was kept as it came; it {remedy}");
+        let flaw = Flaw { code: "codec-not-decodable".to_owned(), text };
+        if !flaws.contains(&flaw) && flaws.len() < CODEC_FLAWS_MAX {
+            flaws.push(flaw);
+        }
+    }
+    flaws
+}
+
+/// Most flaws about codecs in a row, and characters of a codec's name in them.
+const CODEC_FLAWS_MAX: usize = 4;
+const CODEC_NAME_CHARS_MAX: usize = 32;
+
+/// What is known of a lane that could be read, beside its row.
+#[derive(Default)]
+struct Read {
+    events: Vec<SessionEvent>,
+    /// Why its verdict is not ok.
+    reasons: Vec<String>,
+}
+
+/// Why there is nothing of a recording. An earlier version's journal does not name the rule.
+fn discarded_by(rule: &str) -> String {
+    match rule {
+        "" => "the recording was discarded by a rule".to_owned(),
+        rule => format!("the recording was not kept, by the rule {rule}"),
+    }
+}
+
+/// A lane as the catalogue remembers it.
+fn catalogued(recording: Uuid, view: &LaneView) -> Lane {
+    let files = view.entry.files().unwrap_or(0..=0);
+    Lane {
+        generation: view.name.generation,
+        lane: view.name.lane,
+        recording,
+        segment: view.entry.segment.into(),
+        first_file: *files.start(),
+        last_file: *files.end(),
     }
 }
 

@@ -3,6 +3,7 @@
 //! This is one task with one loop; it owns the child, its end of the control connection, and the machine. Nothing here
 //! decides: whether to start, kill or wait is the machine's, what is kept is the policy's.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::path::PathBuf;
 use std::process::Stdio;
@@ -11,7 +12,8 @@ use std::sync::mpsc::SyncSender;
 use std::time::{Duration, Instant};
 
 use callvault_control::{
-    Channel, ControlError, Decision, Heartbeat, LiveCall, SOCKETS_PER_MESSAGE_MAX, Start, ToDaemon, ToRecorder,
+    CallAction, CallStanding, Channel, ControlError, Decision, Heartbeat, LiveCall, Refusal, SOCKETS_PER_MESSAGE_MAX,
+    Start, TlsIdentity, ToDaemon, ToRecorder,
 };
 use callvault_journal::facts::CallFacts;
 use callvault_supervise::{Action, Event, Limits, State, Supervisor};
@@ -35,10 +37,16 @@ const QUESTIONS_MAX: usize = 32;
 pub(crate) enum Request {
     /// The live calls.
     Calls(oneshot::Sender<Vec<LiveCall>>),
-    /// Take no new sessions.
-    Drain,
-    /// Stop; the driver ends when the recorder has.
-    Stop,
+    /// Do something about a live call, which the recording names. The answer's sender is dropped when the recorder does not
+    /// answer.
+    Control(Uuid, CallAction, oneshot::Sender<Result<CallStanding, Refusal>>),
+    /// Take no new sessions, or take them again.
+    Drain(bool),
+    /// Stop, with or without the calls; the driver ends when the recorder has.
+    Stop {
+        /// Whether every call is ended with a BYE.
+        end_calls: bool,
+    },
 }
 
 /// How the recorder is, for health and metrics.
@@ -48,6 +56,11 @@ pub(crate) struct RecorderState {
     pub(crate) up: bool,
     /// The generation that runs.
     pub(crate) generation: Option<Uuid>,
+    /// The last generation that was started, once it is ready: what another one was cut off in and this one does not go on with has
+    /// ended.
+    pub(crate) ready: Option<Uuid>,
+    /// Recordings that the generation that runs goes on with.
+    pub(crate) resumed: BTreeSet<Uuid>,
     /// Last heartbeat.
     pub(crate) heartbeat: Heartbeat,
     /// When it came.
@@ -74,6 +87,8 @@ pub(crate) struct Driver {
     pub(crate) start: Start,
     /// The sockets.
     pub(crate) sockets: Arc<Sockets>,
+    /// What SIP over TLS is secured with.
+    pub(crate) certificates: watch::Receiver<Option<Arc<TlsIdentity>>>,
     /// What becomes of a recording.
     pub(crate) decide: Arc<dyn Fn(&CallFacts) -> Decision + Send + Sync>,
     /// Wakes the ingest: there is something to see in the journal. A wake-up that is lost, because one waits already, costs
@@ -92,14 +107,20 @@ struct Running {
 struct Question {
     number: u32,
     asked: Instant,
-    answer: oneshot::Sender<Vec<LiveCall>>,
-    calls: Vec<LiveCall>,
+    answer: Awaited,
+}
+
+/// What a question waits for.
+enum Awaited {
+    Calls(oneshot::Sender<Vec<LiveCall>>, Vec<LiveCall>),
+    Controlled(oneshot::Sender<Result<CallStanding, Refusal>>),
 }
 
 enum Happened {
     Message(Result<ToDaemon, ControlError>),
     Exited(io::Result<std::process::ExitStatus>),
     Asked(Option<Request>),
+    Certificates,
     Time,
 }
 
@@ -114,12 +135,14 @@ impl Driver {
         let mut requests_open = true;
         let mut draining = false;
         let mut pending = vec![Event::Tick];
+        let mut end_calls = true;
+        let mut certificates = self.certificates.clone();
         loop {
             while let Some(event) = pending.pop() {
                 for action in machine.handle(epoch.elapsed(), event) {
                     match action {
                         Action::Start => pending.push(self.start(&mut running).await),
-                        Action::AskToStop => self.tell(running.as_ref(), &ToRecorder::Stop),
+                        Action::AskToStop => self.tell(running.as_ref(), &ToRecorder::Stop { end_calls }),
                         Action::Kill { why } => {
                             tracing::error!(reason = %why, "killing the recorder: {why}");
                             if let Some(running) = &mut running {
@@ -147,6 +170,7 @@ impl Driver {
             let happened = tokio::select! {
                 happened = next_of(running.as_mut()) => happened,
                 request = requests.recv(), if requests_open => Happened::Asked(request),
+                Ok(()) = certificates.changed() => Happened::Certificates,
                 () = tokio::time::sleep(wait) => Happened::Time,
             };
             questions.retain(|q| q.asked.elapsed() < ANSWER_WITHIN);
@@ -158,18 +182,30 @@ impl Driver {
                     questions.clear();
                     pending.push(Event::Exited);
                 }
+                Happened::Certificates => self.hand_over_certificates(running.as_ref()).await,
                 Happened::Asked(None) => requests_open = false,
-                Happened::Asked(Some(Request::Stop)) => pending.push(Event::StopWanted),
-                Happened::Asked(Some(Request::Drain)) => {
-                    draining = true;
-                    self.tell(running.as_ref(), &ToRecorder::Drain);
+                Happened::Asked(Some(Request::Stop { end_calls: wanted })) => {
+                    end_calls = wanted;
+                    pending.push(Event::StopWanted);
                 }
+                Happened::Asked(Some(Request::Drain(wanted))) => {
+                    draining = wanted;
+                    let message = if wanted { ToRecorder::Drain } else { ToRecorder::Undrain };
+                    self.tell(running.as_ref(), &message);
+                }
+                // Without a recorder, or with too many questions, the asker hears at once that there is no answer.
+                Happened::Asked(Some(_)) if running.is_none() || questions.len() >= QUESTIONS_MAX => {}
                 Happened::Asked(Some(Request::Calls(answer))) => {
-                    if questions.len() < QUESTIONS_MAX {
-                        number = number.wrapping_add(1);
-                        questions.push(Question { number, asked: Instant::now(), answer, calls: Vec::new() });
-                        self.tell(running.as_ref(), &ToRecorder::Calls { request: number });
-                    }
+                    number = number.wrapping_add(1);
+                    let answer = Awaited::Calls(answer, Vec::new());
+                    questions.push(Question { number, asked: Instant::now(), answer });
+                    self.tell(running.as_ref(), &ToRecorder::Calls { request: number });
+                }
+                Happened::Asked(Some(Request::Control(recording, action, answer))) => {
+                    number = number.wrapping_add(1);
+                    let answer = Awaited::Controlled(answer);
+                    questions.push(Question { number, asked: Instant::now(), answer });
+                    self.tell(running.as_ref(), &ToRecorder::Control { request: number, recording, action });
                 }
                 Happened::Message(Ok(message)) => {
                     if let Some(event) = self.heard(running.as_ref(), message, &mut questions) {
@@ -229,6 +265,8 @@ impl Driver {
         // Before the recorder can write anything, so that the ingest never takes a living generation for a dead one.
         self.state.send_modify(|s| {
             s.generation = Some(generation);
+            s.ready = None;
+            s.resumed.clear();
             s.before = sum(s.before, s.heartbeat);
             s.heartbeat = Heartbeat::default();
             s.beat_at = None;
@@ -249,8 +287,26 @@ impl Driver {
             let (kinds, fds): (Vec<_>, Vec<_>) = some.iter().copied().unzip();
             send(&running.channel, &ToRecorder::Sockets(kinds), &fds).await?;
         }
+        if !self.sockets.tls.is_empty() {
+            send(&running.channel, &self.certificates_now(), &[]).await?;
+        }
         let start = Start { generation: running.generation, ..self.start.clone() };
         send(&running.channel, &ToRecorder::Start(Box::new(start)), &[]).await
+    }
+
+    fn certificates_now(&self) -> ToRecorder {
+        ToRecorder::Certificates(self.certificates.borrow().as_deref().cloned().map(Box::new))
+    }
+
+    /// Sends the recorder new certificates. Unlike other messages they are not sent again by themselves, so this one waits.
+    async fn hand_over_certificates(&self, running: Option<&Running>) {
+        let Some(running) = running else { return };
+        match tokio::time::timeout(HANDOVER_WITHIN, send(&running.channel, &self.certificates_now(), &[])).await {
+            Ok(Ok(())) => {}
+            // It is ending or stuck, which its supervision sees; the next one gets them with everything else.
+            Ok(Err(error)) => tracing::warn!(%error, "failed to {error}"),
+            Err(_) => tracing::warn!("the recorder did not take the new certificates in time"),
+        }
     }
 
     /// Sends without waiting. The recorder reads all the time; when its queue is full it is stuck, and that is noticed by
@@ -265,14 +321,26 @@ impl Driver {
 
     fn heard(&self, running: Option<&Running>, message: ToDaemon, questions: &mut Vec<Question>) -> Option<Event> {
         match message {
+            ToDaemon::Resumed { recordings } => {
+                tracing::info!(
+                    calls = recordings.len(),
+                    "{} calls go on after the recorder's restart",
+                    recordings.len()
+                );
+                self.state.send_modify(|s| s.resumed.extend(recordings));
+            }
             ToDaemon::Ready { generation, port_pairs } => {
                 tracing::info!(%generation, port_pairs, "recorder ready");
-                self.state.send_modify(|s| s.port_pairs = port_pairs);
+                self.state.send_modify(|s| {
+                    s.port_pairs = port_pairs;
+                    s.ready = Some(generation);
+                });
+                self.wake_ingest();
                 return Some(Event::Ready);
             }
             ToDaemon::Heartbeat(beat) => {
                 self.state.send_modify(|s| {
-                    s.heartbeat = beat;
+                    s.heartbeat = *beat;
                     s.beat_at = Some(Instant::now());
                 });
                 return Some(Event::Beat([beat.signalling_rounds, beat.sweeps, beat.append_rounds]));
@@ -287,12 +355,18 @@ impl Driver {
                 self.state.send_modify(|s| s.alarm = Some((Instant::now(), text)));
             }
             ToDaemon::Calls { request, last, calls } => {
-                if let Some(at) = questions.iter().position(|q| q.number == request) {
-                    questions[at].calls.extend(calls);
-                    if last {
-                        let question = questions.swap_remove(at);
-                        let _ = question.answer.send(question.calls);
-                    }
+                let at = questions.iter().position(|q| q.number == request)?;
+                if let Awaited::Calls(_, heard) = &mut questions[at].answer {
+                    heard.extend(calls);
+                }
+                if last && let Awaited::Calls(answer, heard) = questions.swap_remove(at).answer {
+                    let _ = answer.send(heard);
+                }
+            }
+            ToDaemon::Controlled { request, result } => {
+                let at = questions.iter().position(|q| q.number == request)?;
+                if let Awaited::Controlled(answer) = questions.swap_remove(at).answer {
+                    let _ = answer.send(result);
                 }
             }
         }
@@ -321,11 +395,13 @@ fn sum(a: Heartbeat, b: Heartbeat) -> Heartbeat {
         appended_bytes: a.appended_bytes.saturating_add(b.appended_bytes),
         commits: a.commits.saturating_add(b.commits),
         accepted: a.accepted.saturating_add(b.accepted),
+        started_again: a.started_again.saturating_add(b.started_again),
         overloaded: a.overloaded.saturating_add(b.overloaded),
         refused: a.refused.saturating_add(b.refused),
         packets: a.packets.saturating_add(b.packets),
         dropped: a.dropped.saturating_add(b.dropped),
         invalid_messages: a.invalid_messages.saturating_add(b.invalid_messages),
+        transport: a.transport.sum(b.transport),
         ..Heartbeat::default()
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! Three threads, each with one loop, and queues between them; no lock is held across any of them:
 //!
-//! - **signalling** ([`run`], the main thread): SIP over UDP and TCP, the sessions, the control connection to the daemon.
+//! - **signalling** ([`run`], the main thread): SIP over UDP, TCP and TLS, the sessions, the control connection to the daemon.
 //! - **media** (`sweep`): takes what waits at the media sockets, every 20 ms.
 //! - **journal** (`appender`, with a thread of its own for `fdatasync`): seals, writes, commits.
 //!
@@ -12,11 +12,14 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+mod admission;
 mod appender;
+mod checkpoint;
 mod clock;
 mod connections;
 mod convert;
 mod handover;
+mod listeners;
 mod ports;
 mod receive;
 #[cfg(test)]
@@ -27,6 +30,8 @@ mod signalling;
 #[doc(hidden)]
 pub mod simulated;
 mod sweep;
+mod tls;
+mod transports;
 
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -44,6 +49,10 @@ pub(crate) enum Feedback {
     Left(Vec<Arc<PortPair>>),
     /// Nothing has come on any track of this recording for `media.timeout`.
     Silent(Uuid),
+    /// Facts of the signalling up to this number are in the journal's file.
+    Written(Uuid, u64),
+    /// Everything before [`appender::Entry::Mark`] is.
+    Marked,
     /// The end of this recording is durable.
     Durable(Uuid),
     /// This journal file is closed and durable.

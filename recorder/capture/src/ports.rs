@@ -88,6 +88,21 @@ impl PortPool {
         Some(taken)
     }
 
+    /// Takes these very pairs with what waits in them, for a session that has them already; none when one of them is not free.
+    pub(crate) fn claim(&mut self, ports: &[u16]) -> Option<Vec<Arc<PortPair>>> {
+        let is_free = |port: &u16| self.free.iter().any(|pair| pair.port == *port);
+        if !ports.iter().all(is_free) {
+            return None;
+        }
+        let mut claimed = Vec::with_capacity(ports.len());
+        for port in ports {
+            if let Some(at) = self.free.iter().position(|pair| pair.port == *port) {
+                claimed.extend(self.free.remove(at));
+            }
+        }
+        Some(claimed)
+    }
+
     /// Gives pairs back after use.
     pub(crate) fn give_back(&mut self, now_ns: u64, pairs: impl IntoIterator<Item = Arc<PortPair>>) {
         for pair in pairs {

@@ -4,21 +4,22 @@
 //! What is real: everything that decides. What is here in place of a driver: the glue of `signalling.rs` between endpoint, sessions
 //! and queues, and the loops of the threads, each turn of which whoever drives the simulation asks for. [`Planted`] names the mistakes
 //! that this glue can be told to make, so that the simulation can show that it finds them.
-//!
-//! Clocks and sockets are of the thread: simulations on different threads know nothing of each other.
 
-use std::cell::{Cell, RefCell};
-use std::collections::{HashMap, VecDeque};
-use std::fs::File;
+mod surroundings;
+
+use std::collections::VecDeque;
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::{AsRawFd, RawFd};
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::{Arc, Mutex};
 
-use callvault_control::{Decision, Start, ToDaemon};
-use callvault_sip::{Endpoint, EndpointConfig, Flow, FlowId, Limits, Now, Output, TransportKind, parse_datagram};
+use callvault_control::{CallAction, Decision, Start, ToDaemon};
+use callvault_journal::ReadAt;
+use callvault_journal::facts::SessionEvent;
+use callvault_sip::{
+    DialogId, Endpoint, EndpointConfig, Flow, FlowId, Limits, Now, Output, TransportKind, parse_datagram,
+};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
@@ -26,132 +27,27 @@ use uuid::Uuid;
 
 use crate::Feedback;
 use crate::appender::simulated::Stepped;
-use crate::appender::{AppenderState, Entry, folder};
+use crate::appender::{AppenderState, Entry};
+use crate::checkpoint::{Checkpoints, FoundLane, MediaCheckpoint, SessionCheckpoint};
 use crate::clock::{journal_ns, wall_ns};
-use crate::ports::{PortPair, PortPool};
-use crate::receive::Datagram;
-use crate::sessions::{Moment, Sessions, Todo};
+use crate::ports::PortPool;
+use crate::sessions::{Kept, Moment, Sessions, Todo, is_ahead};
 use crate::sweep::{Command, Sweep, SweepState};
+use surroundings::{Journal, LivingShelf, empty_all, pair};
+pub use surroundings::{JournalFile, JournalFolder, Life, Shelf, Step, arrive, empty, reset_network, set_clocks};
+pub(crate) use surroundings::{clock_ns, receive};
 
 /// Entries that the queue to the appender holds, as in the process.
 const ENTRIES_MAX: usize = 32_768;
 
-/// Datagrams that a socket's buffer holds, about: beyond it they are lost, as in the kernel.
-const SOCKET_DATAGRAMS_MAX: usize = 400;
-
 /// Longest pretence of a finish, in turns: a disk that takes nothing is given up by then.
 const FINISH_TURNS_MAX: usize = 1_000;
 
-thread_local! {
-    static CLOCK: Cell<Option<(u64, i64)>> = const { Cell::new(None) };
-    static NETWORK: RefCell<Network> = RefCell::new(Network::default());
-}
+/// How long the journal is waited for at the start, as in the process.
+const MARKED_WITHIN_NS: u64 = 2_000_000_000;
 
-/// What waits at the media sockets, by port; and which descriptor is which port.
-#[derive(Default)]
-struct Network {
-    ports: HashMap<RawFd, u16>,
-    waiting: HashMap<u16, VecDeque<(SocketAddr, i64, Vec<u8>)>>,
-}
-
-/// Sets both clocks of this thread: journal time and wall clock, in nanoseconds.
-pub fn set_clocks(journal_ns: u64, wall_ns: i64) {
-    CLOCK.set(Some((journal_ns, wall_ns)));
-}
-
-/// Empties all sockets of this thread: another world begins.
-pub fn reset_network() {
-    NETWORK.with_borrow_mut(|network| *network = Network::default());
-}
-
-/// A datagram arrives at a media port, whoever reads it and when: the sockets outlive recorders. False: its buffer is full.
-pub fn arrive(port: u16, from: SocketAddr, bytes: Vec<u8>) -> bool {
-    let stamp_ns = wall_ns();
-    NETWORK.with_borrow_mut(|network| {
-        let waiting = network.waiting.entry(port).or_default();
-        let fits = waiting.len() < SOCKET_DATAGRAMS_MAX;
-        if fits {
-            waiting.push_back((from, stamp_ns, bytes));
-        }
-        fits
-    })
-}
-
-/// What waits at a pair of ports is gone: the machine was started again.
-pub fn empty(port: u16) {
-    NETWORK.with_borrow_mut(|network| {
-        network.waiting.remove(&port);
-        network.waiting.remove(&port.saturating_add(1));
-    });
-}
-
-pub(crate) fn clock_ns(wall: bool) -> Option<i64> {
-    let (journal_ns, wall_ns) = CLOCK.get()?;
-    Some(if wall { wall_ns } else { i64::try_from(journal_ns).unwrap_or(i64::MAX) })
-}
-
-/// In place of `recvmmsg`; none for a socket that is a real one.
-pub(crate) fn receive(socket: RawFd, most: usize, each: &mut impl FnMut(Datagram<'_>)) -> Option<usize> {
-    let got: Vec<_> = NETWORK.with_borrow_mut(|network| {
-        let port = network.ports.get(&socket)?;
-        let waiting = network.waiting.entry(*port).or_default();
-        Some(waiting.drain(..most.min(waiting.len())).collect())
-    })?;
-    let count = got.len();
-    for (from, stamp_ns, mut bytes) in got {
-        each(Datagram { bytes: &mut bytes, from, stamp_ns: Some(stamp_ns), cut: false });
-    }
-    Some(count)
-}
-
-/// A file of the journal: what [`folder::JournalFile`] asks of a disk.
-pub trait JournalFile: Send + Sync {
-    /// Writes all of `bytes` at `offset`.
-    ///
-    /// # Errors
-    /// What the disk says.
-    fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()>;
-    /// Makes durable what was written.
-    ///
-    /// # Errors
-    /// What the disk says.
-    fn sync(&self) -> io::Result<()>;
-}
-
-/// The folder of the journal.
-pub trait JournalFolder: Send {
-    /// Creates a file that was not there, and makes its name durable.
-    ///
-    /// # Errors
-    /// What the disk says.
-    fn create(&self, name: &str) -> io::Result<Box<dyn JournalFile>>;
-    /// Bytes that can still be written.
-    fn free_bytes(&self) -> u64;
-}
-
-struct Folder(Box<dyn JournalFolder>);
-
-struct OpenFile(Box<dyn JournalFile>);
-
-impl folder::JournalFolder for Folder {
-    fn create(&self, name: &str) -> io::Result<Arc<dyn folder::JournalFile>> {
-        Ok(Arc::new(OpenFile(self.0.create(name)?)))
-    }
-
-    fn free_bytes(&self) -> Option<u64> {
-        Some(self.0.free_bytes())
-    }
-}
-
-impl folder::JournalFile for OpenFile {
-    fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
-        self.0.write_at(bytes, offset)
-    }
-
-    fn sync(&self) -> io::Result<()> {
-        self.0.sync()
-    }
-}
+/// Reads a file of the journal by its name, whichever generation's.
+pub type ReadJournal = dyn Fn(&str) -> Option<Box<dyn ReadAt>>;
 
 /// Mistakes that the glue can be told to make.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -170,12 +66,66 @@ pub enum Planted {
     EndsWithoutSweep,
     /// Audio goes to the journal under the recording that was opened last.
     AudioOfAnother,
+    /// The checkpoint of a lane is written after the frames that it speaks of.
+    CheckpointAfterFrames,
+    /// The newest checkpoint of a lane is believed, whether its frames are there or not.
+    NewestSlotBelieved,
+    /// A session that goes on begins with its senders' SRTP as if it were new.
+    RolloverForgotten,
+    /// The next part of a recording has the number of the one before.
+    SegmentReused,
+    /// What is stored of a session stays when the session is over.
+    SessionsNotForgotten,
+    /// An answer is sent before what it says is written down.
+    AnsweredBeforeSaved,
+    /// A session that goes on has forgotten its pauses.
+    PausesForgotten,
+    /// A session that goes on is kept, whatever was decided or not.
+    KeptUnasked,
+    /// The daemon does not hear what goes on.
+    ResumedNotTold,
+    /// Keys of earlier parts that were not in the journal are forgotten.
+    EarlierKeysForgotten,
+}
+
+/// What goes on with a new recorder.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct GoesOn {
+    /// Recordings of sessions that live.
+    pub living: Vec<Uuid>,
+    /// Recordings that had ended.
+    pub ended: Vec<Uuid>,
+    /// Why something does not.
+    pub refused: Vec<String>,
+}
+
+/// What a recorder is begun with.
+pub struct Beginning<'a> {
+    /// As the daemon tells them.
+    pub settings: Start,
+    /// Where it writes its journal.
+    pub folder: Box<dyn JournalFolder>,
+    /// The journal of all generations.
+    pub journal: &'a ReadJournal,
+    /// Where the checkpoints are.
+    pub shelf: Shelf,
+    /// When it dies.
+    pub life: Life,
+    /// The even ones of the pairs of media ports.
+    pub ports: &'a [u16],
+    /// Where it hears SIP.
+    pub local: SocketAddr,
+    /// Of its random numbers, those of keys and nonces apart.
+    pub seed: u64,
+    /// A mistake that it makes.
+    pub planted: Option<Planted>,
 }
 
 /// One run of a recorder.
 pub struct Recorder {
     endpoint: Endpoint,
     sessions: Sessions,
+    checkpoints: Checkpoints,
     rng: StdRng,
     sweep: Sweep,
     journal: SyncSender<Entry>,
@@ -184,51 +134,68 @@ pub struct Recorder {
     appender_state: Arc<AppenderState>,
     feedback: UnboundedReceiver<Feedback>,
     commands: VecDeque<Command>,
+    waiting: VecDeque<Waiting>,
+    outgoing: VecDeque<(SocketAddr, Vec<u8>)>,
     sent: Vec<(SocketAddr, Vec<u8>)>,
     told: Vec<ToDaemon>,
+    named: Vec<(String, Uuid)>,
     local: SocketAddr,
+    life: Life,
     planted: Option<Planted>,
     opened_last: Option<Uuid>,
     alarms: Vec<&'static str>,
+    settings: Arc<Start>,
+    /// What is to be told when the journal has it, and until when that is waited for; none: it answers calls.
+    resuming: Option<(Vec<Uuid>, u64)>,
+}
+
+/// Something for another thread.
+enum Waiting {
+    Journal(Entry),
+    Media(Command),
 }
 
 impl Recorder {
-    /// Begins a generation. `ports` are the even ones of the pairs of media ports.
+    /// Begins a generation, and goes on with what the one before left.
     ///
     /// # Errors
     /// When the journal's first file cannot be had.
-    pub fn begin(
-        settings: Start,
-        folder: Box<dyn JournalFolder>,
-        ports: &[u16],
-        local: SocketAddr,
-        seed: u64,
-        planted: Option<Planted>,
-    ) -> Result<Self, String> {
+    pub fn begin(beginning: Beginning<'_>) -> Result<(Self, GoesOn), String> {
+        let Beginning { settings, folder, journal: earlier, shelf, life, ports, local, seed, planted } = beginning;
         let settings = Arc::new(settings);
         let (feedback_tx, feedback) = unbounded_channel();
         let (journal, entries) = sync_channel(ENTRIES_MAX);
         let appender_state = Arc::new(AppenderState::default());
+        let shelf = LivingShelf {
+            shelf,
+            life: life.clone(),
+            late: (planted == Some(Planted::CheckpointAfterFrames)).then(|| Arc::new(Mutex::new(Vec::new()))),
+            keeps_sessions: planted == Some(Planted::SessionsNotForgotten),
+        };
+        let checkpoints = Checkpoints::open_in(Box::new(shelf.clone()), settings.boot, &settings.checkpoint_key);
         let appender = Stepped::begin(
-            Box::new(Folder(folder)),
+            Box::new(Journal { folder, shelf }),
             Arc::clone(&settings),
             Arc::clone(&appender_state),
             feedback_tx.clone(),
+            Some(checkpoints.clone()),
         )
         .map_err(|error| error.to_string())?;
         let pairs = ports.iter().map(|port| pair(*port)).collect::<io::Result<Vec<_>>>().map_err(|e| e.to_string())?;
         let (_, spare) = crate::appender::spare_batches();
-        let sweep =
+        let mut sweep =
             Sweep::new(Arc::clone(&settings), journal.clone(), spare, feedback_tx, Arc::new(SweepState::default()));
+        sweep.keep_states();
         let mut rng = StdRng::seed_from_u64(seed);
         let mut secret = [0; 32];
         rand::Rng::fill_bytes(&mut rng, &mut secret);
         let mut config = EndpointConfig::new(&settings.server_name);
         config.session_expires_s = settings.session_expires_s;
         config.min_se_s = settings.session_expires_min_s;
-        Ok(Self {
+        let mut recorder = Self {
             endpoint: Endpoint::new(config, secret),
-            sessions: Sessions::new(settings, PortPool::new(pairs)),
+            sessions: Sessions::new(Arc::clone(&settings), PortPool::new(pairs)),
+            checkpoints,
             rng,
             sweep,
             journal,
@@ -237,13 +204,111 @@ impl Recorder {
             appender_state,
             feedback,
             commands: VecDeque::new(),
+            waiting: VecDeque::new(),
+            outgoing: VecDeque::new(),
             sent: Vec::new(),
             told: Vec::new(),
+            named: Vec::new(),
             local,
+            life,
             planted,
             opened_last: None,
             alarms: Vec::new(),
+            settings,
+            resuming: None,
+        };
+        let goes_on = recorder.resume_all(earlier);
+        Ok((recorder, goes_on))
+    }
+
+    /// Goes on with everything that another recorder left. What it tells the daemon waits until the journal has it.
+    fn resume_all(&mut self, journal: &ReadJournal) -> GoesOn {
+        let mut goes_on = GoesOn::default();
+        let Ok(found) = self.checkpoints.load() else { return goes_on };
+        goes_on.refused = found.refused.iter().map(|(name, why)| format!("{name}: {why}")).collect();
+        for ended in found.ended {
+            let recording = ended.recording.recording;
+            if is_ahead(recording, &found.sessions) {
+                continue;
+            }
+            let lane = self.find_lane(recording, journal);
+            match self.sessions.resume_ended(moment(), ended, lane) {
+                Ok(()) => goes_on.ended.push(recording),
+                Err(why) => goes_on.refused.push(format!("{recording}, which had ended: {why}")),
+            }
+        }
+        for session in found.sessions {
+            let (name, recording) = (session.name(), session.recording.recording);
+            match self.resume_session(session, journal) {
+                Ok(()) => goes_on.living.push(recording),
+                Err(why) => {
+                    self.checkpoints.set_aside_session(name);
+                    goes_on.refused.push(format!("{recording}: {why}"));
+                }
+            }
+        }
+        let recordings: Vec<Uuid> = goes_on.ended.iter().chain(&goes_on.living).copied().collect();
+        if recordings.is_empty() {
+            self.told.push(self.ready());
+        } else {
+            self.resuming = Some((recordings, journal_ns() + MARKED_WITHIN_NS));
+            self.waiting.push_back(Waiting::Journal(Entry::Mark));
+        }
+        self.work();
+        goes_on
+    }
+
+    fn find_lane(&self, recording: Uuid, journal: &ReadJournal) -> FoundLane {
+        let mut found = self.checkpoints.find_lane_by(recording, |lane| {
+            let Some(place) = lane.place else { return true };
+            let name = callvault_journal::file_name(lane.generation, place.file_seq);
+            let is_written = |mut file: Box<dyn ReadAt>| place.is_written(lane.generation, &mut *file).unwrap_or(false);
+            self.planted == Some(Planted::NewestSlotBelieved) || journal(&name).is_some_and(is_written)
+        });
+        if let Some(lane) = found.lane.as_mut().filter(|_| self.planted == Some(Planted::RolloverForgotten))
+            && let Some(mut media) = MediaCheckpoint::from_state(&lane.media)
+        {
+            media.tracks.iter_mut().for_each(|track| track.unprotector = None);
+            lane.media = media.to_state();
+        }
+        if let Some(lane) = found.lane.as_mut().filter(|_| self.planted == Some(Planted::EarlierKeysForgotten)) {
+            lane.keys.clear();
+        }
+        found
+    }
+
+    fn resume_session(&mut self, mut session: SessionCheckpoint, journal: &ReadJournal) -> Result<(), String> {
+        let state = session.dialog.take().ok_or("its dialog is missing")?;
+        let lane = self.find_lane(session.recording.recording, journal);
+        match self.planted {
+            Some(Planted::SegmentReused) => session.recording.segment = session.recording.segment.wrapping_sub(1),
+            Some(Planted::PausesForgotten) => session.tracks.iter_mut().for_each(|track| track.paused = false),
+            Some(Planted::KeptUnasked) => session.recording.kept = Kept::Yes,
+            _ => {}
+        }
+        let dialog = self.endpoint.resume(now(), state, |flow| Some(*flow)).map_err(|error| error.to_string())?;
+        self.sessions.resume(moment(), dialog, session, lane).map_err(|why| {
+            self.endpoint.bye(now(), dialog, Some("SIP ;text=\"the recording cannot go on\""));
+            why.to_string()
         })
+    }
+
+    fn ready(&self) -> ToDaemon {
+        ToDaemon::Ready { generation: self.settings.generation, port_pairs: 0 }
+    }
+
+    /// Whether it answers calls. Until then whoever wants something of it waits.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        self.resuming.is_none()
+    }
+
+    fn become_ready(&mut self) {
+        let Some((recordings, _)) = self.resuming.take() else { return };
+        if self.planted != Some(Planted::ResumedNotTold) {
+            self.told.push(ToDaemon::Resumed { recordings });
+        }
+        self.told.push(self.ready());
     }
 
     /// A datagram of SIP arrives.
@@ -259,14 +324,31 @@ impl Recorder {
 
     /// The daemon's verdict arrives.
     pub fn verdict(&mut self, recording: Uuid, decision: Decision) {
-        self.sessions.verdict(recording, decision);
+        self.sessions.verdict(moment(), recording, decision);
         self.work();
+    }
+
+    /// Somebody asks for the call of a recording to be kept. Says whether it is now.
+    pub fn keep(&mut self, recording: Uuid) -> bool {
+        let result = self.sessions.control(moment(), recording, CallAction::Keep, &mut self.rng);
+        self.work();
+        result.is_ok() && !self.life.is_over()
     }
 
     /// A turn of the signalling: timers, and what the other threads have said.
     pub fn signalling_turn(&mut self) {
+        if self.life.is_over() {
+            return;
+        }
         while let Ok(told) = self.feedback.try_recv() {
             self.hear(told);
+            self.work();
+        }
+        if let Some((_, until_ns)) = &self.resuming {
+            if *until_ns > journal_ns() {
+                return;
+            }
+            self.become_ready();
         }
         if self.endpoint.deadline().is_some_and(|Now(at)| at <= journal_ns()) {
             self.endpoint.handle_timeout(now());
@@ -279,18 +361,23 @@ impl Recorder {
 
     /// A turn of the sweep.
     pub fn media_turn(&mut self) {
+        if self.life.is_over() {
+            return;
+        }
         while let Some(command) = self.commands.pop_front() {
             match command {
                 Command::Pause { .. } if self.planted == Some(Planted::PausesNotPassedOn) => {}
                 command => self.sweep.handle(command),
             }
         }
-        self.sweep.sweep();
+        self.sweep.sweep_until(u64::MAX);
     }
 
-    /// A turn of the appender. Gives the recordings whose lanes it was given to open.
-    pub fn journal_turn(&mut self) -> Vec<Uuid> {
-        let mut opened = Vec::new();
+    /// A turn of the appender.
+    pub fn journal_turn(&mut self) {
+        if self.life.is_over() {
+            return;
+        }
         let mut entries: VecDeque<Entry> = self.entries.try_iter().collect();
         self.spoil(&mut entries);
         let mut left = VecDeque::new();
@@ -305,13 +392,7 @@ impl Recorder {
         // What the appender has no room for now must wait at the front, as it would in the queue.
         while !left.is_empty() {
             let before = left.len();
-            self.appender.turn(|| {
-                let entry = left.pop_front()?;
-                if let Entry::Open { recording } = &entry {
-                    opened.push(*recording);
-                }
-                Some(entry)
-            });
+            self.appender.turn(|| left.pop_front());
             if left.len() == before {
                 break;
             }
@@ -321,7 +402,6 @@ impl Recorder {
         }
         self.appender.turn(|| None);
         self.told.extend(early.into_iter().map(|recording| ToDaemon::Ended { recording }));
-        opened
     }
 
     /// The queue keeps its order: what was left goes before what came since.
@@ -336,7 +416,7 @@ impl Recorder {
         match self.planted {
             Some(Planted::KeyBeforeVerdict) => {
                 let opened = |entry: &Entry| match entry {
-                    Entry::Open { recording } => Some(*recording),
+                    Entry::Open { recording, .. } => Some(*recording),
                     _ => None,
                 };
                 let mut spoilt = VecDeque::new();
@@ -355,7 +435,7 @@ impl Recorder {
             Some(Planted::AudioOfAnother) => {
                 for entry in entries.iter_mut() {
                     match entry {
-                        Entry::Open { recording } => self.opened_last = Some(*recording),
+                        Entry::Open { recording, .. } => self.opened_last = Some(*recording),
                         Entry::Audio { recording, .. } => *recording = self.opened_last.unwrap_or(*recording),
                         _ => {}
                     }
@@ -367,22 +447,22 @@ impl Recorder {
 
     /// The sync that was asked for, if one was. Says whether there was one.
     pub fn sync(&mut self) -> bool {
-        self.appender.sync()
+        !self.life.is_over() && self.appender.sync()
     }
 
-    /// What is to be sent by SIP, and where to.
+    /// What was sent by SIP, and where to.
     pub fn take_sent(&mut self) -> Vec<(SocketAddr, Vec<u8>)> {
         std::mem::take(&mut self.sent)
     }
 
-    /// What is to be told to the daemon.
+    /// What was told to the daemon.
     pub fn take_told(&mut self) -> Vec<ToDaemon> {
         std::mem::take(&mut self.told)
     }
 
-    /// Sessions accepted by this run.
-    pub fn accepted(&self) -> u64 {
-        self.sessions.totals().accepted
+    /// The recordings that were begun or gone on with, each with the Call-ID of its session.
+    pub fn take_named(&mut self) -> Vec<(String, Uuid)> {
+        std::mem::take(&mut self.named)
     }
 
     /// Sessions that live.
@@ -397,7 +477,7 @@ impl Recorder {
 
     /// The orderly end: sessions are ended, everything is flushed. Says whether all of it is on the device.
     pub fn stop(&mut self) -> bool {
-        self.sessions.drain();
+        self.sessions.set_draining(true);
         self.sessions.end_all(moment(), "recorder-stopped");
         self.work();
         self.media_turn();
@@ -405,23 +485,58 @@ impl Recorder {
         self.journal_turn();
         self.appender.end_lanes();
         for _ in 0..FINISH_TURNS_MAX {
+            if self.life.is_over() {
+                return false;
+            }
             self.appender.sync();
             if self.appender.finish() {
                 self.signalling_turn();
-                return true;
+                return !self.life.is_over();
             }
         }
         false
     }
 
-    /// Does everything that the machines want done.
+    /// Does everything that the machines want done: first it is written down, then the other threads hear of it, and then the peers.
     fn work(&mut self) {
         let behind = self.appender_state.behind.load(Ordering::Relaxed);
         self.sessions.set_storage(self.appender_state.spool_full.load(Ordering::Relaxed), behind);
         loop {
+            self.decide();
+            if self.planted == Some(Planted::AnsweredBeforeSaved) {
+                self.send();
+            }
+            self.save();
+            if self.life.is_over() {
+                return;
+            }
+            for waiting in self.waiting.drain(..) {
+                match waiting {
+                    Waiting::Journal(entry) => drop(self.journal.try_send(entry)),
+                    Waiting::Media(command) => self.commands.push_back(command),
+                }
+            }
+            if self.outgoing.is_empty() {
+                return;
+            }
+            self.send();
+        }
+    }
+
+    fn send(&mut self) {
+        while let Some(outgoing) = self.outgoing.pop_front() {
+            match self.life.step() {
+                Step::Whole => self.sent.push(outgoing),
+                Step::Half | Step::Not => self.outgoing.clear(),
+            }
+        }
+    }
+
+    fn decide(&mut self) {
+        loop {
             if let Some(output) = self.endpoint.poll() {
                 match output {
-                    Output::Send { peer, bytes, .. } => self.sent.push((peer, bytes)),
+                    Output::Send { peer, bytes, .. } => self.outgoing.push_back((peer, bytes)),
                     Output::Event(event) => self.sessions.handle(moment(), event, &mut self.rng),
                     Output::CloseFlow { .. } => {}
                     Output::Connect { request, .. } => self.endpoint.connect_failed(now(), request),
@@ -434,17 +549,45 @@ impl Recorder {
         }
     }
 
+    /// Writes down what has changed, in the order of the process.
+    fn save(&mut self) {
+        let changed: std::collections::BTreeSet<DialogId> = self.endpoint.take_changed_dialogs().collect();
+        let changes = self.sessions.take_changes();
+        let boot = self.checkpoints.boot();
+        for recording in changes.ended {
+            if let Some(ended) = self.sessions.ended_checkpoint(recording, boot) {
+                let _ = self.checkpoints.save_ended(&ended);
+            }
+        }
+        for dialog in changed.union(&changes.dialogs) {
+            let Some(state) = self.endpoint.checkpoint(*dialog) else { continue };
+            let Some(session) = self.sessions.checkpoint(*dialog, boot) else { continue };
+            let _ = self.checkpoints.save_session(&SessionCheckpoint { dialog: Some(state), ..session });
+        }
+        changes.gone.into_iter().for_each(|session| self.checkpoints.remove_session(session));
+        changes.over.into_iter().for_each(|recording| self.checkpoints.remove_recording(recording));
+    }
+
     fn todo(&mut self, todo: Todo) {
         match todo {
             Todo::Accept(tx, accept) => drop(self.endpoint.accept(now(), tx, accept)),
             Todo::Reject(tx, status, reason, headers) => drop(self.endpoint.reject(now(), tx, status, reason, headers)),
-            Todo::Bye(dialog, reason) => drop(self.endpoint.bye(now(), dialog, Some(reason))),
-            Todo::Media(Command::Close { recording, ended }) if self.planted == Some(Planted::EndsWithoutSweep) => {
-                NETWORK.with_borrow_mut(|network| network.waiting.clear());
-                self.commands.push_back(Command::Close { recording, ended });
+            Todo::Update(dialog, body, headers) => {
+                _ = self.endpoint.update_request(now(), dialog, Some(body), headers);
             }
-            Todo::Media(command) => self.commands.push_back(command),
-            Todo::Journal(entry) => drop(self.journal.try_send(entry)),
+            Todo::Bye(dialog, reason) => drop(self.endpoint.bye(now(), dialog, Some(reason))),
+            Todo::Media(command) => {
+                if self.planted == Some(Planted::EndsWithoutSweep) && matches!(command, Command::Close { .. }) {
+                    empty_all();
+                }
+                self.waiting.push_back(Waiting::Media(command));
+            }
+            Todo::Journal(entry) => {
+                if let Entry::Facts { recording, event: SessionEvent::Started(started), .. } = &entry {
+                    self.named.push((started.sip_call_id.clone(), *recording));
+                }
+                self.waiting.push_back(Waiting::Journal(entry));
+            }
             Todo::Tell(message) => self.told.push(message),
         }
     }
@@ -453,23 +596,17 @@ impl Recorder {
         match told {
             Feedback::Left(pairs) => self.sessions.ports_left(moment(), pairs),
             Feedback::Silent(recording) => self.sessions.fell_silent(moment(), recording),
-            Feedback::Durable(recording) => self.told.push(ToDaemon::Ended { recording }),
+            Feedback::Written(recording, number) => self.sessions.written(recording, number),
+            Feedback::Marked => self.become_ready(),
+            Feedback::Durable(recording) => {
+                self.sessions.durable(recording);
+                self.told.push(ToDaemon::Ended { recording });
+            }
             Feedback::Rotated(closed_file) => self.told.push(ToDaemon::Rotated { closed_file }),
             Feedback::Alarm(code, _) => self.alarms.push(code),
             Feedback::Stopped => {}
         }
     }
-}
-
-/// A pair of descriptors that stand for sockets. What they are open on does not matter: nothing is read from them.
-fn pair(port: u16) -> io::Result<PortPair> {
-    let rtp = File::open("/dev/null")?;
-    let rtcp = File::open("/dev/null")?;
-    NETWORK.with_borrow_mut(|network| {
-        network.ports.insert(rtp.as_raw_fd(), port);
-        network.ports.insert(rtcp.as_raw_fd(), port.saturating_add(1));
-    });
-    Ok(PortPair { port, rtp: rtp.into(), rtcp: rtcp.into() })
 }
 
 fn now() -> Now {

@@ -62,6 +62,8 @@ pub enum Kind {
     Commit,
     /// A file ends (clear).
     FileEnd,
+    /// The sealed data key of a lane of an earlier generation (clear, sealed by HPKE).
+    EarlierKey,
     /// A kind of a newer version.
     Other(u8),
 }
@@ -77,6 +79,7 @@ impl Kind {
             Self::LaneEnd => 5,
             Self::Commit => 6,
             Self::FileEnd => 7,
+            Self::EarlierKey => 8,
             Self::Other(number) => number,
         }
     }
@@ -91,6 +94,7 @@ impl Kind {
             5 => Self::LaneEnd,
             6 => Self::Commit,
             7 => Self::FileEnd,
+            8 => Self::EarlierKey,
             number => Self::Other(number),
         }
     }
@@ -287,7 +291,8 @@ impl Checksums {
             lane: u32::from_le_bytes(field(bytes, 12)),
             seq: u64::from_le_bytes(field(bytes, 16)),
         };
-        let fits = header.body_len as usize <= body_bytes_max;
+        // The highest sequence has none after it, so that nobody could tell it from a repetition of itself.
+        let fits = header.body_len as usize <= body_bytes_max && header.seq < u64::MAX;
         fits.then(|| (header, u32::from_le_bytes(field(bytes, 24))))
     }
 }
@@ -311,6 +316,15 @@ pub enum Content {
         /// The sealed copies.
         keys: Vec<SealedKey>,
     },
+    /// The data key of an earlier part of the same recording, whose recorder died before it was known that the recording is kept.
+    EarlierKey {
+        /// The recording.
+        recording: Uuid,
+        /// The part of the recording that this frame's own lane is.
+        segment: u16,
+        /// Which lane the key is for, and its sealed copies.
+        of: EarlierKey,
+    },
     /// A lane ends.
     LaneEnd {
         /// The recording, repeated.
@@ -319,6 +333,8 @@ pub enum Content {
         segment: u16,
         /// How.
         end: LaneEnd,
+        /// Name of the rule by which it was discarded; empty where it was not, or where an earlier version wrote it.
+        rule: String,
     },
     /// How far the journal was on the disk.
     Commit {
@@ -340,12 +356,34 @@ pub enum Content {
     Unknown,
 }
 
+/// The sealed key of a lane of another generation.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EarlierKey {
+    /// The generation that wrote the lane.
+    pub generation: Uuid,
+    /// The lane's number there.
+    pub lane: u32,
+    /// The sealed copies.
+    pub keys: Vec<SealedKey>,
+}
+
 /// The body of a clear frame is not as the specification says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Malformed;
 
 /// Recording and segment, then what belongs to the kind: the beginning of LaneOpen, Key and LaneEnd alike.
 const LANE_BODY_BYTES: usize = 20;
+/// The same with the generation and the number of another lane: the beginning of EarlierKey.
+const EARLIER_BODY_BYTES: usize = LANE_BODY_BYTES + 20;
+
+/// `count` sealed keys at the beginning of these bytes.
+fn sealed_keys(bytes: &[u8], count: usize) -> Result<Vec<SealedKey>, Malformed> {
+    if count == 0 || count > SEALED_KEYS_MAX || bytes.len() < count * SEALED_KEY_BYTES {
+        return Err(Malformed);
+    }
+    let keys = bytes.chunks_exact(SEALED_KEY_BYTES).take(count);
+    keys.map(SealedKey::from_bytes).collect::<Result<_, _>>().map_err(|_| Malformed)
+}
 
 fn lane_body(recording: Uuid, segment: u16, last: u16) -> [u8; LANE_BODY_BYTES] {
     let mut bytes = [0; LANE_BODY_BYTES];
@@ -355,10 +393,17 @@ fn lane_body(recording: Uuid, segment: u16, last: u16) -> [u8; LANE_BODY_BYTES] 
     bytes
 }
 
+/// Longest name of a rule, in bytes: a word or two. What is longer is cut.
+pub const RULE_BYTES_MAX: usize = 64;
+
+fn clipped(rule: &str) -> &str {
+    &rule[..rule.floor_char_boundary(RULE_BYTES_MAX)]
+}
+
 impl Content {
     pub(crate) fn parse(kind: Kind, body: &[u8]) -> Result<Self, Malformed> {
         match kind {
-            Kind::LaneOpen | Kind::Key | Kind::LaneEnd => Self::parse_lane(kind, body),
+            Kind::LaneOpen | Kind::Key | Kind::LaneEnd | Kind::EarlierKey => Self::parse_lane(kind, body),
             // Longer bodies are taken: a newer version may add fields behind these.
             Kind::Commit if body.len() >= 24 => Ok(Self::Commit {
                 durable_seq: u64::from_le_bytes(field(body, 0)),
@@ -385,16 +430,25 @@ impl Content {
         match kind {
             Kind::LaneOpen => Ok(Self::LaneOpen { recording, segment }),
             Kind::Key => {
-                let count = usize::from(last);
-                let sealed = &body[LANE_BODY_BYTES..];
-                if count == 0 || count > SEALED_KEYS_MAX || sealed.len() < count * SEALED_KEY_BYTES {
-                    return Err(Malformed);
-                }
-                let keys = sealed.chunks_exact(SEALED_KEY_BYTES).take(count);
-                let keys: Result<_, _> = keys.map(SealedKey::from_bytes).collect();
-                Ok(Self::Key { recording, segment, keys: keys.map_err(|_| Malformed)? })
+                Ok(Self::Key { recording, segment, keys: sealed_keys(&body[LANE_BODY_BYTES..], last.into())? })
             }
-            _ => Ok(Self::LaneEnd { recording, segment, end: LaneEnd::from_number(last.to_le_bytes()[0]) }),
+            Kind::EarlierKey => {
+                let sealed = body.get(EARLIER_BODY_BYTES..).ok_or(Malformed)?;
+                let generation = Uuid::from_bytes(field(body, LANE_BODY_BYTES));
+                let lane = u32::from_le_bytes(field(body, LANE_BODY_BYTES + 16));
+                let of = EarlierKey { generation, lane, keys: sealed_keys(sealed, last.into())? };
+                Ok(Self::EarlierKey { recording, segment, of })
+            }
+            _ => {
+                let [end, rule_bytes] = last.to_le_bytes();
+                let rule = body.get(LANE_BODY_BYTES..).and_then(|rest| rest.get(..usize::from(rule_bytes)));
+                Ok(Self::LaneEnd {
+                    recording,
+                    segment,
+                    end: LaneEnd::from_number(end),
+                    rule: rule.map(|rule| String::from_utf8_lossy(rule).into_owned()).unwrap_or_default(),
+                })
+            }
         }
     }
 
@@ -409,8 +463,18 @@ impl Content {
                 out.extend_from_slice(&lane_body(*recording, *segment, keys.len() as u16));
                 keys.iter().for_each(|key| out.extend_from_slice(&key.to_bytes()));
             }
-            Self::LaneEnd { recording, segment, end } => {
-                out.extend_from_slice(&lane_body(*recording, *segment, end.number().into()))
+            Self::EarlierKey { recording, segment, of } => {
+                out.extend_from_slice(&lane_body(*recording, *segment, of.keys.len() as u16));
+                out.extend_from_slice(of.generation.as_bytes());
+                out.extend_from_slice(&of.lane.to_le_bytes());
+                of.keys.iter().for_each(|key| out.extend_from_slice(&key.to_bytes()));
+            }
+            Self::LaneEnd { recording, segment, end, rule } => {
+                let rule = clipped(rule);
+                // The limit on it fits a byte.
+                let last = u16::from_le_bytes([end.number(), rule.len() as u8]);
+                out.extend_from_slice(&lane_body(*recording, *segment, last));
+                out.extend_from_slice(rule.as_bytes());
             }
             Self::Commit { durable_seq, journal_ns, wall_ns } => {
                 out.extend_from_slice(&durable_seq.to_le_bytes());
@@ -428,6 +492,7 @@ impl Content {
         match self {
             Self::LaneOpen { .. } => Kind::LaneOpen,
             Self::Key { .. } => Kind::Key,
+            Self::EarlierKey { .. } => Kind::EarlierKey,
             Self::LaneEnd { .. } => Kind::LaneEnd,
             Self::Commit { .. } => Kind::Commit,
             Self::FileEnd { .. } => Kind::FileEnd,
@@ -438,8 +503,10 @@ impl Content {
 
     pub(crate) fn body_len(&self) -> usize {
         match self {
-            Self::LaneOpen { .. } | Self::LaneEnd { .. } => LANE_BODY_BYTES,
+            Self::LaneOpen { .. } => LANE_BODY_BYTES,
+            Self::LaneEnd { rule, .. } => LANE_BODY_BYTES + clipped(rule).len(),
             Self::Key { keys, .. } => LANE_BODY_BYTES + keys.len() * SEALED_KEY_BYTES,
+            Self::EarlierKey { of, .. } => EARLIER_BODY_BYTES + of.keys.len() * SEALED_KEY_BYTES,
             Self::Commit { .. } => 24,
             Self::FileEnd { .. } => 4,
             Self::Sealed | Self::Unknown => 0,

@@ -2,8 +2,11 @@
 
 use std::net::SocketAddr;
 
+use serde::{Deserialize, Serialize};
+
+use crate::checkpoint::COUNT_MAX;
 use crate::held::Packet;
-use crate::{PayloadType, payload_duration};
+use crate::{Encoding, PayloadType, Reception, payload_duration};
 
 /// How far behind the highest sequence number a packet may come and still be known as late or repeated: ten seconds of
 /// packets of 20 ms. It is kept as one bit a packet.
@@ -19,7 +22,7 @@ const AHEAD_PACKETS_MAX: u64 = 0x7fff;
 const TIMESTAMP_AHEAD_MAX: i32 = 10 * 48_000;
 const TIMESTAMP_BEHIND_MAX: i32 = 600 * 48_000;
 /// Where nothing tells how long packets are.
-const PACKET_NS_DEFAULT: u64 = 20_000_000;
+pub(crate) const PACKET_NS_DEFAULT: u64 = 20_000_000;
 /// The shortest packets of any codec, and longer than any that is used: outside, timestamps do not tell the duration.
 const PACKET_NS: std::ops::RangeInclusive<u64> = 2_500_000..=200_000_000;
 const CLOCK_RATE_DEFAULT: u32 = 8_000;
@@ -40,6 +43,7 @@ pub(crate) enum Place {
     Elsewhere,
 }
 
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Source {
     /// Its number in the track.
     pub(crate) number: u8,
@@ -93,8 +97,28 @@ impl Source {
         (self.ssrc, self.from) == (packet.header.ssrc, packet.from)
     }
 
+    /// Whether it can have come about by packets, for one that was stored: nothing that is worked out from it overflows then.
+    pub(crate) fn is_plausible(&self) -> bool {
+        let in_order = self.lowest <= self.highest && (FIRST_CYCLE << 16..COUNT_MAX).contains(&self.highest);
+        in_order && self.lost <= COUNT_MAX && self.gap_ns <= COUNT_MAX && self.jitter_ns <= COUNT_MAX
+    }
+
     pub(crate) fn cycle(&self) -> u64 {
         self.highest >> 16
+    }
+
+    /// What a receiver report says of it.
+    pub(crate) fn reception(&self) -> Reception {
+        let jitter_ticks = u128::from(self.jitter_ns) * u128::from(self.clock_rate) / u128::from(NS_PER_SECOND);
+        Reception {
+            source: self.number,
+            ssrc: self.ssrc,
+            highest: (self.highest - (self.lowest >> 16 << 16)) as u32,
+            expected: self.highest - self.lowest + 1,
+            lost: self.lost,
+            jitter_ticks: u32::try_from(jitter_ticks).unwrap_or(u32::MAX),
+            clock_rate: self.clock_rate,
+        }
     }
 
     /// Whether this packet has an earlier sequence number than one taken.
@@ -123,7 +147,7 @@ impl Source {
         (u64::from(AHEAD_PACKETS_SLACK) + sent).min(AHEAD_PACKETS_MAX)
     }
 
-    fn packet_ns(&self) -> u64 {
+    pub(crate) fn packet_ns(&self) -> u64 {
         match ticks_to_ns(u64::from(self.packet_ticks), self.clock_rate) {
             0 => PACKET_NS_DEFAULT,
             ns => ns.clamp(*PACKET_NS.start(), *PACKET_NS.end()),
@@ -166,7 +190,9 @@ impl Source {
         let missing = (extended - self.highest).saturating_sub(1);
         if missing > 0 {
             self.lost += missing;
-            self.gap_ns += self.missing_ns(missing, step, clock_rate);
+            // What was lost between two packets of comfort noise was one: there is no audio in it.
+            let is_silence = same_kind && described.is_some_and(|kind| kind.encoding == Encoding::ComfortNoise);
+            self.gap_ns += if is_silence { 0 } else { self.missing_ns(missing, step, clock_rate) };
             self.clear_seen(extended);
         } else if extended > self.highest {
             self.unset_seen(extended);

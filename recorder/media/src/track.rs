@@ -4,9 +4,11 @@ use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::ops::Range;
 
+use serde::{Deserialize, Serialize};
+
 use crate::held::{HeldPacket, Packet, Rival};
-use crate::source::{FIRST_CYCLE, Place, Source};
-use crate::{Counts, Datagram, Held, MediaError, PayloadType, Rtcp, RtpHeader};
+use crate::source::{FIRST_CYCLE, PACKET_NS_DEFAULT, Place, Source};
+use crate::{Counts, Datagram, Encoding, Held, MediaError, PayloadType, Rtcp, RtpHeader};
 
 /// How long the followed source must be silent before another is followed that no signalling announced: longer than any
 /// jitter or burst of loss in a usable call. Nothing is lost meanwhile, the new source's packets are held.
@@ -55,6 +57,8 @@ pub struct Kept {
     pub timestamp: u32,
     /// Where in the datagram the payload is.
     pub payload: Range<usize>,
+    /// Units of the timestamp in a second, when it is a telephone event ([`Tones`](crate::Tones) takes those); none of others.
+    pub event_clock_rate: Option<u32>,
 }
 
 /// What became of a datagram.
@@ -95,9 +99,28 @@ pub struct Followed {
     pub last_ns: u64,
 }
 
-/// Whether signalling announced another source.
+/// How the followed source is received, as a receiver report tells it (RFC 3550 section 6.4.1).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Change {
+pub struct Reception {
+    /// Its number in the track.
+    pub source: u8,
+    /// Its SSRC.
+    pub ssrc: u32,
+    /// Highest sequence number, with the cycles since its first packet above the lower 16 bits.
+    pub highest: u32,
+    /// Packets that it sent, as far as sequence numbers tell.
+    pub expected: u64,
+    /// Those of them that never came.
+    pub lost: u64,
+    /// Interarrival jitter in units of its clock.
+    pub jitter_ticks: u32,
+    /// Units of its timestamps in a second.
+    pub clock_rate: u32,
+}
+
+/// Whether signalling announced another source.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Change {
     None,
     /// Announced, and nothing has arrived since.
     Announced,
@@ -118,21 +141,21 @@ enum Change {
 /// Receiving costs the same whatever came before, and allocates nothing unless a packet is held.
 pub struct Track {
     config: TrackConfig,
-    payload_types: Vec<PayloadType>,
-    followed: Option<Source>,
+    pub(crate) payload_types: Vec<PayloadType>,
+    pub(crate) followed: Option<Source>,
     /// The one before.
-    previous: Option<Source>,
-    rival: Option<Rival>,
-    stray: Option<HeldPacket>,
+    pub(crate) previous: Option<Source>,
+    pub(crate) rival: Option<Rival>,
+    pub(crate) stray: Option<HeldPacket>,
     /// Held packets that are kept after all, in the order of arrival.
     ready: VecDeque<Held>,
-    change: Change,
+    pub(crate) change: Change,
     /// Whether datagrams were left unread since the last one.
-    interrupted: bool,
+    pub(crate) interrupted: bool,
     /// All counts but those that the two sources keep themselves.
-    counts: Counts,
+    pub(crate) counts: Counts,
     /// Audio lost in sources before those two.
-    gap_ns: u64,
+    pub(crate) gap_ns: u64,
 }
 
 impl Track {
@@ -180,6 +203,16 @@ impl Track {
     pub fn followed(&self) -> Option<Followed> {
         let source = self.followed.as_ref()?;
         Some(Followed { source: source.number, ssrc: source.ssrc, from: source.from, last_ns: source.last_ns })
+    }
+
+    /// How much audio a packet of the source that is followed holds, in nanoseconds; what is usual before anything tells.
+    pub fn packet_ns(&self) -> u64 {
+        self.followed.as_ref().map_or(PACKET_NS_DEFAULT, Source::packet_ns)
+    }
+
+    /// How the source that is followed is received; none before the first packet.
+    pub fn reception(&self) -> Option<Reception> {
+        self.followed.as_ref().map(Source::reception)
     }
 
     /// The counts as of now.
@@ -424,6 +457,9 @@ impl Track {
             seq: extended as u32,
             timestamp,
             payload: packet.offset..packet.offset + packet.payload.len(),
+            event_clock_rate: meaning
+                .filter(|meaning| meaning.encoding == Encoding::TelephoneEvent)
+                .map(|meaning| meaning.clock_rate),
         })
     }
 

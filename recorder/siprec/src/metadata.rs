@@ -19,12 +19,14 @@ pub use read::{PARTICIPANTS_MAX, SESSIONS_MAX, STREAMS_MAX};
 pub use vendor::VendorCall;
 pub use xml::{DEPTH_MAX, METADATA_BYTES_MAX, TEXT_CHARS_MAX};
 
+use serde::{Deserialize, Serialize};
+
 use crate::error::SiprecError;
 use crate::flaw::{Flaw, note};
 use crate::number::comparable;
 
 /// The family of metadata that was recognised.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum Shape {
     /// BroadWorks and Webex Calling: a draft with `broadWorksRecordingMetadata`.
@@ -53,7 +55,7 @@ impl Shape {
 }
 
 /// Whether a document says everything or only what changed (RFC 7865, section 6.1).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum DataMode {
     /// A snapshot; also what is meant when nothing is said.
     Complete,
@@ -62,7 +64,7 @@ pub enum DataMode {
 }
 
 /// What a document of recording metadata says.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Metadata {
     /// The family that it belongs to.
     pub shape: Shape,
@@ -79,11 +81,12 @@ pub struct Metadata {
     /// What other clients add about the call.
     pub vendor: Option<VendorCall>,
     /// Deviations that were tolerated.
+    #[serde(skip)]
     pub flaws: Vec<Flaw>,
 }
 
 /// A communication session (RFC 7865, section 6.3). Times are as they came: zones and forms differ too much to compare by.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Session {
     /// Its id.
     pub id: String,
@@ -98,7 +101,7 @@ pub struct Session {
 }
 
 /// A participant (RFC 7865, section 6.5).
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Participant {
     /// Its id.
     pub id: String,
@@ -127,7 +130,7 @@ pub struct Participant {
 }
 
 /// Whether a stream carries one side or all.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum StreamMode {
     /// One side alone.
     Separate,
@@ -136,7 +139,7 @@ pub enum StreamMode {
 }
 
 /// A media stream (RFC 7865, section 6.7).
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Stream {
     /// Its id.
     pub id: String,
@@ -193,6 +196,25 @@ impl Metadata {
             }
         };
         if self.says_the_same(&before) { Merge::Unchanged } else { done }
+    }
+
+    /// Whether this partial document speaks of something that neither it nor what is `known` describes: the sequence of
+    /// documents is broken (RFC 7866, section 9.2).
+    pub fn builds_on_unknown(&self, known: Option<&Metadata>) -> bool {
+        let has = |mine: &dyn Fn(&Metadata) -> bool| mine(self) || known.is_some_and(mine);
+        let is_described = |one: &Participant| {
+            let describes = |all: &Metadata| all.participants.iter().any(|p| p.id == one.id && !p.aors.is_empty());
+            has(&describes)
+        };
+        let has_stream = |id: &String| has(&|all: &Metadata| all.streams.iter().any(|stream| &stream.id == id));
+        let has_session =
+            |id: &String| id.is_empty() || has(&|all: &Metadata| all.sessions.iter().any(|session| &session.id == id));
+        let all_there = self.participants.iter().all(|participant| {
+            is_described(participant)
+                && participant.sends.iter().chain(&participant.recvs).all(has_stream)
+                && participant.sessions.keys().all(has_session)
+        });
+        !all_there
     }
 
     fn replace(&mut self, mut later: Metadata) {
@@ -368,6 +390,13 @@ fn take_filled<T>(old: &mut Vec<T>, later: Vec<T>) {
     if !later.is_empty() {
         *old = later;
     }
+}
+
+/// The document that asks a client for a snapshot of its metadata (RFC 7865, section 7; RFC 7866, section 9.2).
+pub fn snapshot_request() -> String {
+    "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\r\n<requestsnapshot xmlns=\"urn:ietf:params:xml:ns:recording:1\">\
+     <requestreason xml:lang=\"en\">the sequence of metadata is broken</requestreason></requestsnapshot>\r\n"
+        .to_owned()
 }
 
 /// Adds an item, or notes that there are too many: partial documents must not let a session grow without end.

@@ -6,6 +6,10 @@
 use std::net::{Ipv4Addr, SocketAddr};
 
 use callvault_sip::{Limits, Message, NameAddr, Response, parse_datagram};
+use callvault_srtp::sdes::CryptoAttribute;
+use callvault_srtp::{Protector, Suite};
+use rand::SeedableRng;
+use rand::rngs::StdRng;
 
 use crate::dice::Dice;
 
@@ -77,6 +81,18 @@ struct Source {
     timestamp: u32,
     number: u32,
     silent_until_ns: u64,
+    /// What secures its packets, and how that is offered; none: they are sent as they are.
+    secured: Option<(Protector, String)>,
+}
+
+/// How many of its numbers a secured source has left before they begin anew, at most: so that calls go over that.
+const NUMBERS_LEFT_MAX: u64 = 300;
+
+/// What secures the packets of a track.
+fn secure(dice: &mut Dice) -> Option<(Protector, String)> {
+    let own = CryptoAttribute::generate(1, Suite::AesCm128HmacSha1Tag80, &mut StdRng::seed_from_u64(dice.next()));
+    let text = own.to_text().ok()?.expose().clone();
+    Some((Protector::new(&own).ok()?, text))
 }
 
 /// One call.
@@ -110,13 +126,15 @@ impl Client {
             (from, from + dice.between(700, 1_500) * MS)
         });
         let tracks = dice.between(1, 2);
+        let is_secured = dice.one_in(3);
         let sources = (0..tracks)
             .map(|_| Source {
                 ssrc: dice.next() as u32,
-                seq: dice.next() as u16,
+                seq: if is_secured { u16::MAX - dice.between(20, NUMBERS_LEFT_MAX) as u16 } else { dice.next() as u16 },
                 timestamp: dice.next() as u32,
                 number: 0,
                 silent_until_ns: 0,
+                secured: if is_secured { secure(&mut dice) } else { None },
             })
             .collect();
         Self {
@@ -246,6 +264,9 @@ impl Client {
                 bytes.extend_from_slice(&source.timestamp.to_be_bytes());
                 bytes.extend_from_slice(&source.ssrc.to_be_bytes());
                 bytes.extend_from_slice(&packet.payload());
+                if let Some((protector, _)) = &mut source.secured {
+                    protector.protect_rtp(&mut bytes).expect("a whole packet with numbers that rise can be secured");
+                }
                 out.push(Sending::Rtp { port, packet, bytes });
             }
         }
@@ -263,8 +284,13 @@ impl Client {
     fn offer(&self, inactive: bool) -> String {
         let direction = if inactive { "inactive" } else { "sendonly" };
         let mut text = "v=0\r\no=- 1 1 IN IP4 127.0.0.1\r\ns=-\r\nc=IN IP4 127.0.0.1\r\nt=0 0\r\n".to_owned();
-        for number in 1..=self.sources.len() {
-            text += &format!("m=audio {} RTP/AVP 0\r\na=label:{number}\r\na={direction}\r\n", 3_998 + 2 * number);
+        for (place, source) in self.sources.iter().enumerate() {
+            let (port, number) = (4_000 + 2 * place, place + 1);
+            let profile = if source.secured.is_some() { "RTP/SAVP" } else { "RTP/AVP" };
+            text += &format!("m=audio {port} {profile} 0\r\na=label:{number}\r\na={direction}\r\n");
+            if let Some((_, offered)) = &source.secured {
+                text += &format!("a=crypto:{offered}\r\n");
+            }
         }
         text
     }

@@ -3,7 +3,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use callvault_journal::{Finding, FindingKind, LaneEnd, LaneEntry, LaneIndex, Scanner, file_name, parse_file_name};
+use callvault_journal::{
+    EarlierKey, Finding, FindingKind, LaneEnd, LaneEntry, LaneIndex, Scanner, file_name, parse_file_name,
+};
 use callvault_policy::summarise;
 use callvault_queue::machine::Machine;
 use callvault_queue::{JobId, JobKind, NewJob, RetryPolicies, State, StateName};
@@ -46,6 +48,8 @@ pub(crate) struct Daemon {
     known: BTreeSet<Uuid>,
     removed: BTreeMap<Uuid, u32>,
     has_tidied: bool,
+    /// Which recorder was ready before the journal was looked at, and what it goes on with.
+    seen: (Option<Uuid>, BTreeSet<Uuid>),
 }
 
 impl Daemon {
@@ -66,6 +70,7 @@ impl Daemon {
             known: BTreeSet::new(),
             removed: BTreeMap::new(),
             has_tidied: false,
+            seen: (None, BTreeSet::new()),
         };
         daemon.write_jobs(out, &touched);
         out.stable.jobs.sync();
@@ -87,6 +92,8 @@ impl Daemon {
 
     /// One round of the ingest.
     pub(crate) fn round(&mut self, out: &mut Outside) -> Result<(), Killed> {
+        // Before the journal: what a recorder goes on with is there when it is ready.
+        self.seen.clone_from(&out.ready);
         self.look(out)?;
         self.take_in(out)?;
         if !std::mem::replace(&mut self.has_tidied, true) {
@@ -157,17 +164,33 @@ impl Daemon {
             if view.entry.end.is_none() && !view.over {
                 continue;
             }
-            let Some(is_needed) = self.ingest(out, &view)? else { continue };
-            self.waiting.remove(&name);
-            if let Some(known) = self.generations.get_mut(&name.0) {
-                if is_needed {
-                    known.ingested.insert(name.1);
-                } else {
-                    known.release(name.1);
+            let views = view.entry.recording.map_or_else(|| vec![view], |recording| self.lanes_of(recording));
+            if !self.is_complete(&views) {
+                continue;
+            }
+            let Some(is_needed) = self.ingest(out, &views)? else { continue };
+            for View { name, .. } in views {
+                self.waiting.remove(&name);
+                if let Some(known) = self.generations.get_mut(&name.0) {
+                    if is_needed {
+                        known.ingested.insert(name.1);
+                    } else {
+                        known.release(name.1);
+                    }
                 }
             }
         }
         Ok(())
+    }
+
+    /// Whether nothing more comes of a recording: a recorder that is not ready yet may go on with one that was cut off.
+    fn is_complete(&self, views: &[View]) -> bool {
+        let Some(last) = views.last() else { return false };
+        let (ready, resumed) = &self.seen;
+        let may_go_on = last.entry.end.is_none()
+            && (ready.is_none_or(|ready| ready == last.name.0)
+                || last.entry.recording.is_some_and(|recording| resumed.contains(&recording)));
+        views.iter().all(|view| view.entry.end.is_some() || view.over) && !may_go_on
     }
 
     pub(crate) fn view(&self, name: LaneName) -> Option<View> {
@@ -177,13 +200,49 @@ impl Daemon {
         Some(View { name, entry, over: known.over, findings })
     }
 
-    /// Enters one lane; says whether the journal is needed for it any further, or nothing when it is to be tried again.
-    fn ingest(&mut self, out: &mut Outside, view: &View) -> Result<Option<bool>, Killed> {
+    /// Enters a recording with its lanes; says whether the journal is needed for it any further, or nothing when it is to be tried again.
+    fn ingest(&mut self, out: &mut Outside, views: &[View]) -> Result<Option<bool>, Killed> {
+        for view in views {
+            if !self.make_durable(out, view) {
+                return Ok(None);
+            }
+        }
+        // A lane of which no frame names the recording is entered under a name of its own; it tells nothing here.
+        let Some(id) = views.last().and_then(|view| view.entry.recording) else { return Ok(Some(false)) };
+        let is_discarded = views.iter().any(|view| view.entry.end == Some(LaneEnd::Discarded));
+        let (verdict, flaws, has_audio, call_id) = if is_discarded {
+            ("discarded".to_owned(), vec!["discarded".to_owned()], false, None)
+        } else if views.iter().all(|view| view.entry.keys.is_empty()) {
+            ("failed".to_owned(), vec![KEY_LOST.to_owned()], false, None)
+        } else {
+            match Sound::read(out, views) {
+                Ok(sound) => {
+                    let summary = summarise(&sound.events, &sound.damage);
+                    let flaws = summary.flaws.iter().map(|flaw| flaw.code.clone()).collect();
+                    let is_whole = sound.unplaced == 0 || summary.verdict.as_str() != "ok";
+                    let verdict = if is_whole { summary.verdict.as_str() } else { "degraded" };
+                    (verdict.to_owned(), flaws, true, sound.call_id)
+                }
+                Err(error) => {
+                    out.say(format!("recording {id} cannot be read from the journal: {error}"));
+                    return Ok(Some(true));
+                }
+            }
+        };
+        out.point()?;
+        let row = Row { verdict, flaws, has_audio, call_id, archive: None, entered: 1, recorded: 0 };
+        let entered = self.enter(out, id, views, row)?;
+        out.point()?;
+        Ok(Some(has_audio && entered != Entered::Deleted))
+    }
+
+    /// Brings a lane to the device. False: that failed.
+    fn make_durable(&self, out: &mut Outside, view: &View) -> bool {
         if !out.has(Bug::EnteredBeforeDurable) {
             for file in view.entry.files().into_iter().flatten() {
                 let inode = out.spool.device.inode(&file_name(view.name.0, file));
                 if inode.is_some_and(|inode| out.spool.device.open_and_sync(inode).is_err()) {
-                    return Ok(None);
+                    return false;
                 }
             }
         }
@@ -199,51 +258,23 @@ impl Daemon {
         if is_lost {
             out.say(format!("lane {} is entered and is not on the device", view.name.1));
         }
-        // A lane of which no frame names the recording is entered under a name of its own; it tells nothing here.
-        let Some(id) = view.entry.recording else { return Ok(Some(false)) };
-        let (verdict, flaws, has_audio, call_id) = if view.entry.end == Some(LaneEnd::Discarded) {
-            ("discarded".to_owned(), vec!["discarded".to_owned()], false, None)
-        } else if view.entry.keys.is_empty() {
-            ("failed".to_owned(), vec![KEY_LOST.to_owned()], false, None)
-        } else {
-            match Sound::read(out, std::slice::from_ref(view)) {
-                Ok(sound) => {
-                    let summary = summarise(&sound.events, &sound.damage);
-                    let flaws = summary.flaws.iter().map(|flaw| flaw.code.clone()).collect();
-                    let is_whole = sound.unplaced == 0 || summary.verdict.as_str() != "ok";
-                    let verdict = if is_whole { summary.verdict.as_str() } else { "degraded" };
-                    (verdict.to_owned(), flaws, true, sound.call_id)
-                }
-                Err(error) => {
-                    out.say(format!("recording {id} cannot be read from the journal: {error}"));
-                    return Ok(Some(true));
-                }
-            }
-        };
-        let last = view.entry.files().map_or(0, |files| *files.end());
-        out.point()?;
-        let entered = self.enter(
-            out,
-            id,
-            view.name,
-            last,
-            Row { verdict, flaws, has_audio, call_id, archive: None, entered: 1, recorded: 0 },
-        )?;
-        out.point()?;
-        Ok(Some(has_audio && entered != Entered::Deleted))
+        true
     }
 
-    /// One transaction: the row, its lane, what it owes.
-    fn enter(&self, out: &mut Outside, id: Uuid, name: LaneName, last: u32, row: Row) -> Result<Entered, Killed> {
+    /// One transaction: the row, its lanes, what it owes.
+    fn enter(&self, out: &mut Outside, id: Uuid, views: &[View], row: Row) -> Result<Entered, Killed> {
         let remembers = !out.has(Bug::LanesNotRemembered);
         let is_owed_later = out.has(Bug::RowBeforeOwed);
         let catalogue = &mut out.stable.catalogue;
+        let last_file = |view: &View| view.entry.files().map_or(0, |files| *files.end());
+        let lanes = views.iter().map(|view| (view.name, (id, last_file(view))));
         if catalogue.tombstones.contains(&id) {
-            catalogue.lanes.insert(name, (id, last));
+            catalogue.lanes.extend(lanes);
             return Ok(Entered::Deleted);
         }
         if let Some(known) = catalogue.rows.get_mut(&id) {
             if remembers {
+                catalogue.lanes.extend(lanes);
                 return Ok(Entered::AlreadyThere);
             }
             known.entered += 1;
@@ -251,7 +282,7 @@ impl Daemon {
         let has_audio = row.has_audio;
         let verdict = row.verdict.clone();
         catalogue.rows.entry(id).or_insert(row);
-        catalogue.lanes.insert(name, (id, last));
+        catalogue.lanes.extend(lanes);
         if is_owed_later {
             out.point()?;
         }
@@ -364,7 +395,17 @@ impl Daemon {
             of.map(|(lane, _)| (*id, lane)).collect::<Vec<_>>()
         });
         let mut views: Vec<View> = names.filter_map(|name| self.view(name)).collect();
-        views.sort_by_key(|view| view.entry.segment);
+        views.sort_by_key(|view| (view.entry.segment, view.name));
+        // The key of a part that was written before the verdict is with a later one.
+        let earlier: Vec<EarlierKey> = views.iter().flat_map(|view| view.entry.earlier_keys.iter().cloned()).collect();
+        for view in &mut views {
+            let of_this = |key: &&EarlierKey| (key.generation, key.lane) == view.name;
+            for key in earlier.iter().filter(of_this).flat_map(|key| key.keys.clone()) {
+                if !view.entry.keys.contains(&key) {
+                    view.entry.keys.push(key);
+                }
+            }
+        }
         views
     }
 

@@ -1,5 +1,6 @@
 //! Everything that a daemon works on and that outlives it, and the points at which it can be killed.
 
+use std::collections::BTreeSet;
 use std::sync::OnceLock;
 
 use callvault_seal::{Keyring, PrivateKey, PublicKey};
@@ -36,6 +37,8 @@ pub(crate) struct Outside {
     pub(crate) unix_ms: u64,
     /// The generation that a recorder is writing now.
     pub(crate) live: Option<Uuid>,
+    /// The recorder that said that it is ready, and the recordings that it said it goes on with.
+    pub(crate) ready: (Option<Uuid>, BTreeSet<Uuid>),
     pub(crate) dice: Dice,
     pub(crate) bug: Option<Bug>,
     /// Points until the daemon is killed.

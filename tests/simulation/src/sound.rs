@@ -1,12 +1,12 @@
 //! A recording's audio from the journal: the real reader, the real alignment.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use callvault_archive::timeline::{PacketHeader, Timeline};
-use callvault_journal::facts::{SessionEvent, TrackCounts};
+use callvault_journal::facts::{SessionEvent, Started, TrackCounts};
 use callvault_journal::{FindingKind, JournalFiles, LaneItem, LaneReader, ReadAt, file_name};
 use callvault_media::{Encoding, payload_duration};
-use callvault_policy::Damage;
+use callvault_policy::{Damage, RestartLoss};
 use uuid::Uuid;
 
 use crate::daemon::View;
@@ -64,17 +64,26 @@ impl Sound {
         let mut events = Vec::new();
         let mut met: Vec<(PacketHeader, Vec<u8>)> = Vec::new();
         let mut lost_frames = 0;
-        for (segment, view) in views.iter().enumerate() {
+        let (mut numbering, mut sources, mut joins) = (0_usize, Sources::default(), Joins::default());
+        // A part without a key is passed over as long as another has one.
+        let readable: Vec<&View> = views.iter().filter(|view| !view.entry.keys.is_empty()).collect();
+        for (place, view) in readable.iter().enumerate() {
             let context = view.entry.key_context(view.name.0, view.name.1).ok_or("it has no name")?;
             let key = keys().0.open(&view.entry.keys, &context).map_err(|error| error.to_string())?;
             let mut reader = LaneReader::new(view.name.0, view.name.1, key.cipher(), &view.entry.frames);
             let mut files = Files { device: out.spool.device.clone(), generation: view.name.0, open: BTreeMap::new() };
             while let Some(item) = reader.next(&mut files).map_err(|error| error.to_string())? {
                 match item {
-                    LaneItem::Facts(event) => events.push(event),
+                    LaneItem::Facts(event) => {
+                        if let SessionEvent::Started(Started { resumed: Some(resumed), .. }) = &event
+                            && resumed.sources_continue
+                        {
+                            numbering = numbering.saturating_sub(1);
+                        }
+                        events.push(event);
+                    }
                     LaneItem::Audio(packets) => met.extend(packets.map(|packet| {
-                        // Sources are numbered in each lane; over all lanes they must not be confused.
-                        let source = packet.source.wrapping_add((segment as u8).wrapping_mul(64));
+                        let source = sources.number(numbering, packet.track, packet.source);
                         let encoding = Encoding::named("PCMU");
                         let header = PacketHeader {
                             track: packet.track,
@@ -85,16 +94,25 @@ impl Sound {
                             clock_rate: CLOCK_RATE,
                             duration_ticks: payload_duration(encoding, CLOCK_RATE, 1, packet.payload),
                         };
+                        joins.observe(place, &header);
                         (header, packet.payload.to_vec())
                     })),
                     LaneItem::Finding(_) => lost_frames += 1,
                 }
             }
+            numbering += 1;
         }
-        Ok(Self::place(views, events, met, lost_frames))
+        let seen = Damage {
+            lost_frames,
+            restarts: joins.restarts,
+            lost_at_restarts: joins.lost(),
+            parts_unreadable: (views.len() - readable.len()) as u32,
+            ..Damage::default()
+        };
+        Ok(Self::place(&readable, events, met, seen))
     }
 
-    fn place(views: &[View], events: Vec<SessionEvent>, met: Vec<(PacketHeader, Vec<u8>)>, lost_frames: u64) -> Self {
+    fn place(views: &[&View], events: Vec<SessionEvent>, met: Vec<(PacketHeader, Vec<u8>)>, seen: Damage) -> Self {
         let mut timeline = Timeline::new();
         met.iter().for_each(|(header, _)| timeline.observe(header));
         let alignment = timeline.finish();
@@ -104,7 +122,6 @@ impl Sound {
         }
         let damage = Damage {
             torn_tail: views.iter().flat_map(|v| &v.findings).any(|f| f.kind == FindingKind::TornTail),
-            lost_frames,
             recorder_died: views.iter().any(|v| v.over && v.entry.end.is_none()),
             first_ns: met.iter().map(|(header, _)| header.arrival_ns).min(),
             last_ns: met.iter().map(|(header, _)| header.arrival_ns).max(),
@@ -112,7 +129,7 @@ impl Sound {
                 .into_iter()
                 .map(|(track, packets)| TrackCounts { track, packets, ..TrackCounts::default() })
                 .collect(),
-            ..Damage::default()
+            ..seen
         };
         let unplaced = alignment.unplaced();
         let mut packets: Vec<Placed> = met
@@ -127,5 +144,52 @@ impl Sound {
             _ => None,
         });
         Self { events, damage, packets, total_ticks: alignment.total_ticks(), call_id, unplaced }
+    }
+}
+
+/// The numbers of the sources over all parts of a recording: each recorder numbers them from 0 unless it knew of the part before.
+#[derive(Default)]
+struct Sources {
+    numbers: HashMap<(usize, u8, u8), u8>,
+    next: HashMap<u8, u8>,
+}
+
+impl Sources {
+    fn number(&mut self, numbering: usize, track: u8, source: u8) -> u8 {
+        let next = self.next.entry(track).or_default();
+        *self.numbers.entry((numbering, track, source)).or_insert_with(|| {
+            *next = next.wrapping_add(1);
+            next.wrapping_sub(1)
+        })
+    }
+}
+
+/// What is missing between one part and the next, by the numbers of the packets.
+#[derive(Default)]
+struct Joins {
+    restarts: u32,
+    place: usize,
+    newest: HashMap<(u8, u8), (usize, u32)>,
+    lost: BTreeMap<u8, (u64, u64)>,
+}
+
+impl Joins {
+    fn observe(&mut self, place: usize, header: &PacketHeader) {
+        self.restarts += u32::from(place > self.place);
+        self.place = self.place.max(place);
+        let newest = self.newest.entry((header.track, header.source)).or_insert((place, header.seq));
+        let (before, last) = *newest;
+        if before < place {
+            let missing = u64::from(header.seq.saturating_sub(last).saturating_sub(1));
+            let (packets, ms) = self.lost.entry(header.track).or_default();
+            *packets += missing;
+            *ms += missing * 20;
+        }
+        *newest = (place, last.max(header.seq));
+    }
+
+    fn lost(&self) -> Vec<RestartLoss> {
+        let lost = self.lost.iter().filter(|(_, (packets, _))| *packets > 0);
+        lost.map(|(track, (packets, ms))| RestartLoss { track: *track, packets: *packets, ms: *ms }).collect()
     }
 }

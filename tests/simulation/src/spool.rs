@@ -8,7 +8,7 @@ use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use callvault_capture::simulated::{JournalFile, JournalFolder};
+use callvault_capture::simulated::{JournalFile, JournalFolder, Life, Step};
 use callvault_journal::{FILE_HEADER_BYTES, FRAME_HEADER_BYTES, parse_file_name};
 use uuid::Uuid;
 
@@ -21,6 +21,7 @@ const KIND_KEY: u8 = 2;
 const KIND_LANE_END: u8 = 5;
 const KIND_COMMIT: u8 = 6;
 const KIND_FILE_END: u8 = 7;
+const KIND_EARLIER_KEY: u8 = 8;
 
 /// Where a frame is.
 #[derive(Clone, Copy)]
@@ -43,6 +44,8 @@ pub(crate) struct Witness {
     ends: HashMap<Uuid, Vec<Place>>,
     /// Where a recording's lane was opened.
     opens: BTreeMap<Uuid, Vec<Place>>,
+    /// Which lane is which part of a recording.
+    parts: BTreeMap<(Uuid, u16), (Uuid, u32)>,
     /// Recordings whose key was written.
     keys: BTreeSet<Uuid>,
     /// Whether the last frame of a file says that another follows; and the file's length.
@@ -91,8 +94,15 @@ impl Witness {
         let ends_file = kind == KIND_FILE_END && body.first_chunk::<4>() == Some(&next);
         self.lasts.insert(file, (ends_file, place.inode, place.offset + place.length));
         match kind {
-            KIND_LANE_OPEN => self.opens.entry(recording()).or_default().push(place),
-            KIND_KEY => _ = self.keys.insert(recording()),
+            KIND_LANE_OPEN => {
+                self.opens.entry(recording()).or_default().push(place);
+                let segment = body.get(16..18).map_or(0, |bytes| u16::from_le_bytes([bytes[0], bytes[1]]));
+                let lane = (file.0, u32::from_le_bytes([frame[12], frame[13], frame[14], frame[15]]));
+                if *self.parts.entry((recording(), segment)).or_insert(lane) != lane {
+                    self.say(format!("two lanes are part {segment} of recording {}", recording()));
+                }
+            }
+            KIND_KEY | KIND_EARLIER_KEY => _ = self.keys.insert(recording()),
             KIND_LANE_END => self.ends.entry(recording()).or_default().push(place),
             KIND_COMMIT => {
                 let promised = body.first_chunk::<8>().map_or(0, |bytes| u64::from_le_bytes(*bytes));
@@ -185,38 +195,30 @@ impl Spool {
         places.iter().any(|place| !durable || self.device.is_durable(place.inode, place.offset, place.length))
     }
 
-    /// The folder as one recorder sees it. When `dies_in` writes have been made it dies in the middle of the next one.
-    pub(crate) fn folder(&self, dies_in: Option<u64>) -> (Box<dyn JournalFolder>, Arc<AtomicBool>) {
-        let dead = Arc::new(AtomicBool::new(false));
-        let dies_in = Arc::new(AtomicU64::new(dies_in.unwrap_or(u64::MAX)));
-        (Box::new(Folder { spool: self.clone(), dead: Arc::clone(&dead), dies_in }), dead)
+    /// The folder as one recorder sees it, as long as it lives.
+    pub(crate) fn folder(&self, life: &Life) -> Box<dyn JournalFolder> {
+        Box::new(Folder { spool: self.clone(), life: life.clone() })
     }
 }
 
 struct Folder {
     spool: Spool,
-    dead: Arc<AtomicBool>,
-    dies_in: Arc<AtomicU64>,
+    life: Life,
 }
 
 struct OpenFile {
     spool: Spool,
     file: (Uuid, u32),
     inode: Inode,
-    dead: Arc<AtomicBool>,
-    dies_in: Arc<AtomicU64>,
+    life: Life,
     ended: AtomicBool,
     heard: Heard,
 }
 
-fn gone() -> io::Error {
-    io::Error::other("the process has died")
-}
-
 impl JournalFolder for Folder {
     fn create(&self, name: &str) -> io::Result<Box<dyn JournalFile>> {
-        if self.dead.load(Ordering::Relaxed) {
-            return Err(gone());
+        if self.life.is_over() {
+            return Err(Life::over());
         }
         let file = parse_file_name(name).ok_or(io::ErrorKind::InvalidInput)?;
         self.spool.witness().successor(&self.spool.device, file.0, file.1);
@@ -228,8 +230,7 @@ impl JournalFolder for Folder {
             spool: self.spool.clone(),
             file,
             inode,
-            dead: Arc::clone(&self.dead),
-            dies_in: Arc::clone(&self.dies_in),
+            life: self.life.clone(),
             ended: AtomicBool::new(false),
             heard: self.spool.device.heard(inode),
         }))
@@ -242,16 +243,14 @@ impl JournalFolder for Folder {
 
 impl JournalFile for OpenFile {
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
-        if self.dead.load(Ordering::Relaxed) {
-            return Err(gone());
+        match self.life.step() {
+            Step::Whole => {}
+            Step::Half => {
+                let _ = self.spool.device.write_at(self.inode, &bytes[..bytes.len() / 2], offset);
+                return Err(Life::over());
+            }
+            Step::Not => return Err(Life::over()),
         }
-        let left = self.dies_in.load(Ordering::Relaxed);
-        if left == 0 {
-            self.dead.store(true, Ordering::Relaxed);
-            let _ = self.spool.device.write_at(self.inode, &bytes[..bytes.len() / 2], offset);
-            return Err(gone());
-        }
-        self.dies_in.store(left.saturating_sub(1), Ordering::Relaxed);
         let written = self.spool.device.write_at(self.inode, bytes, offset);
         if is_traced() {
             println!("             write of {} bytes to file {}: {written:?}", bytes.len(), self.file.1);
@@ -265,8 +264,8 @@ impl JournalFile for OpenFile {
     }
 
     fn sync(&self) -> io::Result<()> {
-        if self.dead.load(Ordering::Relaxed) {
-            return Err(gone());
+        if self.life.is_over() {
+            return Err(Life::over());
         }
         let count = self.spool.syncs.fetch_add(1, Ordering::Relaxed);
         match self.spool.bug {

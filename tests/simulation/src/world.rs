@@ -1,15 +1,14 @@
 //! The world: clients, network, two processes, two disks and time, all made from one seed and stepped by one thread.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::{Ipv4Addr, SocketAddr};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use callvault_capture::simulated::{self, Recorder};
-use callvault_control::{Decision, Network, Start, ToDaemon};
+use callvault_capture::simulated::{self, Beginning, Life, Recorder, Shelf};
+use callvault_control::{CheckpointKey, Decision, Network, Start, ToDaemon};
+use callvault_journal::ReadAt;
 use callvault_queue::{Job, JobId, JobKind, State};
-use callvault_sip::{Limits, Message, parse_datagram};
+use callvault_sip::{Limits, Message, NameAddr, parse_datagram};
 use callvault_supervise::{Action, Event, Supervisor};
 use uuid::{Builder, Uuid};
 
@@ -21,7 +20,7 @@ use crate::dice::Dice;
 use crate::outside::{Killed, Outside, Store, keys};
 use crate::spool::Spool;
 use crate::stable::Stable;
-use crate::truth::{End, Truth};
+use crate::truth::{End, Said, Truth};
 
 /// One step of time.
 const STEP_NS: u64 = 10 * MS;
@@ -46,6 +45,9 @@ const POWER_LOSS_NS: u64 = KILL_LOSS_NS + (COMMIT_MS + 400) * MS;
 /// After a disk was in trouble so long ago nothing of it is left.
 const AFTER_TROUBLE_NS: u64 = 8_000 * MS;
 
+/// A recorder that is to die by itself does so within so many steps: writes to the journal and to checkpoints, messages that leave.
+const STEPS_MAX: u64 = 300;
+
 const ROOM_BYTES: u64 = 1 << 30;
 const PORTS: [u16; 5] = [20_000, 20_002, 20_004, 20_006, 20_008];
 
@@ -54,6 +56,8 @@ const PORTS: [u16; 5] = [20_000, 20_002, 20_004, 20_006, 20_008];
 pub struct Outcome {
     /// Sessions accepted.
     pub sessions: u64,
+    /// How often another recorder went on with a session.
+    pub gone_on: u64,
     /// Packets found in archives and compared with what arrived.
     pub packets: u64,
     /// Recorders killed, daemons killed, power cuts.
@@ -72,7 +76,12 @@ enum Delivery {
     Rtp(u16, PacketId, Vec<u8>),
     Told(ToDaemon),
     Verdict(Uuid, Decision),
+    /// Somebody asks for a recording to be kept.
+    Keep(Uuid),
 }
+
+/// An INVITE that was just heard: its call, its number, and whether it asks for a pause.
+type Asked = (u16, u32, bool);
 
 pub(crate) struct World {
     seed: u64,
@@ -84,7 +93,11 @@ pub(crate) struct World {
     sent: u64,
     /// What arrived at the SIP socket while nobody read it.
     sip_waiting: VecDeque<(SocketAddr, Vec<u8>)>,
-    recorder: Option<(Recorder, Arc<AtomicBool>)>,
+    recorder: Option<(Recorder, Life)>,
+    shelf: Shelf,
+    boot: Uuid,
+    /// The daemon's key of the checkpoints, which each daemon makes for itself.
+    checkpoint_key: [u8; 32],
     generation: Uuid,
     supervisor: Supervisor,
     beats: u64,
@@ -99,7 +112,8 @@ pub(crate) struct World {
     store_back_ns: u64,
     calm: bool,
     outcome: Outcome,
-    accepted_before: u64,
+    /// What somebody asked to be deleted.
+    unwanted: BTreeSet<Uuid>,
 }
 
 impl World {
@@ -123,6 +137,7 @@ impl World {
             now_ns: BEGIN_NS,
             unix_ms: 0,
             live: None,
+            ready: Default::default(),
             dice: dice.fork(),
             bug,
             killed_in: None,
@@ -139,6 +154,9 @@ impl World {
             sent: 0,
             sip_waiting: VecDeque::new(),
             recorder: None,
+            shelf: Shelf::default(),
+            boot: Uuid::from_u128(seed.into()),
+            checkpoint_key: [0; 32],
             generation: Uuid::nil(),
             supervisor: Supervisor::new(callvault_supervise::Limits::default(), Duration::from_nanos(BEGIN_NS)),
             beats: 0,
@@ -153,7 +171,7 @@ impl World {
             store_back_ns: u64::MAX,
             calm: false,
             outcome: Outcome::default(),
-            accepted_before: 0,
+            unwanted: BTreeSet::new(),
         }
     }
 
@@ -184,6 +202,7 @@ impl World {
         }
         self.check_at_rest()?;
         self.outcome.sessions = self.truth.sessions.len() as u64;
+        self.outcome.gone_on = self.truth.gone_on;
         self.outcome.packets = self.truth.packets_checked;
         self.outcome.archives = self.out.archives;
         Ok(self.outcome)
@@ -264,16 +283,42 @@ impl World {
                 Delivery::Rtp(port, packet, bytes) => {
                     let from =
                         SocketAddr::from((Ipv4Addr::LOCALHOST, 30_000 + packet.call * 4 + u16::from(packet.track)));
-                    self.truth.arrived(packet, port, self.now_ns, &bytes);
-                    simulated::arrive(port, from, bytes);
-                }
-                Delivery::Told(message) => self.told(&message),
-                Delivery::Verdict(recording, decision) => {
-                    if let Some((recorder, _)) = &mut self.recorder {
-                        self.truth.decided(self.generation, recording, decision == Decision::Keep);
-                        recorder.verdict(recording, decision);
+                    // What finds the buffer of its socket full never arrived.
+                    if simulated::arrive(port, from, bytes.clone()) {
+                        self.truth.arrived(packet, port, self.now_ns, &bytes);
                     }
                 }
+                Delivery::Told(message) => self.told(&message),
+                Delivery::Verdict(recording, decision) => self.verdict(recording, decision),
+                Delivery::Keep(recording) => {
+                    if let Some((recorder, _)) = self.recorder.as_mut().filter(|(recorder, _)| recorder.is_ready())
+                        && recorder.keep(recording)
+                    {
+                        self.truth.decided(recording, Said::Keep);
+                    }
+                }
+            }
+        }
+    }
+
+    fn verdict(&mut self, recording: Uuid, decision: Decision) {
+        let Some((recorder, life)) = &mut self.recorder else { return };
+        if !recorder.is_ready() {
+            // It waits in the control connection.
+            return self.send(STEP_NS / MS, Delivery::Verdict(recording, decision));
+        }
+        let said = match &decision {
+            Decision::Keep => Said::Keep,
+            Decision::Discard { .. } => Said::Discard,
+            Decision::OnDemand => Said::OnDemand,
+        };
+        let counts = self.truth.is_undecided(recording);
+        recorder.verdict(recording, decision);
+        if counts && !life.is_over() {
+            self.truth.decided(recording, said);
+            if said == Said::OnDemand && recording.as_bytes()[14].is_multiple_of(2) {
+                let delay_ms = self.dice.between(100, 2_000);
+                self.send(delay_ms, Delivery::Keep(recording));
             }
         }
     }
@@ -282,8 +327,11 @@ impl World {
         match message {
             ToDaemon::Decide { recording, .. } => {
                 // The rule of this world looks at the id alone, so that it says the same when it is asked twice.
-                let is_kept = recording.as_bytes()[15] % 5 != 0;
-                let decision = if is_kept { Decision::Keep } else { Decision::Discard { rule: "every fifth".into() } };
+                let decision = match recording.as_bytes()[15] % 5 {
+                    0 => Decision::Discard { rule: "every fifth".into() },
+                    1 => Decision::OnDemand,
+                    _ => Decision::Keep,
+                };
                 if self.dice.one_in(6) && !self.calm {
                     return;
                 }
@@ -312,10 +360,12 @@ impl World {
         if sweeps {
             self.swept_ns = self.now_ns;
         }
-        let Some((mut recorder, dead)) = self.recorder.take() else { return };
-        while let Some((from, bytes)) = self.sip_waiting.pop_front() {
-            recorder.receive(from, &bytes);
-            self.heard(&mut recorder, &bytes);
+        let Some((mut recorder, life)) = self.recorder.take() else { return };
+        while recorder.is_ready()
+            && !life.is_over()
+            && let Some((from, bytes)) = self.sip_waiting.pop_front()
+        {
+            self.hears(&mut recorder, from, &bytes);
         }
         if signals {
             recorder.signalling_turn();
@@ -325,56 +375,52 @@ impl World {
             recorder.media_turn();
         }
         if appends {
-            for recording in recorder.journal_turn() {
-                self.truth.opened(self.generation, recording);
-            }
+            recorder.journal_turn();
         }
         if syncs {
             recorder.sync();
         }
-        self.recorder = Some((recorder, dead));
-        if self.recorder.as_ref().is_some_and(|(_, dead)| dead.load(Ordering::Relaxed)) {
+        let is_over = life.is_over();
+        self.recorder = Some((recorder, life));
+        if is_over {
             self.kill_recorder();
         }
     }
 
-    /// What the recorder made of a message.
-    fn heard(&mut self, recorder: &mut Recorder, bytes: &[u8]) {
-        let Ok(Some(message)) = parse_datagram(bytes, &Limits::default()) else { return };
-        let Message::Request(request) = message else { return self.pass_on(recorder, None) };
+    /// The recorder hears a message.
+    fn hears(&mut self, recorder: &mut Recorder, from: SocketAddr, bytes: &[u8]) {
+        let parsed = parse_datagram(bytes, &Limits::default());
+        let Ok(Some(Message::Request(request))) = parsed else {
+            recorder.receive(from, bytes);
+            return self.pass_on(recorder, None);
+        };
         let call = request.headers.get("Call-ID").and_then(Client::call_of).unwrap_or_default();
         let cseq = request.headers.get("CSeq").and_then(|text| text.split(' ').next()?.parse().ok()).unwrap_or(0);
+        let tag = request.headers.get("To").and_then(tag_of).unwrap_or_default();
         let is_inactive = String::from_utf8_lossy(&request.body).contains("a=inactive");
-        let what = match request.method.to_string().as_str() {
-            "INVITE" => Some((call, cseq, is_inactive)),
+        let asked = match request.method.to_string().as_str() {
+            "INVITE" => {
+                self.truth.asked(call, &tag, cseq, self.now_ns);
+                Some((call, cseq, is_inactive))
+            }
+            "BYE" => {
+                self.truth.leaving(call, &tag, self.now_ns);
+                None
+            }
             _ => None,
         };
-        if request.method.to_string() == "BYE" {
-            self.truth.ended(call, self.now_ns);
-        }
-        self.pass_on(recorder, what);
+        recorder.receive(from, bytes);
+        self.pass_on(recorder, asked);
     }
 
     /// Sends what the recorder wants sent, and notes what it means. `asked` is the INVITE that was just heard.
-    fn pass_on(&mut self, recorder: &mut Recorder, asked: Option<(u16, u32, bool)>) {
+    fn pass_on(&mut self, recorder: &mut Recorder, asked: Option<Asked>) {
+        for (call_id, recording) in recorder.take_named() {
+            self.truth.named(Client::call_of(&call_id).unwrap_or_default(), recording);
+        }
         for (to, bytes) in recorder.take_sent() {
             let Some(call) = to.port().checked_sub(10_000) else { continue };
-            match parse_datagram(&bytes, &Limits::default()) {
-                Ok(Some(Message::Request(request))) if request.method.to_string() == "BYE" => {
-                    self.truth.ended(call, self.now_ns);
-                }
-                Ok(Some(Message::Response(response))) if response.status == 200 => {
-                    if let Some((call, cseq, inactive)) = asked.filter(|asked| asked.0 == call) {
-                        if recorder.accepted() > self.accepted_before {
-                            self.accepted_before = recorder.accepted();
-                            self.truth.accepted(call, self.generation, client::ports(&response.body), self.now_ns);
-                        } else {
-                            self.truth.offered(call, cseq, inactive, self.now_ns);
-                        }
-                    }
-                }
-                _ => {}
-            }
+            self.note_sent(call, &bytes, asked);
             self.outcome.trace = self.outcome.trace.rotate_left(5) ^ bytes.len() as u64 ^ self.now_ns;
             self.send_datagram(|| Delivery::ToClient(call, bytes.clone()));
         }
@@ -384,11 +430,43 @@ impl World {
             {
                 self.out.say(format!("the daemon is told of the end of recording {recording}, which is not durable"));
             }
-            if self.dice.one_in(6) && !self.calm {
-                continue;
+            match message {
+                // What a recorder says first is waited for.
+                ToDaemon::Resumed { recordings } => self.out.ready.1.extend(recordings),
+                ToDaemon::Ready { generation, .. } => {
+                    self.out.ready.0 = Some(generation);
+                    self.supervise(Event::Ready);
+                }
+                _ if self.dice.one_in(6) && !self.calm => {}
+                message => {
+                    let delay = self.dice.between(1, 30);
+                    self.send(delay, Delivery::Told(message));
+                }
             }
-            let delay = self.dice.between(1, 30);
-            self.send(delay, Delivery::Told(message));
+        }
+    }
+
+    /// What a message of the recorder's means.
+    fn note_sent(&mut self, call: u16, bytes: &[u8], asked: Option<Asked>) {
+        match parse_datagram(bytes, &Limits::default()) {
+            Ok(Some(Message::Request(request))) if request.method.to_string() == "BYE" => {
+                let tag = request.headers.get("From").and_then(tag_of).unwrap_or_default();
+                self.truth.ended(call, &tag, self.now_ns);
+            }
+            Ok(Some(Message::Response(response))) => {
+                let tag = response.headers.get("To").and_then(tag_of).unwrap_or_default();
+                let method = response.headers.get("CSeq").and_then(|text| text.split(' ').nth(1)).unwrap_or_default();
+                match (asked.filter(|asked| asked.0 == call), method, response.status) {
+                    (Some((call, cseq, inactive)), "INVITE", 200) => {
+                        let ports = client::ports(&response.body);
+                        self.truth.answered(call, &tag, cseq, inactive, ports, self.now_ns);
+                    }
+                    // Also where there is no such dialog any more.
+                    (_, "BYE", 200..) => self.truth.ended(call, &tag, self.now_ns),
+                    _ => {}
+                }
+            }
+            _ => {}
         }
     }
 
@@ -405,31 +483,45 @@ impl World {
     fn start_recorder(&mut self) {
         let is_reused = self.out.has(Bug::GenerationReused) && !self.generation.is_nil();
         if !is_reused {
-            let ms = self.now_ns / MS;
+            // Named by the wall clock, as the daemon does: nothing may depend on their order.
+            let ms = self.out.unix_ms;
             let random = [self.dice.next().to_le_bytes(); 2].concat();
             let mut bytes = [0; 10];
             bytes.copy_from_slice(&random[..10]);
             self.generation = Builder::from_unix_timestamp_millis(ms, &bytes).into_uuid();
         }
-        let dies_in = (!self.calm && self.dice.one_in(6)).then(|| self.dice.below(40));
-        let (folder, dead) = self.out.spool.folder(dies_in);
-        let local = SocketAddr::from((Ipv4Addr::LOCALHOST, 5_060));
+        let dies_in = (!self.calm && self.dice.one_in(4)).then(|| self.dice.below(STEPS_MAX));
+        let life = Life::new(dies_in);
         let planted = match self.out.bug {
             Some(Bug::Recorder(planted)) => Some(planted),
             _ => None,
         };
         let seed = self.dice.next();
-        match Recorder::begin(self.settings(), folder, &PORTS, local, seed, planted) {
-            Ok(recorder) => {
-                self.out.note(|| format!("generation {} begins", self.generation));
-                self.recorder = Some((recorder, dead));
-                self.accepted_before = 0;
-                self.out.live = Some(self.generation);
-                self.supervise(Event::Started);
-                self.supervise(Event::Ready);
-            }
-            Err(_) => self.supervise(Event::StartFailed),
+        let device = self.out.spool.device.clone();
+        let begun = Recorder::begin(Beginning {
+            settings: self.settings(),
+            folder: self.out.spool.folder(&life),
+            journal: &move |name: &str| device.reading(name).map(|reading| Box::new(reading) as Box<dyn ReadAt>),
+            shelf: self.shelf.clone(),
+            life: life.clone(),
+            ports: &PORTS,
+            local: SocketAddr::from((Ipv4Addr::LOCALHOST, 5_060)),
+            seed,
+            planted,
+        });
+        let Ok((mut recorder, goes_on)) = begun else { return self.supervise(Event::StartFailed) };
+        self.out.note(|| format!("generation {} begins and goes on with {goes_on:?}", self.generation));
+        // One that dies at that leaves what it has not come to.
+        if !life.is_over()
+            && let Err(wrong) = self.truth.went_on(&goes_on, self.now_ns)
+        {
+            self.out.say(wrong);
         }
+        self.out.live = Some(self.generation);
+        self.out.ready = Default::default();
+        self.supervise(Event::Started);
+        self.pass_on(&mut recorder, None);
+        self.recorder = Some((recorder, life));
     }
 
     fn settings(&self) -> Start {
@@ -437,6 +529,10 @@ impl World {
         Start {
             generation: self.generation,
             journal_dir: "/simulated".into(),
+            checkpoint_dir: Some("/simulated".into()),
+            checkpoint_key: CheckpointKey::from_bytes(self.checkpoint_key),
+            boot: self.boot,
+            sockets_stay: false,
             recipients: vec![keys().1.to_text()],
             media_address: None,
             media_bound: local,
@@ -448,11 +544,16 @@ impl World {
             sessions_max: 100,
             retry_after_s: 1,
             tracks_per_session_max: 4,
+            sessions_per_peer_max: 0,
+            invites_per_second: 0,
+            invites_per_peer_per_second: 0,
             connections_max: 10,
             connections_per_peer_max: 10,
             connection_idle_s: 60,
             body_bytes_max: 64 * 1024,
             media_timeout_s: 20,
+            paused_timeout_s: 60,
+            receiver_reports: true,
             commit_interval_ms: COMMIT_MS as u32,
             batch_interval_ms: BATCH_MS as u32,
             file_bytes_max: 48 * 1024 << (self.seed % 4),
@@ -466,46 +567,45 @@ impl World {
         self.trouble_ns + AFTER_TROUBLE_NS > self.now_ns
     }
 
-    fn recorder_is_gone(&mut self, end: End, loss_ns: u64) {
+    /// The recorder is gone, and with it what it had taken for so long.
+    fn recorder_is_gone(&mut self, loss_ns: Option<u64>) {
         if self.recorder.take().is_none() {
             return;
         }
-        let horizon_ns = (!self.was_in_trouble()).then(|| self.now_ns.saturating_sub(loss_ns));
-        self.truth.recorder_died(self.generation, self.now_ns, horizon_ns, end, &self.out.spool);
+        let loss_ns = loss_ns.filter(|_| !self.was_in_trouble());
+        self.truth.recorder_died(self.now_ns, loss_ns, &self.out.spool);
         self.out.live = None;
-        self.sip_waiting.clear();
     }
 
+    /// It dies, and the next one goes on with its sessions.
     fn kill_recorder(&mut self) {
         if self.recorder.is_none() {
             return;
         }
         self.out.note(|| "the recorder is killed".to_owned());
         self.outcome.deaths[0] += 1;
-        self.recorder_is_gone(End::Killed, KILL_LOSS_NS);
+        self.recorder_is_gone(Some(KILL_LOSS_NS));
         self.supervise(Event::Exited);
     }
 
     /// The orderly end of a recorder, which is what it does when the daemon is gone, too.
     fn stop_recorder(&mut self) {
-        let Some((mut recorder, dead)) = self.recorder.take() else { return };
-        let is_flushed = recorder.stop();
-        for recording in recorder.journal_turn() {
-            self.truth.opened(self.generation, recording);
-        }
-        self.pass_on(&mut recorder, None);
-        self.recorder = Some((recorder, dead));
-        self.out.note(|| format!("the recorder stops, flushed: {is_flushed}"));
-        if is_flushed {
-            self.recorder = None;
-            self.out.live = None;
-            for session in self.truth.sessions.iter_mut().filter(|s| s.to_ns.is_none()) {
-                (session.to_ns, session.end) = (Some(self.now_ns), Some(End::Stopped));
+        if let Some((mut recorder, life)) = self.recorder.take() {
+            let is_flushed = recorder.stop();
+            self.pass_on(&mut recorder, None);
+            self.recorder = Some((recorder, life));
+            self.out.note(|| format!("the recorder stops, flushed: {is_flushed}"));
+            if is_flushed {
+                self.recorder = None;
+                self.out.live = None;
+                self.truth.stopped(self.now_ns);
+            } else {
+                // It died while it was flushing, or its disk took nothing: nothing of what waited is promised.
+                self.recorder_is_gone(None);
             }
-        } else {
-            // It died while it was flushing, or its disk took nothing: nothing of what waited is promised.
-            self.recorder_is_gone(End::Killed, u64::MAX);
         }
+        self.sip_waiting.clear();
+        self.truth.nobody_goes_on(End::Killed, &self.out.spool);
     }
 
     // ---- the daemon ----
@@ -513,6 +613,8 @@ impl World {
     fn daemon_turn(&mut self) {
         if self.daemon.is_none() && self.now_ns >= self.daemon_back_ns {
             self.daemon = Some(Daemon::start(&mut self.out));
+            self.out.ready = Default::default();
+            self.checkpoint_key = [self.dice.next().to_le_bytes(); 4].concat().try_into().unwrap_or_default();
             self.supervisor =
                 Supervisor::new(callvault_supervise::Limits::default(), Duration::from_nanos(self.now_ns));
             self.round_ns = self.now_ns;
@@ -534,6 +636,7 @@ impl World {
             if !ids.is_empty() {
                 let id = ids[self.dice.below(ids.len() as u64) as usize];
                 self.outcome.deleted += 1;
+                self.unwanted.insert(id);
                 daemon.delete(&mut self.out, id)?;
             }
         }
@@ -564,8 +667,11 @@ impl World {
         self.out.killed_in = None;
         self.daemon_back_ns = self.now_ns + self.dice.between(50, 1_500) * MS;
         let loss_ns = if self.was_in_trouble() { u64::MAX } else { POWER_LOSS_NS };
-        self.recorder_is_gone(End::PowerCut, POWER_LOSS_NS);
-        self.truth.power_cut(loss_ns, &self.out.spool);
+        self.truth.power_cut(loss_ns, &self.out);
+        self.recorder_is_gone(Some(POWER_LOSS_NS));
+        self.truth.nobody_goes_on(End::PowerCut, &self.out.spool);
+        self.shelf.clear();
+        self.boot = Uuid::from_u128(self.boot.as_u128().wrapping_add(1 << 64));
         self.out.spool.device.power_cut(&mut self.dice);
         self.out.store.device.power_cut(&mut self.dice);
         self.out.stable.jobs.power_cut();
@@ -620,6 +726,7 @@ impl World {
             _ => {
                 let jump = self.dice.below(200_000_000) as i64 - 100_000_000;
                 self.wall_offset_ns += jump.saturating_mul(1_000_000);
+                self.truth.clock_set(self.now_ns);
             }
         }
     }
@@ -653,7 +760,10 @@ impl World {
             return Err("nothing is broken any more, and the recorder or the daemon does not run".to_owned());
         }
         for session in &self.truth.sessions {
-            let Some(id) = session.recording.filter(|_| session.end == Some(End::InOrder)) else { continue };
+            if session.end != Some(End::InOrder) {
+                continue;
+            }
+            let id = session.recording;
             let catalogue = &self.out.stable.catalogue;
             if !catalogue.rows.contains_key(&id) && !catalogue.tombstones.contains(&id) {
                 return Err(format!("call {} ended long ago and has no row", session.call));
@@ -687,6 +797,9 @@ impl World {
     fn check_at_rest(&mut self) -> Result<(), String> {
         self.truth.check(&self.out)?;
         self.out.stable.check()?;
+        if let Some(id) = self.out.stable.catalogue.tombstones.iter().find(|id| !self.unwanted.contains(*id)) {
+            return Err(format!("recording {id} was deleted and nobody asked for it"));
+        }
         if !self.out.store.below.names().is_empty() {
             return Err("something was written below the mount point of the store".to_owned());
         }
@@ -712,4 +825,8 @@ impl World {
         }
         Ok(())
     }
+}
+
+fn tag_of(field: &str) -> Option<String> {
+    NameAddr::parse(field).tag().map(str::to_owned)
 }

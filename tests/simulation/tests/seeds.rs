@@ -26,12 +26,14 @@ fn run_one(seed: u64, bug: Option<Bug>) -> Result<callvault_simulation::Outcome,
 
 fn check_seeds(seeds: impl Iterator<Item = u64>) {
     let began = Instant::now();
-    let (mut failed, mut count, mut sessions, mut packets, mut deaths) = (Vec::new(), 0_u64, 0, 0, [0_u64; 3]);
+    let (mut failed, mut count, mut sessions, mut gone_on, mut packets) = (Vec::new(), 0_u64, 0, 0, 0);
+    let mut deaths = [0_u64; 3];
     for seed in seeds {
         count += 1;
         match run_one(seed, None) {
             Ok(outcome) => {
                 sessions += outcome.sessions;
+                gone_on += outcome.gone_on;
                 packets += outcome.packets;
                 deaths.iter_mut().zip(outcome.deaths).for_each(|(sum, one)| *sum += one);
             }
@@ -43,7 +45,7 @@ fn check_seeds(seeds: impl Iterator<Item = u64>) {
     }
     let [recorders, daemons, power] = deaths;
     println!(
-        "{count} seeds in {:.1} s: {sessions} sessions, {packets} packets compared, {recorders} recorders and {daemons} daemons killed, {power} power cuts",
+        "{count} seeds in {:.1} s: {sessions} sessions, {gone_on} times another recorder went on with one, {packets} packets compared, {recorders} recorders and {daemons} daemons killed, {power} power cuts",
         began.elapsed().as_secs_f64()
     );
     assert!(failed.is_empty(), "{} of {count} seeds failed: {failed:?}", failed.len());

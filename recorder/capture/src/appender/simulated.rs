@@ -9,6 +9,7 @@ use callvault_control::Start;
 use super::folder::JournalFolder;
 use super::{AppendError, Appender, AppenderState, ENTRIES_PER_WRITE_MAX, Entry, SyncRequest, Synced, spare_batches};
 use crate::Feedback;
+use crate::checkpoint::Checkpoints;
 use crate::clock::journal_ns;
 
 /// See the module.
@@ -24,10 +25,12 @@ impl Stepped {
         settings: Arc<Start>,
         state: Arc<AppenderState>,
         feedback: tokio::sync::mpsc::UnboundedSender<Feedback>,
+        checkpoints: Option<Checkpoints>,
     ) -> Result<Self, AppendError> {
         let (to_sync, requests) = channel();
         let (done, synced) = channel();
-        let appender = Appender::begin_with(folder, settings, state, feedback, spare_batches().0, (to_sync, synced))?;
+        let appender =
+            Appender::begin_with(folder, settings, state, feedback, spare_batches().0, checkpoints, (to_sync, synced))?;
         Ok(Self { appender, requests, done })
     }
 

@@ -14,8 +14,9 @@ use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use uuid::Uuid;
 
 use super::folder::{JournalFile, JournalFolder};
-use super::{Appender, AppenderState, Entry, PENDING_BYTES_MAX, spare_batches};
+use super::{Appender, AppenderState, Entry, Going, PENDING_BYTES_MAX, Unwritten, spare_batches};
 use crate::Feedback;
+use crate::checkpoint::MediaState;
 use crate::clock::journal_ns;
 use crate::rig::{GENERATION, keys, settings};
 
@@ -97,15 +98,15 @@ fn rig(file_bytes_max: u64) -> Rig {
     let (tx, feedback) = unbounded_channel();
     let folder = Box::new(Folder(Arc::clone(&device)));
     let state = Arc::new(AppenderState::default());
-    let appender = Appender::begin_in(folder, Arc::new(settings), state, tx, spare_batches().0).unwrap();
+    let appender = Appender::begin_in(folder, Arc::new(settings), state, tx, spare_batches().0, None).unwrap();
     let now = journal_ns();
     Rig { appender, device, keyring, feedback, now, durable: Vec::new(), alarms: Vec::new(), seq: 0 }
 }
 
 impl Rig {
     fn open(&mut self, recording: Uuid) {
-        self.take(Entry::Open { recording });
-        self.take(Entry::Facts { recording, event: SessionEvent::Started(Started::default()) });
+        self.take(Entry::Open { recording, continued: None });
+        self.take(Entry::Facts { recording, event: SessionEvent::Started(Started::default()), number: 0 });
     }
 
     fn audio(&mut self, recording: Uuid, packets: u32) {
@@ -124,7 +125,12 @@ impl Rig {
             };
             assert_eq!(batch.push(&packet), Pushed::Taken);
         }
-        self.take(Entry::Audio { recording, batch });
+        self.take(Entry::Audio {
+            recording,
+            batch,
+            media: MediaState::default(),
+            unwritten: Unwritten::new(&Arc::default()),
+        });
     }
 
     fn decide(&mut self, recording: Uuid, keep: bool) {
@@ -137,7 +143,7 @@ impl Rig {
     }
 
     fn take(&mut self, entry: Entry) {
-        assert!(!self.appender.take(entry));
+        assert_eq!(self.appender.take(entry), Going::On);
     }
 
     /// A round three seconds later, with the sync that it asked for.
@@ -263,6 +269,67 @@ fn a_verdict_that_was_given_stays() {
     rig.end(A);
     rig.round();
     rig.check(A, Some(LaneEnd::Ended), Some((WHOLE, 0)));
+}
+
+/// What is decided about a recording while it lives (`e`: it ends; `r`: it is asked about again), and what can be read then.
+#[test]
+fn on_demand_is_kept_only_when_somebody_asks() {
+    fn check(steps: &str, expected: Option<LaneEnd>, packets: Option<u64>) {
+        let mut rig = rig(u64::MAX);
+        rig.open(A);
+        rig.audio(A, 3);
+        for step in steps.chars() {
+            match step {
+                'd' => rig.take(Entry::Decide { recording: A, decision: Decision::OnDemand }),
+                'k' => rig.decide(A, true),
+                'x' => rig.decide(A, false),
+                'r' => rig.take(Entry::Reconsider { recording: A }),
+                'e' => rig.end(A),
+                _ => rig.audio(A, 2),
+            }
+            rig.round();
+        }
+        let read = rig.read(A);
+        assert_eq!((read.0, read.1.map(|(_, packets)| packets)), (expected, packets), "{steps}");
+        assert_eq!(rig.durable.len(), usize::from(expected.is_some()), "{steps}");
+    }
+    let (kept, gone) = (Some(LaneEnd::Ended), Some(LaneEnd::Discarded));
+    check("d", None, None);
+    check("de", gone, None);
+    check("dek", gone, None);
+    check("ed", gone, None);
+    check("dake", kept, Some(5));
+    check("dkdxe", kept, Some(3));
+    check("kde", kept, Some(3));
+    check("dre", None, None);
+    check("drek", kept, Some(3));
+    check("dred", gone, None);
+    check("drexk", gone, None);
+}
+
+#[test]
+fn the_rule_by_which_a_recording_is_discarded_is_written_beside_its_end() {
+    fn check(prepare: impl FnOnce(&mut Rig), expected: &str) {
+        let mut rig = rig(u64::MAX);
+        rig.open(A);
+        prepare(&mut rig);
+        rig.round();
+        let device = rig.device.lock().unwrap();
+        let mut files: BTreeMap<u32, Vec<u8>> =
+            device.files.iter().map(|(name, bytes)| (parse_file_name(name).unwrap().1, bytes.clone())).collect();
+        let (_, index) = verify(GENERATION, files.keys().copied().collect::<Vec<_>>(), &mut files).unwrap();
+        assert_eq!(index.iter().next().unwrap().1.rule, expected);
+    }
+    check(|rig| rig.decide(A, false), "r");
+    let on_demand = |rig: &mut Rig| {
+        rig.take(Entry::Decide { recording: A, decision: Decision::OnDemand });
+        rig.end(A);
+    };
+    check(on_demand, "on-demand-not-kept");
+    let long = |rig: &mut Rig| {
+        rig.take(Entry::Decide { recording: A, decision: Decision::Discard { rule: "ü".repeat(100) } });
+    };
+    check(long, &"ü".repeat(32));
 }
 
 #[test]
@@ -459,5 +526,5 @@ fn without_a_key_to_seal_to_nothing_begins() {
     let (tx, _feedback) = unbounded_channel();
     let state = Arc::new(AppenderState::default());
     let folder = Box::new(Folder(Arc::default()));
-    assert!(Appender::begin_in(folder, Arc::new(settings()), state, tx, spare_batches().0).is_err());
+    assert!(Appender::begin_in(folder, Arc::new(settings()), state, tx, spare_batches().0, None).is_err());
 }

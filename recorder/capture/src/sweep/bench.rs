@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver as Queue, SyncSender, sync_channel};
 
-use callvault_control::Start;
+use callvault_control::{CheckpointKey, Start};
 use callvault_journal::AudioBatch;
 use callvault_media::PayloadType;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
@@ -16,6 +16,7 @@ use uuid::Uuid;
 use super::{Command, Counters, NewTrack, Sweep, SweepState};
 use crate::Feedback;
 use crate::appender::{Entry, spare_batches};
+use crate::checkpoint::MediaState;
 use crate::clock::journal_ns;
 use crate::ports::PortPair;
 
@@ -55,6 +56,8 @@ impl HandSweep {
                 payload_types: PayloadType::assigned(0).into_iter().collect(),
                 paused: false,
                 unprotector: None,
+                protector: None,
+                remote_ports: (0, None),
             });
             let (recording, tracks) = (Uuid::from_u128(this.sessions as u128), tracks.collect());
             let counters = Arc::new(Counters::default());
@@ -78,10 +81,10 @@ impl HandSweep {
     /// its session to `each`, which takes the place of the appender.
     pub fn flush(&mut self, mut each: impl FnMut(usize, &mut AudioBatch)) {
         for session in &mut self.sweep.sessions {
-            session.out.flush(&self.sweep.ways);
+            session.out.flush(MediaState::default(), &self.sweep.ways);
         }
         while let Ok(entry) = self.entries.try_recv() {
-            if let Entry::Audio { recording, mut batch } = entry {
+            if let Entry::Audio { recording, mut batch, .. } = entry {
                 // The ids are the numbers, see `open`.
                 each(usize::try_from(recording.as_u128()).unwrap_or(usize::MAX), &mut batch);
                 batch.clear();
@@ -96,6 +99,10 @@ fn start() -> Start {
     Start {
         generation: Uuid::nil(),
         journal_dir: PathBuf::new(),
+        checkpoint_dir: None,
+        checkpoint_key: CheckpointKey::from_bytes([0; 32]),
+        boot: Uuid::nil(),
+        sockets_stay: false,
         recipients: Vec::new(),
         media_address: None,
         media_bound: IpAddr::V4(Ipv4Addr::LOCALHOST),
@@ -107,11 +114,16 @@ fn start() -> Start {
         sessions_max: u32::MAX,
         retry_after_s: 0,
         tracks_per_session_max: u8::MAX,
+        sessions_per_peer_max: 0,
+        invites_per_second: 0,
+        invites_per_peer_per_second: 0,
         connections_max: 0,
         connections_per_peer_max: 0,
         connection_idle_s: 0,
         body_bytes_max: 0,
         media_timeout_s: 0,
+        paused_timeout_s: 0,
+        receiver_reports: true,
         commit_interval_ms: u32::MAX,
         batch_interval_ms: u32::MAX,
         file_bytes_max: u64::MAX,

@@ -63,18 +63,21 @@ pub(super) enum Ending {
 }
 
 impl Dialog {
-    /// The dialog that an initial INVITE asks for. A missing Contact is replaced by From: better a BYE that may get lost than a
-    /// call that is not recorded.
+    /// The dialog that an initial INVITE asks for. A missing Contact is replaced by From, and one that is no address either by where
+    /// the INVITE came from: better a BYE that may get lost than a call that is not recorded.
     pub(super) fn from_invite(config: &EndpointConfig, request: &Request, flow: &Flow, core: &Core, tag: &str) -> Self {
         let field = |name: &str| request.headers.field(name).map_or_else(|| Field::new(name, ""), |f| f.renamed(name));
         let (from, to) = (field("From"), field("To"));
-        let route_set = request.headers.list("Record-Route").into_iter().map(str::to_owned).collect();
+        let routes = request.headers.list("Record-Route").into_iter();
+        let route_set = routes.filter(|route| has_host(NameAddr::parse(route).uri())).map(str::to_owned).collect();
+        let from_uri = || Some(NameAddr::parse(from.value()).uri().clone()).filter(has_host);
+        let remote_target = target(&request.headers).or_else(from_uri);
         let mut dialog = Self {
             call_id: field("Call-ID"),
             remote_tag: core.from_tag.clone(),
             local: to.renamed("From").with_suffix(&format!(";tag={tag}")),
             remote: from.renamed("To"),
-            remote_target: target(&request.headers).unwrap_or_else(|| NameAddr::parse(from.value()).uri().clone()),
+            remote_target: remote_target.unwrap_or_else(|| Uri::parse(&format!("sip:{}", flow.peer))),
             route_set,
             local_host: respond::host(config, flow, request),
             contact: String::new(),
@@ -202,5 +205,10 @@ impl Dialog {
 fn target(headers: &Headers) -> Option<Uri> {
     let contacts = headers.list("Contact");
     let uri = NameAddr::parse(contacts.first()?).uri().clone();
-    (!uri.host().is_empty()).then_some(uri)
+    has_host(&uri).then_some(uri)
+}
+
+/// Whether a request can be sent to it: one without is not even a line of a message.
+fn has_host(uri: &Uri) -> bool {
+    !uri.host().is_empty()
 }

@@ -53,21 +53,23 @@ pub(super) fn response(
     Some(response)
 }
 
+/// The Vias as they came, the source noted in the topmost. Empty ones in front of it are passed over, here as where it is looked for.
 fn copy_vias(flow: &Flow, request: &Request, response: &mut Response) -> Option<()> {
-    let mut vias = request.headers.all("Via");
-    let first = vias.next()?;
-    let elements = split_list(first.value(), b',');
-    let (top, rest) = elements.split_first()?;
-    let mut top = Via::parse(top)?;
+    let mut top = Via::topmost(&request.headers)?;
     top.note_source(flow.peer);
-    let mut value = top.to_string();
-    for element in rest {
-        value.push_str(", ");
-        value.push_str(element);
-    }
-    response.headers.push("Via", &value);
-    for field in vias {
-        response.headers.push_field(field.clone());
+    let mut top = Some(top.to_string());
+    for field in request.headers.all("Via") {
+        let Some(first) = top.take() else {
+            response.headers.push_field(field.clone());
+            continue;
+        };
+        let mut elements = split_list(field.value(), b',').into_iter().skip_while(|element| element.is_empty());
+        if elements.next().is_none() {
+            top = Some(first);
+            continue;
+        }
+        let value = elements.fold(first, |value, element| value + ", " + element);
+        response.headers.push("Via", &value);
     }
     Some(())
 }
