@@ -226,17 +226,8 @@ impl Recorder {
         let mut goes_on = GoesOn::default();
         let Ok(found) = self.checkpoints.load() else { return goes_on };
         goes_on.refused = found.refused.iter().map(|(name, why)| format!("{name}: {why}")).collect();
-        for ended in found.ended {
-            let recording = ended.recording.recording;
-            if is_ahead(recording, &found.sessions) {
-                continue;
-            }
-            let lane = self.find_lane(recording, journal);
-            match self.sessions.resume_ended(moment(), ended, lane) {
-                Ok(()) => goes_on.ended.push(recording),
-                Err(why) => goes_on.refused.push(format!("{recording}, which had ended: {why}")),
-            }
-        }
+        let mut ended = found.ended;
+        ended.retain(|ended| !is_ahead(ended.recording.recording, &found.sessions));
         for session in found.sessions {
             let (name, recording) = (session.name(), session.recording.recording);
             match self.resume_session(session, journal) {
@@ -245,6 +236,14 @@ impl Recorder {
                     self.checkpoints.set_aside_session(name);
                     goes_on.refused.push(format!("{recording}: {why}"));
                 }
+            }
+        }
+        for ended in ended {
+            let recording = ended.recording.recording;
+            let lane = self.find_lane(recording, journal);
+            match self.sessions.resume_ended(moment(), ended, lane) {
+                Ok(()) => goes_on.ended.push(recording),
+                Err(why) => goes_on.refused.push(format!("{recording}, which had ended: {why}")),
             }
         }
         let recordings: Vec<Uuid> = goes_on.ended.iter().chain(&goes_on.living).copied().collect();

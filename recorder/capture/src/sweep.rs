@@ -108,6 +108,8 @@ pub(crate) struct Resumption {
     pub(crate) opened_ns: u64,
     /// Its recording was stopped before.
     pub(crate) stopped: bool,
+    /// When its recording had ended, where nothing is left but to empty its sockets: what arrived later does not belong to it.
+    pub(crate) ended_ns: Option<u64>,
     /// When it was last changed what is paused or stopped: what arrived earlier is dealt with by how it was then.
     pub(crate) changed_ns: u64,
 }

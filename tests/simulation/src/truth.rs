@@ -95,6 +95,8 @@ pub(crate) struct Truth {
     verdicts: BTreeMap<Uuid, Said>,
     /// Recordings that were begun, by call: also those of which no client ever heard.
     named: BTreeMap<Uuid, u16>,
+    /// Recordings whose end a recorder knew to be durable.
+    pub(crate) durable: BTreeSet<Uuid>,
     pub(crate) packets_checked: u64,
     /// Sessions with which another recorder went on.
     pub(crate) gone_on: u64,
@@ -188,9 +190,9 @@ impl Truth {
     }
 
     /// A recorder is gone, and with it what it had taken for so long; none: nothing is promised.
-    pub(crate) fn recorder_died(&mut self, now_ns: u64, loss_ns: Option<u64>, spool: &Spool) {
+    pub(crate) fn recorder_died(&mut self, now_ns: u64, loss_ns: Option<u64>) {
         for session in self.sessions.iter_mut().filter(|s| !s.settled && s.limbo.is_none()) {
-            if session.to_ns.is_some() && spool.end_is_durable(session.recording) {
+            if session.to_ns.is_some() && self.durable.contains(&session.recording) {
                 session.settled = true;
                 continue;
             }
@@ -255,10 +257,12 @@ impl Truth {
         }
     }
 
-    /// The wall clock was set.
-    pub(crate) fn clock_set(&mut self, now_ns: u64) {
+    /// The wall clock was set. What waits in a socket then is known to have come since the socket was last empty, which with a sick disk
+    /// or between two recorders can be long.
+    pub(crate) fn clock_set(&mut self, now_ns: u64, was_in_trouble: bool) {
         for session in &mut self.sessions {
-            session.clock_moved |= session.limbo.is_some() || now_ns < session.resumed_ns + RESUMING_NS;
+            session.clock_moved |=
+                was_in_trouble || session.limbo.is_some() || now_ns < session.resumed_ns + RESUMING_NS;
         }
     }
 

@@ -395,6 +395,7 @@ impl World {
             return self.pass_on(recorder, None);
         };
         let call = request.headers.get("Call-ID").and_then(Client::call_of).unwrap_or_default();
+        self.out.note(|| format!("of call {call}: {}", first_line(bytes)));
         let cseq = request.headers.get("CSeq").and_then(|text| text.split(' ').next()?.parse().ok()).unwrap_or(0);
         let tag = request.headers.get("To").and_then(tag_of).unwrap_or_default();
         let is_inactive = String::from_utf8_lossy(&request.body).contains("a=inactive");
@@ -426,6 +427,7 @@ impl World {
         }
         for message in recorder.take_told() {
             if let ToDaemon::Ended { recording } = &message
+                && self.truth.durable.insert(*recording)
                 && !self.out.spool.end_is_durable(*recording)
             {
                 self.out.say(format!("the daemon is told of the end of recording {recording}, which is not durable"));
@@ -448,6 +450,7 @@ impl World {
 
     /// What a message of the recorder's means.
     fn note_sent(&mut self, call: u16, bytes: &[u8], asked: Option<Asked>) {
+        self.out.note(|| format!("to call {call}: {}", first_line(bytes)));
         match parse_datagram(bytes, &Limits::default()) {
             Ok(Some(Message::Request(request))) if request.method.to_string() == "BYE" => {
                 let tag = request.headers.get("From").and_then(tag_of).unwrap_or_default();
@@ -573,7 +576,7 @@ impl World {
             return;
         }
         let loss_ns = loss_ns.filter(|_| !self.was_in_trouble());
-        self.truth.recorder_died(self.now_ns, loss_ns, &self.out.spool);
+        self.truth.recorder_died(self.now_ns, loss_ns);
         self.out.live = None;
     }
 
@@ -726,7 +729,7 @@ impl World {
             _ => {
                 let jump = self.dice.below(200_000_000) as i64 - 100_000_000;
                 self.wall_offset_ns += jump.saturating_mul(1_000_000);
-                self.truth.clock_set(self.now_ns);
+                self.truth.clock_set(self.now_ns, self.was_in_trouble());
             }
         }
     }
@@ -825,6 +828,10 @@ impl World {
         }
         Ok(())
     }
+}
+
+fn first_line(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).lines().next().unwrap_or_default().to_owned()
 }
 
 fn tag_of(field: &str) -> Option<String> {
