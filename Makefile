@@ -25,10 +25,11 @@ test: rust
 	@packaging/prerequisites build test
 	@tests/run-all
 
-# What takes long: the recorder and the daemon killed again and again under many calls, the daemon also under a booted systemd; shares that
-# fail and a clock that is set, in a machine of their own. It needs root. Tests are programs of the usual ones with other numbers.
+# What takes long: many more of the worlds that the simulation makes; the recorder and the daemon killed again and again under many calls, the
+# daemon also under a booted systemd; shares that fail and a clock that is set, in a machine of their own. It needs root.
 torture: rust
 	@packaging/prerequisites build test
+	SEEDS=$${SEEDS:-10000} cargo test --release --locked -p callvault-simulation -- --nocapture
 	KILLS=$${KILLS:-100} CALLS=$${CALLS:-100} cargo test --release --locked --test resume -- --nocapture
 	KILLS=$${KILLS:-20} CALLS=$${CALLS:-100} cargo test --release --locked --test restart every_call -- --nocapture
 	KILLS=$${KILLS:-20} CALLS=$${CALLS:-100} cargo test --release --locked --test systemd -- --nocapture
