@@ -8,6 +8,7 @@
 mod rig;
 
 use std::collections::BTreeSet;
+use std::fs::File;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::thread;
@@ -142,19 +143,19 @@ fn a_restart_loses_nothing() {
 fn no_recorder_is_started_beside_one_that_is_left_over() {
     let mut appliance = kept();
     let call = Call::begin(&appliance, 22_900);
-    let left_over = appliance.recorder();
-    process::halt(left_over);
-    appliance.kill_alone();
+    let path = appliance.data().join("recorder.lock");
+    assert!(process::open_files(appliance.recorder()).contains(&path), "as long as a recorder lives it has the lock");
+    appliance.kill();
+    // In the place of a recorder that does not end: to stop a real one is to have it killed when its daemon dies.
+    let left_over = File::open(&path).unwrap();
+    left_over.try_lock().unwrap();
     appliance.spawn();
-    // It has everything that it could begin with.
     let daemon = appliance.daemon();
-    let lock = appliance.data().join("recorder.lock");
-    wait_until("the daemon waits", || process::open_files(daemon).contains(&lock));
+    wait_until("the daemon waits", || process::open_files(daemon).contains(&path));
     thread::sleep(Duration::from_millis(500));
     assert_eq!(process::children(daemon, "callvault-recorder"), Vec::<u32>::new(), "two recorders at the same time");
-    process::send(left_over, Signal::SIGCONT);
+    drop(left_over);
     appliance.wait_ready();
-    assert!(!process::lives(left_over));
     call.client.bye();
     appliance.archived(&call.facts.call_id);
 }
@@ -285,7 +286,7 @@ fn checkpoints_of_another_version_or_under_another_key_are_refused_and_their_cal
     );
     // A key that is not one: the daemon makes another.
     check(
-        |appliance| keeper(appliance).slip_in("key", std::fs::File::open("/dev/null").unwrap().into()),
+        |appliance| keeper(appliance).slip_in("key", File::open("/dev/null").unwrap().into()),
         "the key of a daemon that is gone",
     );
 }
@@ -297,7 +298,7 @@ fn what_is_handed_over_that_is_not_ours_does_not_stop_the_start() {
     appliance.stop();
     let kept = keeper(&appliance);
     kept.slip_in("web", std::net::TcpListener::bind("127.0.0.1:0").unwrap().into());
-    kept.slip_in("file", std::fs::File::open("/dev/null").unwrap().into());
+    kept.slip_in("file", File::open("/dev/null").unwrap().into());
     kept.slip_in("socket", std::net::UdpSocket::bind("127.0.0.1:0").unwrap().into());
     appliance.launch();
     wait_until("everything is kept", || survives(&appliance));
