@@ -401,7 +401,8 @@ impl Scanner {
         each: &mut dyn FnMut(&Frame<'_>),
     ) -> Result<(), JournalError> {
         let at = frame_ref(file_seq, offset, header, true);
-        let next = self.next_seq.unwrap_or(at.seq);
+        // In the first file that has a frame, none is from an earlier one.
+        let next = self.next_seq.filter(|_| self.frames > 0).unwrap_or(0);
         let state = self.file(file_seq);
         state.offset = offset.saturating_add(header.frame_len() as u64);
         state.frames += 1;
