@@ -282,7 +282,7 @@ fn checkpoints_of_another_version_or_under_another_key_are_refused_and_their_cal
             bytes[6] += 1;
             std::fs::write(path, bytes).unwrap();
         },
-        "cannot go on",
+        "of version 2, which this recorder does not know, so its client cannot be told",
     );
     // A key that is not one: the daemon makes another.
     check(
