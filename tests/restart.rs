@@ -8,14 +8,15 @@
 mod rig;
 
 use std::collections::BTreeSet;
+use std::fs::File;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::thread;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
+use rig::keeper::Keeper;
 use rig::lasting::{Call, Silence, check_track, talk};
-use rig::manager::Manager;
 use rig::place::MEDIA_PORT;
 use rig::random::Chance;
 use rig::shapes::{Facts, webex};
@@ -35,8 +36,8 @@ fn number(name: &str, unless_set: u32) -> u32 {
 }
 
 /// An appliance whose manager has everything.
-fn managed() -> Appliance {
-    let appliance = Appliance::start_managed(SETTINGS, Manager::keeping(ENOUGH));
+fn kept() -> Appliance {
+    let appliance = Appliance::start_kept(SETTINGS, Keeper::keeping(ENOUGH));
     wait_until("everything is kept", || survives(&appliance));
     appliance
 }
@@ -45,8 +46,8 @@ fn survives(appliance: &Appliance) -> bool {
     appliance.get("/v1/status")["calls_survive_restart"].as_bool().unwrap()
 }
 
-fn manager(appliance: &Appliance) -> &Manager {
-    appliance.manager.as_ref().unwrap()
+fn keeper(appliance: &Appliance) -> &Keeper {
+    appliance.keeper.as_ref().unwrap()
 }
 
 /// The sockets that a process has open, as the kernel numbers them.
@@ -61,7 +62,7 @@ fn sockets(process: u32) -> BTreeSet<u64> {
 /// ten packets of 20 ms may be missing for each of `kills`.
 fn check(kills: u32, mut disturb: impl FnMut(&mut Appliance, &mut [Call])) {
     let calls = number("CALLS", 20);
-    let mut appliance = managed();
+    let mut appliance = kept();
     let mut live: Vec<Call> = (0..calls).map(|number| Call::begin(&appliance, 22_000 + number)).collect();
     let media: Vec<Vec<SocketAddr>> = live.iter().map(|call| call.media.clone()).collect();
     let (over, sent) = (AtomicBool::new(false), AtomicU32::new(0));
@@ -104,7 +105,7 @@ fn every_call_goes_on_when_the_daemon_is_killed() {
     check(kills, |appliance, live| {
         for round in 0..kills {
             thread::sleep(Duration::from_millis(chance.below(2_000)));
-            let kept: BTreeSet<u64> = manager(appliance).sockets().into_iter().collect();
+            let kept: BTreeSet<u64> = keeper(appliance).sockets().into_iter().collect();
             // The next daemon is started at once, while the recorder of this one may still be writing.
             let recorder = appliance.recorder();
             appliance.kill_alone();
@@ -125,7 +126,7 @@ fn every_call_goes_on_when_the_daemon_is_killed() {
 fn a_restart_loses_nothing() {
     check(0, |appliance, live| {
         for round in 0..3 {
-            let kept: BTreeSet<u64> = manager(appliance).sockets().into_iter().collect();
+            let kept: BTreeSet<u64> = keeper(appliance).sockets().into_iter().collect();
             appliance.stop();
             // Calls go on while nobody is there, and one says something meanwhile.
             let call = &mut live[2 * round];
@@ -140,21 +141,21 @@ fn a_restart_loses_nothing() {
 
 #[test]
 fn no_recorder_is_started_beside_one_that_is_left_over() {
-    let mut appliance = managed();
+    let mut appliance = kept();
     let call = Call::begin(&appliance, 22_900);
-    let left_over = appliance.recorder();
-    process::halt(left_over);
-    appliance.kill_alone();
+    let path = appliance.data().join("recorder.lock");
+    assert!(process::open_files(appliance.recorder()).contains(&path), "as long as a recorder lives it has the lock");
+    appliance.kill();
+    // In the place of a recorder that does not end: to stop a real one is to have it killed when its daemon dies.
+    let left_over = File::open(&path).unwrap();
+    left_over.try_lock().unwrap();
     appliance.spawn();
-    // It has everything that it could begin with.
     let daemon = appliance.daemon();
-    let lock = appliance.data().join("recorder.lock");
-    wait_until("the daemon waits", || process::open_files(daemon).contains(&lock));
+    wait_until("the daemon waits", || process::open_files(daemon).contains(&path));
     thread::sleep(Duration::from_millis(500));
     assert_eq!(process::children(daemon, "callvault-recorder"), Vec::<u32>::new(), "two recorders at the same time");
-    process::send(left_over, Signal::SIGCONT);
+    drop(left_over);
     appliance.wait_ready();
-    assert!(!process::lives(left_over));
     call.client.bye();
     appliance.archived(&call.facts.call_id);
 }
@@ -177,7 +178,7 @@ fn call(appliance: &Appliance, number: u32) -> (Facts, Client, Vec<SocketAddr>) 
 #[test]
 fn a_stop_ends_calls_and_a_restart_does_not() {
     fn check(signals: &[Signal], ends: bool) {
-        let mut appliance = managed();
+        let mut appliance = kept();
         let (facts, mut client, _) = call(&appliance, 23_000);
         signals.iter().for_each(|signal| process::send(appliance.daemon(), *signal));
         assert_eq!(
@@ -198,9 +199,9 @@ fn a_stop_ends_calls_and_a_restart_does_not() {
 }
 
 #[test]
-fn a_manager_that_keeps_nothing_or_too_little_is_not_relied_on() {
+fn a_store_that_keeps_nothing_or_too_little_is_not_relied_on() {
     for most in [0, 1, 100] {
-        let mut appliance = Appliance::start_managed(SETTINGS, Manager::keeping(most));
+        let mut appliance = Appliance::start_kept(SETTINGS, Keeper::keeping(most));
         let part = wait_for("health says so", || {
             let health = appliance.get("/v1/status")["health"].clone();
             Some(health["components"]["restart"].clone()).filter(|part| part["status"] == "degraded")
@@ -211,7 +212,7 @@ fn a_manager_that_keeps_nothing_or_too_little_is_not_relied_on() {
         process::send(appliance.daemon(), Signal::SIGTERM);
         assert!(client.answer_request("BYE", BYE_WITHIN).is_some(), "with {most} kept");
         appliance.wait_ended();
-        manager(&appliance).forget();
+        keeper(&appliance).forget();
         appliance.launch();
         assert_eq!(appliance.archived(&facts.call_id)["verdict"], "ok");
     }
@@ -219,7 +220,7 @@ fn a_manager_that_keeps_nothing_or_too_little_is_not_relied_on() {
 
 #[test]
 fn ports_that_are_not_configured_any_more_are_closed_and_other_calls_go_on() {
-    let mut appliance = managed();
+    let mut appliance = kept();
     let calls: Vec<_> = (0..8).map(|number| call(&appliance, 23_200 + number)).collect();
     // The ports of some of the calls are in the range that is left, those of the others are not.
     let mut ports: Vec<u16> =
@@ -231,7 +232,7 @@ fn ports_that_are_not_configured_any_more_are_closed_and_other_calls_go_on() {
     appliance.launch();
     wait_until("everything is kept", || survives(&appliance));
     let pairs = usize::from(last - MEDIA_PORT).div_ceil(2);
-    assert_eq!(manager(&appliance).count("rtp"), 2 * pairs, "nothing is kept that is not configured");
+    assert_eq!(keeper(&appliance).count("rtp"), 2 * pairs, "nothing is kept that is not configured");
     let mut went_on = 0;
     for (facts, mut client, media) in calls {
         let is_left = media.iter().all(|at| at.port() <= last);
@@ -249,13 +250,13 @@ fn ports_that_are_not_configured_any_more_are_closed_and_other_calls_go_on() {
     appliance.configure(SETTINGS);
     appliance.stop();
     appliance.launch();
-    wait_until("everything is kept", || manager(&appliance).count("rtp") == 400 && survives(&appliance));
+    wait_until("everything is kept", || keeper(&appliance).count("rtp") == 400 && survives(&appliance));
 }
 
 #[test]
 fn checkpoints_of_another_version_or_under_another_key_are_refused_and_their_calls_end() {
     fn check(change: impl Fn(&Appliance), says: &str) {
-        let mut appliance = managed();
+        let mut appliance = kept();
         let (facts, ..) = call(&appliance, 23_300);
         appliance.stop();
         change(&appliance);
@@ -281,27 +282,27 @@ fn checkpoints_of_another_version_or_under_another_key_are_refused_and_their_cal
             bytes[6] += 1;
             std::fs::write(path, bytes).unwrap();
         },
-        "cannot go on",
+        "of version 2, which this recorder does not know, so its client cannot be told",
     );
     // A key that is not one: the daemon makes another.
     check(
-        |appliance| manager(appliance).slip_in("key", std::fs::File::open("/dev/null").unwrap().into()),
+        |appliance| keeper(appliance).slip_in("key", File::open("/dev/null").unwrap().into()),
         "the key of a daemon that is gone",
     );
 }
 
 #[test]
-fn what_a_manager_hands_over_that_is_not_ours_does_not_stop_the_start() {
-    let mut appliance = managed();
+fn what_is_handed_over_that_is_not_ours_does_not_stop_the_start() {
+    let mut appliance = kept();
     let (facts, client, _) = call(&appliance, 23_400);
     appliance.stop();
-    let kept = manager(&appliance);
+    let kept = keeper(&appliance);
     kept.slip_in("web", std::net::TcpListener::bind("127.0.0.1:0").unwrap().into());
-    kept.slip_in("file", std::fs::File::open("/dev/null").unwrap().into());
+    kept.slip_in("file", File::open("/dev/null").unwrap().into());
     kept.slip_in("socket", std::net::UdpSocket::bind("127.0.0.1:0").unwrap().into());
     appliance.launch();
     wait_until("everything is kept", || survives(&appliance));
-    assert_eq!(manager(&appliance).count("web") + manager(&appliance).count("file"), 0, "they are let go of");
+    assert_eq!(keeper(&appliance).count("web") + keeper(&appliance).count("file"), 0, "they are let go of");
     client.bye();
     assert_eq!(appliance.archived(&facts.call_id)["verdict"], "ok", "the call went on");
 }

@@ -13,7 +13,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use super::http::{self, Response};
-use super::manager::Manager;
+use super::keeper::Keeper;
 use super::place::{MEDIA_PORT, Place};
 use super::sound::Wav;
 use super::{process, wait_for, wait_until};
@@ -28,7 +28,7 @@ pub struct Appliance {
     runtime: TempDir,
     daemon: Option<Child>,
     /// Who starts the daemon, where it is not the test alone.
-    pub manager: Option<Manager>,
+    pub keeper: Option<Keeper>,
 }
 
 impl Appliance {
@@ -54,7 +54,7 @@ impl Appliance {
         }
         fs::write(home.path().join("callvault.toml"), text).unwrap();
         fs::write(home.path().join("conf.d/test.toml"), settings).unwrap();
-        Self { place, home, runtime, daemon: None, manager: None }
+        Self { place, home, runtime, daemon: None, keeper: None }
     }
 
     /// [`Appliance::prepare`], started and ready.
@@ -65,9 +65,9 @@ impl Appliance {
     }
 
     /// [`Appliance::start`], by a service manager.
-    pub fn start_managed(settings: &str, manager: Manager) -> Self {
+    pub fn start_kept(settings: &str, keeper: Keeper) -> Self {
         let mut appliance = Self::prepare(settings);
-        appliance.manager = Some(manager);
+        appliance.keeper = Some(keeper);
         appliance.launch();
         appliance
     }
@@ -118,12 +118,12 @@ impl Appliance {
     pub fn spawn(&mut self) {
         let log = File::options().create(true).append(true).open(self.log_path()).unwrap();
         let daemon = env!("CARGO_BIN_EXE_callvaultd");
-        let mut command = if let Some(manager) = &self.manager {
+        let mut command = if let Some(keeper) = &self.keeper {
             // The daemon takes descriptors only where they are meant for its process, whose number is the shell's.
             let mut command = Command::new("/bin/sh");
             command.args(["-c", "export LISTEN_PID=$$; exec \"$@\"", "sh"]).arg(daemon);
             let mut command = self.with_settings(command);
-            manager.hand_over(&mut command);
+            keeper.hand_over(&mut command);
             command
         } else {
             self.command(daemon)

@@ -6,8 +6,8 @@
 pub mod appliance;
 pub mod http;
 pub mod inspect;
+pub mod keeper;
 pub mod lasting;
-pub mod manager;
 pub mod offer;
 pub mod place;
 pub mod process;

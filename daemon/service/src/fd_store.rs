@@ -229,12 +229,12 @@ impl From<Errno> for StoreError {
 
 /// The store of the service manager that started this process.
 pub(crate) struct FdStore {
-    manager: UnixDatagram,
+    messages: UnixDatagram,
 }
 
 impl FdStore {
     /// The store, where a service manager started this process.
-    pub(crate) fn of_manager() -> Option<Self> {
+    pub(crate) fn of_environment() -> Option<Self> {
         let address = std::env::var("NOTIFY_SOCKET").ok()?;
         match Self::at(&address) {
             Ok(store) => Some(store),
@@ -250,10 +250,10 @@ impl FdStore {
             Some(name) => UnixAddress::from_abstract_name(name)?,
             None => UnixAddress::from_pathname(address)?,
         };
-        let manager = UnixDatagram::unbound()?;
-        manager.connect_addr(&address)?;
-        manager.set_write_timeout(Some(ANSWER_WITHIN))?;
-        Ok(Self { manager })
+        let messages = UnixDatagram::unbound()?;
+        messages.connect_addr(&address)?;
+        messages.set_write_timeout(Some(ANSWER_WITHIN))?;
+        Ok(Self { messages })
     }
 
     fn send(&self, text: &str, fds: &[BorrowedFd<'_>]) -> Result<(), StoreError> {
@@ -262,7 +262,7 @@ impl FdStore {
         let beside = if raw.is_empty() { &rights[..0] } else { &rights[..] };
         loop {
             let text = [IoSlice::new(text.as_bytes())];
-            match sendmsg::<()>(self.manager.as_raw_fd(), &text, beside, MsgFlags::MSG_NOSIGNAL, None) {
+            match sendmsg::<()>(self.messages.as_raw_fd(), &text, beside, MsgFlags::MSG_NOSIGNAL, None) {
                 Ok(_) => return Ok(()),
                 Err(Errno::EINTR) => {}
                 Err(error) => return Err(error.into()),

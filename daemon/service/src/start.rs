@@ -79,7 +79,7 @@ pub(crate) fn run(path: &Path) -> anyhow::Result<()> {
     let brought_key = brought.key.take();
     let has_key = brought_key.is_some();
     let (appliance, channels) = open(config, reload, brought_key.unwrap_or_else(new_checkpoint_key))?;
-    let store = FdStore::of_manager();
+    let store = FdStore::of_environment();
     let (sockets, has_sockets) = take_sockets(&appliance.config, brought, store.as_ref())?;
     let sockets = Arc::new(sockets);
     let keeping = store.map(|store| Keeping {

@@ -89,7 +89,7 @@ impl Signalling {
         let Some(checkpoints) = self.checkpoints.clone() else { return Ok(Vec::new()) };
         let found = checkpoints.load()?;
         for (name, why) in &found.refused {
-            self.alarm("session-refused", format!("the call of recording {name} cannot go on: its checkpoint cannot be used, {why}; it is set aside in runtime_dir"));
+            self.alarm("session-refused", format!("the call of recording {name} cannot go on: its checkpoint cannot be used, {why}, so its client cannot be told (no BYE); it is set aside in runtime_dir"));
         }
         let journal = self.settings.journal_dir.clone();
         let mut resumed = Vec::new();

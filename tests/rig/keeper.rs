@@ -30,13 +30,13 @@ struct State {
     most: usize,
 }
 
-/// The manager. What it keeps is closed when it is dropped.
-pub struct Manager {
+/// The service manager. What it keeps is closed when it is dropped.
+pub struct Keeper {
     address: String,
     state: Arc<Mutex<State>>,
 }
 
-impl Manager {
+impl Keeper {
     /// One that keeps no more than this many descriptors.
     pub fn keeping(most: usize) -> Self {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
@@ -80,7 +80,7 @@ impl Manager {
         self.state.lock().unwrap().kept.clear();
     }
 
-    /// What starts this program as the manager does, with everything that is kept. `arguments` go to a shell that becomes the program.
+    /// What starts a program as a service manager does, with everything that is kept. `arguments` go to a shell that becomes the program.
     #[allow(unsafe_code)]
     pub fn hand_over(&self, command: &mut Command) {
         let state = self.state.lock().unwrap();
