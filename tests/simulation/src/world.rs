@@ -559,7 +559,7 @@ impl World {
             receiver_reports: true,
             commit_interval_ms: COMMIT_MS as u32,
             batch_interval_ms: BATCH_MS as u32,
-            file_bytes_max: 48 * 1024 << (self.seed % 4),
+            file_bytes_max: (48 * 1024) << (self.seed % 4),
             file_age_max_s: 5,
             spool_free_min_bytes: 0,
         }
