@@ -42,8 +42,6 @@ pub enum ToRecorder {
         /// What to do.
         action: CallAction,
     },
-    /// Whether the sockets outlive the daemon, from now on: replaces [`Start::sockets_stay`].
-    SocketsStay(bool),
     /// Take no new sessions; those that live go on.
     Drain,
     /// Take new sessions again.
@@ -54,6 +52,8 @@ pub enum ToRecorder {
         /// there are checkpoints.
         end_calls: bool,
     },
+    /// Whether the sockets outlive the daemon, from now on: replaces [`Start::sockets_stay`].
+    SocketsStay(bool),
 }
 
 /// From the recorder to the daemon.
