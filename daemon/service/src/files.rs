@@ -39,6 +39,24 @@ pub(crate) fn sync_folder(folder: &Path) -> io::Result<()> {
     File::open(folder)?.sync_all()
 }
 
+/// Makes durable what is written to the files of a folder.
+///
+/// # Errors
+/// The first of what the system calls say; the other files are synced all the same.
+pub(crate) fn sync_files(folder: &Path) -> io::Result<()> {
+    let mut result = Ok(());
+    for entry in fs::read_dir(folder)? {
+        let synced = entry.and_then(|entry| File::open(entry.path())).and_then(|file| file.sync_data());
+        // One may be removed meanwhile, since nobody needs it any more.
+        if let Err(error) = synced
+            && error.kind() != io::ErrorKind::NotFound
+        {
+            result = result.and(Err(error));
+        }
+    }
+    result
+}
+
 /// Writes a small file whole and durably, for this user only.
 ///
 /// # Errors

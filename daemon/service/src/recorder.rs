@@ -23,6 +23,7 @@ use tokio::process::{Child, Command};
 use tokio::sync::{mpsc, oneshot, watch};
 use uuid::Uuid;
 
+use crate::files::sync_files;
 use crate::lock::RecorderLock;
 use crate::sockets::Sockets;
 
@@ -272,6 +273,16 @@ impl Driver {
             .process_group(0)
             .kill_on_drop(true)
             .spawn()?;
+        // What a recorder before had written and not synced nobody else syncs, and a power cut soon after its death would take it.
+        let journal = self.start.journal_dir.clone();
+        let sync = move || {
+            if let Err(error) = sync_files(&journal) {
+                tracing::error!(%error, "failed to sync what was written to the journal before: {error}");
+            }
+        };
+        if let Err(error) = std::thread::Builder::new().name("journal-left".into()).spawn(sync) {
+            tracing::error!(%error, "failed to begin to sync the journal: {error}");
+        }
         let channel = register(ours)?;
         let generation = Uuid::now_v7();
         let mut running = Running { child, channel, generation };
