@@ -28,7 +28,7 @@ use uuid::Uuid;
 use crate::Feedback;
 use crate::appender::simulated::Stepped;
 use crate::appender::{AppenderState, Entry};
-use crate::checkpoint::{Checkpoints, FoundLane, MediaCheckpoint, SessionCheckpoint};
+use crate::checkpoint::{Checkpoints, FoundLane, LaneState, MediaCheckpoint, SessionCheckpoint};
 use crate::clock::{journal_ns, wall_ns};
 use crate::ports::PortPool;
 use crate::sessions::{Kept, Moment, Sessions, Todo, is_ahead};
@@ -93,8 +93,10 @@ pub enum Planted {
 pub struct GoesOn {
     /// Recordings of sessions that live.
     pub living: Vec<Uuid>,
-    /// Recordings that had ended.
+    /// Recordings that had ended, with something left to write.
     pub ended: Vec<Uuid>,
+    /// Recordings whose end is in the journal: nothing is left to do.
+    pub over: Vec<Uuid>,
     /// Why something does not.
     pub refused: Vec<String>,
 }
@@ -241,12 +243,14 @@ impl Recorder {
         for ended in ended {
             let recording = ended.recording.recording;
             let lane = self.find_lane(recording, journal);
+            let is_over = lane.lane.as_ref().is_some_and(|lane| lane.state == LaneState::Over);
             match self.sessions.resume_ended(moment(), ended, lane) {
+                Ok(()) if is_over => goes_on.over.push(recording),
                 Ok(()) => goes_on.ended.push(recording),
                 Err(why) => goes_on.refused.push(format!("{recording}, which had ended: {why}")),
             }
         }
-        let recordings: Vec<Uuid> = goes_on.ended.iter().chain(&goes_on.living).copied().collect();
+        let recordings: Vec<Uuid> = goes_on.ended.iter().chain(&goes_on.over).chain(&goes_on.living).copied().collect();
         if recordings.is_empty() {
             self.told.push(self.ready());
         } else {

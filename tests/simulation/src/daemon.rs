@@ -274,6 +274,9 @@ impl Daemon {
         }
         if let Some(known) = catalogue.rows.get_mut(&id) {
             if remembers {
+                if known.archive.is_some() {
+                    out.too_late.extend(views.iter().map(|view| view.name.0));
+                }
                 catalogue.lanes.extend(lanes);
                 return Ok(Entered::AlreadyThere);
             }
