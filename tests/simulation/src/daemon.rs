@@ -217,6 +217,9 @@ impl Daemon {
         } else {
             match Sound::read(out, views) {
                 Ok(sound) => {
+                    if let Some(track) = sound.uncounted() {
+                        out.say(format!("recording {id} has more packets of track {track} than its end says"));
+                    }
                     let summary = summarise(&sound.events, &sound.damage);
                     let flaws = summary.flaws.iter().map(|flaw| flaw.code.clone()).collect();
                     let is_whole = sound.unplaced == 0 || summary.verdict.as_str() != "ok";
