@@ -217,7 +217,8 @@ impl Daemon {
         } else {
             match Sound::read(out, views) {
                 Ok(sound) => {
-                    if let Some(track) = sound.uncounted() {
+                    let is_torn = views.iter().any(|view| out.spool.was_torn(view.name.0));
+                    if let Some(track) = sound.uncounted().filter(|_| !is_torn) {
                         out.say(format!("recording {id} has more packets of track {track} than its end says"));
                     }
                     let summary = summarise(&sound.events, &sound.damage);
