@@ -28,7 +28,7 @@ use uuid::Uuid;
 use crate::Feedback;
 use crate::appender::simulated::Stepped;
 use crate::appender::{AppenderState, Entry};
-use crate::checkpoint::{Checkpoints, FoundLane, MediaCheckpoint, SessionCheckpoint};
+use crate::checkpoint::{Checkpoints, FoundLane, LaneState, MediaState, SessionCheckpoint};
 use crate::clock::{journal_ns, wall_ns};
 use crate::ports::PortPool;
 use crate::sessions::{Kept, Moment, Sessions, Todo, is_ahead};
@@ -70,8 +70,8 @@ pub enum Planted {
     CheckpointAfterFrames,
     /// The newest checkpoint of a lane is believed, whether its frames are there or not.
     NewestSlotBelieved,
-    /// A session that goes on begins with its senders' SRTP as if it were new.
-    RolloverForgotten,
+    /// A session that goes on begins with its tracks as if they were new, their senders' SRTP included.
+    TracksForgotten,
     /// The next part of a recording has the number of the one before.
     SegmentReused,
     /// What is stored of a session stays when the session is over.
@@ -82,8 +82,8 @@ pub enum Planted {
     PausesForgotten,
     /// A session that goes on is kept, whatever was decided or not.
     KeptUnasked,
-    /// The daemon does not hear what goes on.
-    ResumedNotTold,
+    /// The daemon hears that the recorder is ready before the journal has what goes on, and not what that is.
+    ReadyTooEarly,
     /// Keys of earlier parts that were not in the journal are forgotten.
     EarlierKeysForgotten,
 }
@@ -93,8 +93,10 @@ pub enum Planted {
 pub struct GoesOn {
     /// Recordings of sessions that live.
     pub living: Vec<Uuid>,
-    /// Recordings that had ended.
+    /// Recordings that had ended, with something left to write.
     pub ended: Vec<Uuid>,
+    /// Recordings whose end is in the journal: nothing is left to do.
+    pub over: Vec<Uuid>,
     /// Why something does not.
     pub refused: Vec<String>,
 }
@@ -241,15 +243,18 @@ impl Recorder {
         for ended in ended {
             let recording = ended.recording.recording;
             let lane = self.find_lane(recording, journal);
+            let is_over = lane.lane.as_ref().is_some_and(|lane| lane.state == LaneState::Over);
             match self.sessions.resume_ended(moment(), ended, lane) {
+                Ok(()) if is_over => goes_on.over.push(recording),
                 Ok(()) => goes_on.ended.push(recording),
                 Err(why) => goes_on.refused.push(format!("{recording}, which had ended: {why}")),
             }
         }
-        let recordings: Vec<Uuid> = goes_on.ended.iter().chain(&goes_on.living).copied().collect();
-        if recordings.is_empty() {
+        let recordings: Vec<Uuid> = goes_on.ended.iter().chain(&goes_on.over).chain(&goes_on.living).copied().collect();
+        if recordings.is_empty() || self.planted == Some(Planted::ReadyTooEarly) {
             self.told.push(self.ready());
-        } else {
+        }
+        if !recordings.is_empty() {
             self.resuming = Some((recordings, journal_ns() + MARKED_WITHIN_NS));
             self.waiting.push_back(Waiting::Journal(Entry::Mark));
         }
@@ -264,11 +269,8 @@ impl Recorder {
             let is_written = |mut file: Box<dyn ReadAt>| place.is_written(lane.generation, &mut *file).unwrap_or(false);
             self.planted == Some(Planted::NewestSlotBelieved) || journal(&name).is_some_and(is_written)
         });
-        if let Some(lane) = found.lane.as_mut().filter(|_| self.planted == Some(Planted::RolloverForgotten))
-            && let Some(mut media) = MediaCheckpoint::from_state(&lane.media)
-        {
-            media.tracks.iter_mut().for_each(|track| track.unprotector = None);
-            lane.media = media.to_state();
+        if let Some(lane) = found.lane.as_mut().filter(|_| self.planted == Some(Planted::TracksForgotten)) {
+            lane.media = MediaState::default();
         }
         if let Some(lane) = found.lane.as_mut().filter(|_| self.planted == Some(Planted::EarlierKeysForgotten)) {
             lane.keys.clear();
@@ -280,7 +282,6 @@ impl Recorder {
         let state = session.dialog.take().ok_or("its dialog is missing")?;
         let lane = self.find_lane(session.recording.recording, journal);
         match self.planted {
-            Some(Planted::SegmentReused) => session.recording.segment = session.recording.segment.wrapping_sub(1),
             Some(Planted::PausesForgotten) => session.tracks.iter_mut().for_each(|track| track.paused = false),
             Some(Planted::KeptUnasked) => session.recording.kept = Kept::Yes,
             _ => {}
@@ -304,10 +305,10 @@ impl Recorder {
 
     fn become_ready(&mut self) {
         let Some((recordings, _)) = self.resuming.take() else { return };
-        if self.planted != Some(Planted::ResumedNotTold) {
+        if self.planted != Some(Planted::ReadyTooEarly) {
             self.told.push(ToDaemon::Resumed { recordings });
+            self.told.push(self.ready());
         }
-        self.told.push(self.ready());
     }
 
     /// A datagram of SIP arrives.
@@ -581,7 +582,12 @@ impl Recorder {
                 }
                 self.waiting.push_back(Waiting::Media(command));
             }
-            Todo::Journal(entry) => {
+            Todo::Journal(mut entry) => {
+                if let Entry::Open { continued: Some(from), .. } = &mut entry
+                    && self.planted == Some(Planted::SegmentReused)
+                {
+                    from.segment = from.segment.saturating_sub(1);
+                }
                 if let Entry::Facts { recording, event: SessionEvent::Started(started), .. } = &entry {
                     self.named.push((started.sip_call_id.clone(), *recording));
                 }

@@ -217,6 +217,10 @@ impl Daemon {
         } else {
             match Sound::read(out, views) {
                 Ok(sound) => {
+                    let is_torn = views.iter().any(|view| out.spool.was_torn(view.name.0));
+                    if let Some(track) = sound.uncounted().filter(|_| !is_torn) {
+                        out.say(format!("recording {id} has more packets of track {track} than its end says"));
+                    }
                     let summary = summarise(&sound.events, &sound.damage);
                     let flaws = summary.flaws.iter().map(|flaw| flaw.code.clone()).collect();
                     let is_whole = sound.unplaced == 0 || summary.verdict.as_str() != "ok";
@@ -274,6 +278,9 @@ impl Daemon {
         }
         if let Some(known) = catalogue.rows.get_mut(&id) {
             if remembers {
+                if known.archive.is_some() {
+                    out.too_late.extend(views.iter().map(|view| view.name.0));
+                }
                 catalogue.lanes.extend(lanes);
                 return Ok(Entered::AlreadyThere);
             }

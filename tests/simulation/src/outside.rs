@@ -45,6 +45,8 @@ pub(crate) struct Outside {
     pub(crate) killed_in: Option<u32>,
     pub(crate) wrong: Option<String>,
     pub(crate) archives: u64,
+    /// Generations with a part of a recording that was archived before.
+    pub(crate) too_late: BTreeSet<Uuid>,
 }
 
 impl Outside {

@@ -56,6 +56,18 @@ impl JournalFiles for Files {
 }
 
 impl Sound {
+    /// A track of which there are more packets than were counted when the recording ended.
+    pub(crate) fn uncounted(&self) -> Option<u8> {
+        let ended = self.events.iter().find_map(|event| match event {
+            SessionEvent::Ended(ended) => Some(ended),
+            _ => None,
+        })?;
+        let is_more = |there: &&TrackCounts| {
+            ended.tracks.iter().any(|counted| counted.track == there.track && counted.packets < there.packets)
+        };
+        self.damage.counted.iter().find(is_more).map(|there| there.track)
+    }
+
     /// Reads lanes in their order.
     ///
     /// # Errors

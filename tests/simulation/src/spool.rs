@@ -52,6 +52,8 @@ pub(crate) struct Witness {
     lasts: HashMap<(Uuid, u32), (bool, Inode, usize)>,
     /// Generations in which frames were written again.
     rewritten: BTreeSet<Uuid>,
+    /// Generations of which a write got only a part of the way.
+    torn: BTreeSet<Uuid>,
     /// What is wrong.
     wrong: Option<String>,
 }
@@ -178,6 +180,11 @@ impl Spool {
         self.witness().rewritten.contains(&generation)
     }
 
+    /// Whether a write of this generation got only a part of the way: then whole frames can be there that no checkpoint knows of.
+    pub(crate) fn was_torn(&self, generation: Uuid) -> bool {
+        self.witness().torn.contains(&generation)
+    }
+
     /// Whether a recording's key was ever written.
     pub(crate) fn has_key(&self, recording: Uuid) -> bool {
         self.witness().keys.contains(&recording)
@@ -246,6 +253,7 @@ impl JournalFile for OpenFile {
         match self.life.step() {
             Step::Whole => {}
             Step::Half => {
+                self.spool.witness().torn.insert(self.file.0);
                 let _ = self.spool.device.write_at(self.inode, &bytes[..bytes.len() / 2], offset);
                 return Err(Life::over());
             }
@@ -254,6 +262,9 @@ impl JournalFile for OpenFile {
         let written = self.spool.device.write_at(self.inode, bytes, offset);
         if is_traced() {
             println!("             write of {} bytes to file {}: {written:?}", bytes.len(), self.file.1);
+        }
+        if written.is_err() {
+            self.spool.witness().torn.insert(self.file.0);
         }
         written?;
         let offset = usize::try_from(offset).unwrap_or(usize::MAX);

@@ -143,6 +143,7 @@ impl World {
             killed_in: None,
             wrong: None,
             archives: 0,
+            too_late: BTreeSet::new(),
         };
         Self {
             seed,
@@ -791,7 +792,10 @@ impl World {
         // A lane that was written again after a file had failed, and was let go and forgotten with the first copy, is entered anew by the
         // next daemon, which then keeps the second copy: known, and no loss.
         let is_left_over = |name: &String| {
-            callvault_journal::parse_file_name(name).is_some_and(|file| self.out.spool.was_rewritten(file.0))
+            // Open: a recorder that dies just after an end was durable leaves the recording's checkpoint. One that begins when that
+            // recording is archived and its journal gone opens another part of it, which no row takes.
+            let is_known = |file: Uuid| self.out.spool.was_rewritten(file) || self.out.too_late.contains(&file);
+            callvault_journal::parse_file_name(name).is_some_and(|file| is_known(file.0))
         };
         let has_no_files = has_parked || self.out.spool.device.names().iter().all(is_left_over);
         is_archived && has_no_jobs && catalogue.owed.is_empty() && has_no_files
