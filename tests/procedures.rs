@@ -149,7 +149,7 @@ fn the_system_calls_of_a_recording_come_in_the_order_that_is_written_down() {
     // 10 to 13. Written aside, synced, renamed, the folder synced; read back; on record; only then is the journal freed.
     let (temporary, archive) = (format!(".{id}.cva.tmp"), format!("/{id}.cva"));
     let renamed = trace.first("rename", &temporary);
-    let written = trace.last_before("write", &temporary, renamed);
+    let written = trace.last_before("pwrite64", &temporary, renamed);
     let file_synced = trace.last_before("sync", &temporary, renamed);
     let folder = archive_folder(&renamed.text);
     let folder_synced = trace.next("sync", &format!("{folder}>"), renamed);
