@@ -4,7 +4,7 @@ SHELL := /bin/bash
 .ONESHELL:
 .DEFAULT_GOAL := build
 
-.PHONY: build run test lint unit bench clean rust
+.PHONY: build run test lint unit bench fuzz clean rust
 
 # The toolchain is taken as given; without it nothing else makes sense.
 rust:
@@ -32,6 +32,11 @@ lint: rust
 # Component benchmarks, each beside its floor measured in the same run.
 bench: build
 	cargo bench --locked
+
+# Ten million inputs for each reader of foreign bytes; RUNS=, PARALLEL=, TARGETS= say otherwise.
+fuzz: rust
+	@packaging/prerequisites build
+	@tests/fuzz/run $(TARGETS)
 
 clean:
 	cargo clean

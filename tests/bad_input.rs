@@ -6,6 +6,7 @@ mod rig;
 
 use std::fs;
 use std::process::Output;
+use std::time::Duration;
 
 use rig::rtp::play_ulaw;
 use rig::shapes::{Facts, multipart, sdp, webex};
@@ -66,15 +67,7 @@ fn spoilt_invites_are_refused_with_a_reason_and_the_call_beside_them_is_whole() 
     let with_sdp = |invite: &mut Invite, text: &str| {
         (invite.content_type, invite.body) = ("application/sdp".into(), text.as_bytes().to_vec());
     };
-    let metadata = "<recording xmlns='urn:ietf:params:xml:ns:recording:1'><datamode>complete</datamode></recording>";
     during_a_good_call(&appliance, 1, 150, || {
-        // No session description.
-        check(488, &|invite| {
-            let parts = [("application/rs-metadata+xml", "Content-Disposition:recording-session\r\n", metadata)];
-            invite.body = multipart(&parts).into_bytes();
-        });
-        check(488, &|invite| invite.body.clear());
-        check(488, &|invite| with_sdp(invite, ""));
         // No audio.
         check(488, &|invite| with_sdp(invite, "this is no session description\r\n"));
         check(488, &|invite| with_sdp(invite, "v=0\r\no=- 1 1 IN IP4 127.0.0.1\r\ns=-\r\nt=0 0\r\n"));
@@ -122,6 +115,16 @@ fn what_is_only_odd_is_recorded_and_flagged() {
         "metadata-missing",
     );
     check(&|invite| invite.headers += "Require: siprec, tomorrow\r\n", "extension-unknown");
+    // Without an offer the client gets one.
+    check(&|invite| invite.body.clear(), "offer-missing");
+    let metadata = "<recording xmlns='urn:ietf:params:xml:ns:recording:1'><datamode>complete</datamode></recording>";
+    check(
+        &|invite| {
+            let parts = [("application/rs-metadata+xml", "Content-Disposition:recording-session\r\n", metadata)];
+            invite.body = multipart(&parts).into_bytes();
+        },
+        "offer-missing",
+    );
 }
 
 #[test]
@@ -160,11 +163,40 @@ fn what_is_not_sip_or_far_too_long_is_survived() {
 #[test]
 fn a_source_that_is_not_allowed_is_refused() {
     let appliance = Appliance::start("[sip]\nallowed_peers = [\"192.0.2.0/24\"]\n");
-    for mut client in [Client::udp(appliance.sip()), Client::tcp(appliance.sip())] {
-        let answer = client.invite(&good(&appliance, 902));
-        assert_eq!(answer.status, 403, "{}", answer.head);
-    }
+    let answer = Client::udp(appliance.sip()).invite(&good(&appliance, 902));
+    assert_eq!(answer.status, 403, "{}", answer.head);
+    let answer = Client::tcp(appliance.sip()).try_invite(&good(&appliance, 902), Duration::from_secs(2));
+    assert!(answer.is_none(), "a connection was taken");
     assert_eq!(appliance.recordings().len(), 0);
+}
+
+#[test]
+fn limits_on_new_calls_leave_those_alone_that_are_there() {
+    fn check(limits: &str, taken: u32, reason: &str, number: u32) {
+        let appliance = Appliance::start(&format!("[limits]\n{limits}\n[archive]\ncodec = \"as-received\"\n"));
+        let mut calls: Vec<Client> = (0..taken)
+            .map(|n| {
+                let mut client = Client::udp(appliance.sip());
+                assert_eq!(client.invite(&good(&appliance, number + n)).status, 200, "{limits}");
+                client
+            })
+            .collect();
+        let answer = Client::udp(appliance.sip()).invite(&good(&appliance, number + taken));
+        assert_eq!(answer.status, 503, "{limits}: {}", answer.head);
+        assert!(answer.header("Retry-After").unwrap().parse::<u32>().unwrap() > 0);
+        // What belongs to a call has no limit.
+        let mut call = calls.pop().unwrap();
+        assert!(call.try_bye(), "{limits}");
+        wait_until("the refusal is counted", || {
+            let metrics = http::ask(appliance.place.http(), "GET", "/metrics", None).unwrap();
+            let line = format!("callvault_sessions_limited_total{{reason=\"{reason}\"}} 1");
+            String::from_utf8(metrics.body).unwrap().contains(&line)
+        });
+    }
+    // Two at once, then one a second: an INVITE takes milliseconds.
+    check("invites_per_second = 1", 2, "rate", 910);
+    check("invites_per_peer_per_second = 1", 2, "rate", 920);
+    check("sessions_per_peer_max = 3", 3, "share", 930);
 }
 
 #[test]

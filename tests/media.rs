@@ -5,9 +5,7 @@
 mod rig;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::Write;
 use std::net::SocketAddr;
-use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use rig::Appliance;
@@ -16,7 +14,7 @@ use rig::random::Chance;
 use rig::rtp::{PACKET, Shot, Source, fire, play};
 use rig::shapes::{Facts, webex};
 use rig::sip::Client;
-use rig::sound::{FRAME, correlation, find_exact, from_ulaw, packets, speech};
+use rig::sound::{FRAME, correlation, find_exact, from_ulaw, g722, packets, speech};
 use serde_json::Value;
 
 const AS_RECEIVED: &str = "[archive]\ncodec = \"as-received\"\n";
@@ -221,10 +219,7 @@ fn voices(rate: usize, packets_count: usize) -> [Vec<i16>; 2] {
 fn opus_passes_through_bit_for_bit() {
     let appliance = Appliance::start("[archive]\ncodec = \"opus\"\n");
     let voices = voices(48_000, 150);
-    let tracks = voices.each_ref().map(|voice| {
-        let mut encoder = opus::Encoder::new(48_000, opus::Channels::Mono, opus::Application::Voip).unwrap();
-        voice.chunks_exact(960).map(|frame| encoder.encode_vec(frame, 1_000).unwrap()).collect::<Vec<_>>()
-    });
+    let tracks = voices.each_ref().map(|voice| rig::sound::opus(voice));
     let recording = record_codec(&appliance, 21, 111, 960, &tracks);
     assert_eq!(recording["tracks"][0]["codec"], "opus");
     check_kept(&appliance, &recording, "opus", &tracks);
@@ -239,23 +234,6 @@ fn opus_passes_through_bit_for_bit() {
         }
         find_exact(channel, &heard).unwrap();
     }
-}
-
-/// G.722 as ffmpeg makes it, in packets of 20 ms.
-fn g722(voice: &[i16]) -> Vec<Vec<u8>> {
-    let mut ffmpeg = Command::new("ffmpeg")
-        .args(["-loglevel", "error", "-f", "s16le", "-ar", "16000", "-ac", "1", "-i", "-", "-f", "g722", "-"])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .expect("ffmpeg cannot be run; `make test` installs it");
-    let mut input = ffmpeg.stdin.take().unwrap();
-    let bytes: Vec<u8> = voice.iter().flat_map(|sample| sample.to_le_bytes()).collect();
-    let feeder = std::thread::spawn(move || input.write_all(&bytes).unwrap());
-    let output = ffmpeg.wait_with_output().unwrap();
-    feeder.join().unwrap();
-    assert!(output.status.success());
-    output.stdout.chunks_exact(160).map(<[u8]>::to_vec).collect()
 }
 
 #[test]

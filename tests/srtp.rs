@@ -4,71 +4,22 @@
 
 mod rig;
 
-use std::io::Write;
 use std::net::SocketAddr;
-use std::process::{Child, Command, Stdio};
-use std::thread;
+use std::process::Child;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use rig::Appliance;
-use rig::random::Chance;
-use rig::shapes::{Facts, webex};
-use rig::sip::{Client, Invite};
+use rig::shapes::Facts;
+use rig::sip::Client;
 use rig::sound::{FRAME, find_exact, from_ulaw, packets, speech};
+use rig::srtp::{SUITE, TAG, key, secured, send};
 use serde_json::Value;
 
 const AS_RECEIVED: &str = "[archive]\ncodec = \"as-received\"\n";
 
-const SUITE: &str = "AES_CM_128_HMAC_SHA1_80";
-
-/// The tag of the attribute that can be taken; the one before it has a suite that nobody knows.
-const TAG: u32 = 7;
-
-/// Key and salt of [`SUITE`] in base64.
-fn key(seed: u64) -> String {
-    let mut chance = Chance(seed);
-    let bytes: Vec<u8> = (0..30).map(|_| chance.next() as u8).collect();
-    STANDARD.encode(bytes)
-}
-
-/// A call of two secured lines, whose keys these are.
-fn secured(facts: &Facts, appliance: &Appliance, keys: &[String; 2]) -> Invite {
-    let mut invite = webex(facts, appliance.sip());
-    let plain = String::from_utf8(invite.body).unwrap().replace("RTP/AVP", "RTP/SAVP");
-    let mut keys = keys.iter();
-    let lines = plain.split_inclusive("\r\n").map(|line| match line {
-        "a=ptime:20\r\n" => format!(
-            "a=crypto:1 UNKNOWN_SUITE inline:{other}\r\na=crypto:{TAG} {SUITE} inline:{key}|2^31\r\n{line}",
-            other = STANDARD.encode([0; 30]),
-            key = keys.next().expect("there are as many lines as keys"),
-        ),
-        line => line.to_owned(),
-    });
-    invite.body = lines.collect::<String>().into_bytes();
-    invite
-}
-
-/// ffmpeg, sending µ-law as it is, in packets of 20 ms and as fast as it is spoken.
-fn send(to: SocketAddr, key: &str, sound: Vec<u8>) -> Child {
-    // The packet without the 14 bytes that ffmpeg sets aside for SRTP is a header and 160 bytes.
-    let url = format!("srtp://{to}?pkt_size={}", 12 + FRAME + 14);
-    let mut ffmpeg = Command::new("ffmpeg")
-        .args(["-loglevel", "error", "-re", "-f", "mulaw", "-ar", "8000", "-ac", "1", "-i", "-", "-c:a", "copy"])
-        .args(["-f", "rtp", "-srtp_out_suite", SUITE, "-srtp_out_params", key, &url])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::null())
-        .spawn()
-        .expect("ffmpeg cannot be run; `make test` installs it");
-    let mut input = ffmpeg.stdin.take().unwrap();
-    thread::spawn(move || input.write_all(&sound).unwrap());
-    ffmpeg
-}
-
 /// Makes a call that offers some keys and uses others, and gives its end.
 fn call(appliance: &Appliance, facts: &Facts, offered: &[String; 2], used: &[String; 2], voices: &[Vec<u8>; 2]) {
     let mut client = Client::udp(appliance.sip());
-    let answer = client.invite(&secured(facts, appliance, offered));
+    let answer = client.invite(&secured(facts, appliance.sip(), offered));
     assert_eq!(answer.status, 200, "{}", answer.head);
     let lines: Vec<&str> = answer.body.lines().filter(|line| line.starts_with("a=crypto:")).collect();
     let begins = format!("a=crypto:{TAG} {SUITE} inline:");

@@ -67,11 +67,17 @@ pub(crate) struct Bench {
 impl Bench {
     /// Prints the head of the table.
     pub(crate) fn begin(title: &str) -> Self {
+        let bench = Self::begin_without_table(title);
+        print_line("what", "per", "cost", "floor", "ratio", "quartiles", "the floor is");
+        bench
+    }
+
+    /// Prints the title alone, for a benchmark with a table of its own.
+    pub(crate) fn begin_without_table(title: &str) -> Self {
         let asked = std::env::var_os(QUICK_VARIABLE).is_some_and(|value| value != "0" && !value.is_empty());
         let as_test = !std::env::args().any(|argument| argument == "--bench");
         let quick = asked || as_test;
         println!("\n{title}{}", if quick { " (quick: these figures mean nothing)" } else { "" });
-        print_line("what", "per", "cost", "floor", "ratio", "quartiles", "the floor is");
         Self { quick }
     }
 
@@ -119,7 +125,7 @@ fn print_line(what: &str, unit: &str, cost: &str, floor: &str, ratio: &str, quar
 }
 
 /// The value below which the part `at` (0 to 1) of the values lies.
-fn quantile(values: &mut [f64], at: f64) -> f64 {
+pub(crate) fn quantile(values: &mut [f64], at: f64) -> f64 {
     values.sort_by(f64::total_cmp);
     let place = at * (values.len() - 1) as f64;
     let (below, above) = (values[place.floor() as usize], values[place.ceil() as usize]);
@@ -127,7 +133,7 @@ fn quantile(values: &mut [f64], at: f64) -> f64 {
 }
 
 /// A time with three digits and its unit.
-fn time(ns: f64) -> String {
+pub(crate) fn time(ns: f64) -> String {
     let (value, unit) = match ns {
         ns if ns < 1e3 => (ns, "ns"),
         ns if ns < 1e6 => (ns / 1e3, "µs"),

@@ -77,7 +77,16 @@ pub(crate) struct Rendered {
 impl Rendering {
     pub(crate) fn new(call: &Call, output: Output) -> Self {
         let end_ticks = call.seconds as u64 * u64::from(TICKS_PER_SECOND);
-        let job = Job { output, tracks: call.tracks.clone(), channels: 2, start_ticks: 0, end_ticks };
+        let job = Job {
+            output,
+            tracks: call.tracks.clone(),
+            channels: 2,
+            start_ticks: 0,
+            end_ticks,
+            mask_tones: false,
+            measured: vec![],
+            ffmpeg: None,
+        };
         let (mut input, mut scratch) = (Vec::new(), Vec::new());
         let mut send = |message: ToRender| write_frame(&mut input, &message, &mut scratch).unwrap();
         send(ToRender::Job(job));

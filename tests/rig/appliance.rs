@@ -184,7 +184,18 @@ impl Appliance {
         })
     }
 
-    /// The same once it is archived.
+    /// The recording with this id once it is archived.
+    pub fn archived_by_id(&self, id: &str) -> Value {
+        wait_for("the archive of the recording", || {
+            let recording = self.ask("GET", &format!("/v1/recordings/{id}"));
+            Some(recording)
+                .filter(|r| r.status == 200)
+                .map(|r| r.json())
+                .filter(|r| r["archive"]["state"] == "archived")
+        })
+    }
+
+    /// The recording of the call once it is archived.
     pub fn archived(&self, call_id: &str) -> Value {
         wait_for("the archive of the call", || {
             let recording = self.recording(call_id);

@@ -1,12 +1,13 @@
 //! Looking into the appliance's files with the formats' own readers, and without.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io::BufReader;
 use std::path::{Path, PathBuf};
 
-use callvault_archive::{KeysFound, Packet, Played, Reader, key_context};
-use callvault_journal::{FrameRef, Kind, Scanner, Seekable, parse_file_name};
+use callvault_archive::{KeysFound, Packet, Played, Reader, Unlocked, key_context};
+use callvault_journal::facts::SessionEvent;
+use callvault_journal::{FrameRef, Kind, LaneEnd, LaneIndex, LaneItem, LaneReader, Scanner, Seekable, parse_file_name};
 use callvault_seal::{Keyring, PrivateKey};
 use serde_json::Value;
 
@@ -49,6 +50,75 @@ pub fn count_frames(appliance: &Appliance, kind: Kind) -> usize {
     frames.iter().filter(|frame| frame.kind == kind).count()
 }
 
+/// A recording's frames in the journal, opened where there is a key.
+#[derive(Default)]
+pub struct JournalLane {
+    pub recording: String,
+    /// Whether a key of it is in the journal.
+    pub has_key: bool,
+    pub end: Option<LaneEnd>,
+    /// Track and payload of each packet.
+    pub packets: Vec<(u8, Vec<u8>)>,
+    pub events: Vec<SessionEvent>,
+    /// Sealed bytes, readable or not.
+    pub bytes: u64,
+}
+
+/// Every lane that the journal has now.
+pub fn journal_lanes(appliance: &Appliance) -> Vec<JournalLane> {
+    let mut files: BTreeMap<_, BTreeMap<u32, Seekable<File>>> = BTreeMap::new();
+    for path in journal_files(appliance) {
+        let (generation, number) = parse_file_name(path.file_name().unwrap().to_str().unwrap()).unwrap();
+        files.entry(generation).or_default().insert(number, Seekable(File::open(path).unwrap()));
+    }
+    let mut lanes = Vec::new();
+    for (generation, mut files) in files {
+        let (mut scanner, mut index) = (Scanner::new(generation), LaneIndex::new());
+        for (number, file) in &mut files {
+            scanner
+                .scan(*number, file, &mut |frame| {
+                    let _ = index.add(&frame);
+                })
+                .unwrap();
+        }
+        for (lane, entry) in index.iter() {
+            let mut opened = JournalLane {
+                recording: entry.recording.expect("every lane says whose it is").to_string(),
+                has_key: !entry.keys.is_empty(),
+                end: entry.end,
+                bytes: entry.bytes,
+                ..JournalLane::default()
+            };
+            if opened.has_key {
+                let key = keyring(appliance).open(&entry.keys, &entry.key_context(generation, lane).unwrap()).unwrap();
+                let mut reader = LaneReader::new(generation, lane, key.cipher(), &entry.frames);
+                while let Some(item) = reader.next(&mut files).unwrap() {
+                    match item {
+                        LaneItem::Audio(packets) => {
+                            opened.packets.extend(packets.map(|packet| (packet.track, packet.payload.to_vec())));
+                        }
+                        LaneItem::Facts(event) => opened.events.push(event),
+                        LaneItem::Finding(finding) => panic!("{finding}"),
+                    }
+                }
+            }
+            lanes.push(opened);
+        }
+    }
+    lanes
+}
+
+/// The lanes of one recording.
+pub fn lanes_of(appliance: &Appliance, recording: &Value) -> Vec<JournalLane> {
+    let mut lanes = journal_lanes(appliance);
+    lanes.retain(|lane| recording["id"] == lane.recording.as_str());
+    lanes
+}
+
+fn keyring(appliance: &Appliance) -> Keyring {
+    Keyring::new(PrivateKey::from_text(&private_key_text(appliance)).unwrap(), Vec::new()).unwrap()
+}
+
 /// The text of the appliance's private key.
 pub fn private_key_text(appliance: &Appliance) -> String {
     fs::read_to_string(appliance.data().join("keys/appliance.key")).unwrap().trim().to_owned()
@@ -69,13 +139,7 @@ pub fn archive_of(appliance: &Appliance, recording: &Value) -> PathBuf {
 
 /// The packets of one track of an archive, in order, with the encoding of each.
 pub fn archived_packets(appliance: &Appliance, recording: &Value, label: &str) -> Vec<(String, Packet)> {
-    let key = PrivateKey::from_text(&private_key_text(appliance)).unwrap();
-    let keyring = Keyring::new(key, Vec::new()).unwrap();
-    let file = BufReader::new(File::open(archive_of(appliance, recording)).unwrap());
-    let reader = Reader::open(file).unwrap();
-    let KeysFound::InFile(sealed) = reader.keys() else { panic!("the archive has no keys") };
-    let key = keyring.open(sealed, &key_context(&reader.header().recording)).unwrap();
-    let mut archive = reader.unlock(&key).unwrap();
+    let mut archive = opened_archive(appliance, recording);
     let tracks = archive.facts().unwrap().tracks.clone();
     let wanted = tracks.iter().position(|track| track.label == label).expect("the archive has the track");
     let played = archive.packets(0..u64::MAX).map(|played| match played.unwrap() {
@@ -86,6 +150,21 @@ pub fn archived_packets(appliance: &Appliance, recording: &Value, label: &str) -
         .filter(|packet| usize::from(packet.track) == wanted)
         .map(|packet| (tracks[wanted].codecs[usize::from(packet.codec)].encoding.clone(), packet))
         .collect()
+}
+
+fn opened_archive(appliance: &Appliance, recording: &Value) -> Unlocked<BufReader<File>> {
+    let file = BufReader::new(File::open(archive_of(appliance, recording)).unwrap());
+    let reader = Reader::open(file).unwrap();
+    let KeysFound::InFile(sealed) = reader.keys() else { panic!("the archive has no keys") };
+    let key = keyring(appliance).open(sealed, &key_context(&reader.header().recording)).unwrap();
+    reader.unlock(&key).unwrap()
+}
+
+/// The pauses of each track, in the order of the tracks, as an archive has them: from when to when in milliseconds.
+pub fn archived_pauses(appliance: &Appliance, recording: &Value) -> Vec<Vec<(u64, u64)>> {
+    let archive = opened_archive(appliance, recording);
+    let ms = |(from, to): &(u64, u64)| (from / 48, to / 48);
+    archive.facts().unwrap().tracks.iter().map(|track| track.pauses.iter().map(ms).collect()).collect()
 }
 
 /// A chunk of an archive: where it begins, how long it is, and its kind.

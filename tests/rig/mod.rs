@@ -6,6 +6,7 @@
 pub mod appliance;
 pub mod http;
 pub mod inspect;
+pub mod offer;
 pub mod place;
 pub mod process;
 pub mod random;
@@ -14,6 +15,10 @@ pub mod shapes;
 pub mod sip;
 pub mod sipp;
 pub mod sound;
+pub mod speaker;
+pub mod srtp;
+pub mod tls;
+pub mod traffic;
 
 use std::thread;
 use std::time::{Duration, Instant};

@@ -49,3 +49,11 @@ pub fn open_files(process: u32) -> Vec<PathBuf> {
     let entries = fs::read_dir(format!("/proc/{process}/fd")).unwrap();
     entries.filter_map(|entry| fs::read_link(entry.ok()?.path()).ok()).collect()
 }
+
+/// CPU time that a process has taken so far, in milliseconds.
+pub fn cpu_ms(process: u32) -> u64 {
+    let stat = fs::read_to_string(format!("/proc/{process}/stat")).unwrap();
+    // utime and stime, in hundredths of a second.
+    let fields: Vec<&str> = stat.rsplit_once(") ").unwrap().1.split(' ').collect();
+    [11, 12].map(|field: usize| fields[field].parse::<u64>().unwrap() * 10).iter().sum()
+}

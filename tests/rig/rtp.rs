@@ -37,6 +37,12 @@ impl Source {
         Self { sequence, timestamp, ..self }
     }
 
+    /// Lets the time of a packet pass without one.
+    pub fn skip(&mut self) {
+        self.timestamp = self.timestamp.wrapping_add(self.step);
+        self.first = true;
+    }
+
     /// The next packet.
     pub fn packet(&mut self, payload: &[u8]) -> Vec<u8> {
         let marker = if std::mem::take(&mut self.first) { 0x80 } else { 0 };

@@ -4,6 +4,8 @@ use std::fs;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
+use tempfile::TempDir;
+
 use super::Appliance;
 use super::place::SIPP_MEDIA_PORT;
 use super::rtp::Source;
@@ -20,18 +22,23 @@ pub fn call(appliance: &Appliance, scenario: &str, transport: &str, words: &[(&s
         text = text.replace(&format!("@{name}@"), value);
     }
     fs::write(folder.path().join("scenario.xml"), text).unwrap();
+    run(appliance, folder.path(), transport);
+}
+
+/// SIPp with the scenario in this folder.
+fn run(appliance: &Appliance, folder: &Path, transport: &str) {
     let ip = appliance.place.ip.to_string();
     let output = Command::new("sipp")
         .arg(appliance.sip().to_string())
         .args(["-sf", "scenario.xml", "-t", transport, "-i", &ip, "-mi", &ip, "-m", "1", "-nostdin", "-timeout", "60s"])
         .args(["-mp", &SIPP_MEDIA_PORT.to_string()])
         .args(["-trace_err", "-error_file", "errors.log"])
-        .current_dir(folder.path())
+        .current_dir(folder)
         .env("TERM", "dumb")
         .stdin(Stdio::null())
         .output()
         .expect("SIPp cannot be run (Debian: sip-tester); `make test` installs it");
-    let errors = fs::read_to_string(folder.path().join("errors.log")).unwrap_or_default();
+    let errors = fs::read_to_string(folder.join("errors.log")).unwrap_or_default();
     assert!(
         output.status.success(),
         "SIPp, which needs root to send audio, ended with {}:\n{}\n{errors}",
@@ -42,15 +49,26 @@ pub fn call(appliance: &Appliance, scenario: &str, transport: &str, words: &[(&s
 
 /// A capture of µ-law streams to ports P and P+2: SIPp sends them to the first port of the answer and to the second after it.
 fn write_capture(path: &Path, tracks: [&[Vec<u8>]; 2]) {
+    let mut sources = [Source::new(0x1111_1111, 0, 160), Source::new(0x2222_2222, 0, 160)];
+    let streams: Vec<Vec<Vec<u8>>> =
+        tracks.iter().zip(&mut sources).map(|(track, source)| stamped(source, track)).collect();
+    write_streams(path, &streams);
+}
+
+fn stamped(source: &mut Source, payloads: &[Vec<u8>]) -> Vec<Vec<u8>> {
+    payloads.iter().map(|payload| source.packet(payload)).collect()
+}
+
+/// A capture of RTP streams, one packet of each every 20 ms, to ports P, P+2, P+4 and so on.
+fn write_streams(path: &Path, streams: &[Vec<Vec<u8>>]) {
     let mut capture = Vec::new();
     for field in [0xa1b2_c3d4_u32, 0x0004_0002, 0, 0, 65_535, 1] {
         capture.extend(field.to_le_bytes());
     }
-    let mut sources = [Source::new(0x1111_1111, 0, 160), Source::new(0x2222_2222, 0, 160)];
-    for n in 0..tracks[0].len().max(tracks[1].len()) {
-        for ((track, source), port) in tracks.iter().zip(&mut sources).zip([20_000_u16, 20_002]) {
-            let Some(payload) = track.get(n) else { continue };
-            let frame = ethernet_frame(port, &source.packet(payload));
+    for n in 0..streams.iter().map(Vec::len).max().unwrap_or(0) {
+        for (stream, port) in streams.iter().zip((20_000_u16..).step_by(2)) {
+            let Some(packet) = stream.get(n) else { continue };
+            let frame = ethernet_frame(port, packet);
             let us = n * 20_000;
             for field in [us / 1_000_000, us % 1_000_000, frame.len(), frame.len()] {
                 capture.extend((field as u32).to_le_bytes());
@@ -59,6 +77,94 @@ fn write_capture(path: &Path, tracks: [&[Vec<u8>]; 2]) {
         }
     }
     fs::write(path, capture).unwrap();
+}
+
+/// A call that SIPp is to make, step by step; [`Script::run`] makes it.
+pub struct Script {
+    folder: TempDir,
+    steps: String,
+    from: String,
+    cseq: u32,
+    captures: u32,
+    /// The source of each track, which goes on from one part to the next.
+    pub sources: Vec<Source>,
+}
+
+impl Script {
+    pub fn new(from: &str) -> Self {
+        let sources = (0x3100_0001..).take(4).map(|ssrc| Source::new(ssrc, 0, 160)).collect();
+        Self {
+            folder: tempfile::tempdir().unwrap(),
+            steps: String::new(),
+            from: from.into(),
+            cseq: 0,
+            captures: 0,
+            sources,
+        }
+    }
+
+    fn send(&mut self, method: &str, headers: &str, body: &str) {
+        let (from, cseq) = (&self.from, self.cseq);
+        // SIPp makes the line ends itself, and does not repeat an ACK.
+        let (repeats, body) = (if method == "ACK" { "" } else { " retrans=\"500\"" }, body.replace("\r\n", "\n"));
+        let headers = headers.replace("\r\n", "\n");
+        self.steps += &format!(
+            "<send{repeats}><![CDATA[\n{method} sip:[remote_ip]:[remote_port] SIP/2.0\n\
+             Via: SIP/2.0/[transport] [local_ip]:[local_port];branch=[branch]\n\
+             From: {from};tag=[pid]s[call_number]\nTo: <sip:[remote_ip]:[remote_port]>[peer_tag_param]\nCall-ID: [call_id]\n\
+             CSeq: {cseq} {method}\nContact: <sip:[local_ip]:[local_port];transport=[transport]>;+sip.src\nMax-Forwards: 70\n\
+             {headers}Content-Length: [len]\n\n{body}\n]]></send>\n"
+        );
+    }
+
+    /// An INVITE, the first or a later one, and the acknowledgement of its answer.
+    pub fn invite(&mut self, headers: &str, content_type: &str, body: &str) -> &mut Self {
+        self.cseq += 1;
+        self.send("INVITE", &format!("{headers}Content-Type: {content_type}\r\n"), body);
+        self.steps += "<recv response=\"100\" optional=\"true\"/>\n<recv response=\"200\"/>\n";
+        self.send("ACK", "", "");
+        self
+    }
+
+    /// A request that is answered with 200 and nothing else.
+    pub fn ask(&mut self, method: &str, headers: &str, body: &str) -> &mut Self {
+        self.cseq += 1;
+        self.send(method, headers, body);
+        self.steps += "<recv response=\"200\"/>\n";
+        self
+    }
+
+    /// Metadata alone in an UPDATE, as BroadWorks sends them.
+    pub fn update(&mut self, metadata: &str) -> &mut Self {
+        let headers = "Content-Type: application/rs-metadata+xml\r\nContent-Disposition: recording-session\r\n";
+        self.ask("UPDATE", headers, metadata)
+    }
+
+    /// Audio on the first tracks: to the ports of the last answer.
+    pub fn play(&mut self, tracks: &[&[Vec<u8>]]) -> &mut Self {
+        let path = self.folder.path().join(format!("part{}.pcap", self.captures));
+        self.captures += 1;
+        let streams: Vec<_> =
+            tracks.iter().zip(&mut self.sources).map(|(track, source)| stamped(source, track)).collect();
+        write_streams(&path, &streams);
+        let length_ms = tracks.iter().map(|track| track.len()).max().unwrap_or(0) * 20 + 100;
+        self.steps += &format!(
+            "<nop><action><exec play_pcap_audio=\"{}\"/></action></nop>\n<pause milliseconds=\"{length_ms}\"/>\n",
+            path.display()
+        );
+        self
+    }
+
+    /// Ends the call and makes it.
+    pub fn run(&mut self, appliance: &Appliance, transport: &str) {
+        self.ask("BYE", "", "");
+        let scenario = format!(
+            "<?xml version=\"1.0\" encoding=\"UTF-8\" ?>\n<scenario name=\"rig\">\n{}</scenario>\n",
+            self.steps
+        );
+        fs::write(self.folder.path().join("scenario.xml"), scenario).unwrap();
+        run(appliance, self.folder.path(), transport);
+    }
 }
 
 fn ethernet_frame(port: u16, rtp: &[u8]) -> Vec<u8> {

@@ -1,6 +1,9 @@
 //! Voices, G.711, WAV, and comparing what was said with what was recorded.
 
 use std::f64::consts::TAU;
+use std::io::Write;
+use std::process::{Command, Stdio};
+use std::thread;
 
 use super::random::Chance;
 
@@ -137,4 +140,96 @@ fn correlation_at(channel: &[i16], sound: &[i16], lag: isize) -> f64 {
     let (dot, left, right) =
         pairs.fold((0.0, 0.0, 0.0), |(dot, left, right), (a, b)| (dot + a * b, left + a * a, right + b * b));
     dot / (left * right).sqrt().max(1.0)
+}
+
+/// How loud a tone of this frequency is where it is loudest: its amplitude in the loudest 20 ms (Goertzel's algorithm, windows that overlap by
+/// half). A tone that goes on gives its own amplitude.
+pub fn tone_level(channel: &[i16], rate: usize, frequency: f64) -> f64 {
+    let window = rate / 50;
+    let starts = (0..channel.len().saturating_sub(window)).step_by(window / 2);
+    starts.map(|start| goertzel(&channel[start..start + window], rate, frequency)).fold(0.0, f64::max)
+}
+
+fn goertzel(window: &[i16], rate: usize, frequency: f64) -> f64 {
+    let turn = TAU * frequency / rate as f64;
+    let (mut before, mut last) = (0.0, 0.0);
+    for (n, sample) in window.iter().enumerate() {
+        // A Hann window keeps what begins and ends, and other frequencies, out.
+        let shape = 0.5 - 0.5 * (TAU * n as f64 / window.len() as f64).cos();
+        (before, last) = (last, shape * f64::from(*sample) + 2.0 * turn.cos() * last - before);
+    }
+    let power = last * last + before * before - 2.0 * turn.cos() * last * before;
+    // The shape halves the sum, and a sine's amplitude is twice its part.
+    4.0 * power.max(0.0).sqrt() / window.len() as f64
+}
+
+/// A sine.
+pub fn tone(frequency: f64, amplitude: f64, rate: usize, samples: usize) -> Vec<i16> {
+    (0..samples).map(|n| (amplitude * (TAU * frequency * n as f64 / rate as f64).sin()) as i16).collect()
+}
+
+/// Where a sound is in a channel, to the sample.
+pub fn position(channel: &[i16], sound: &[i16]) -> Option<usize> {
+    channel.windows(sound.len()).position(|window| window == sound)
+}
+
+/// That a channel is exactly what was said and silence: µ-law packets, each part with the number of the packet that it began with,
+/// and where it was said but for `slack` samples.
+pub fn check_parts(channel: &[i16], parts: &[(&[Vec<u8>], usize)], slack: usize, what: &str) {
+    let mut silent = channel.to_vec();
+    let mut offsets = Vec::new();
+    for (said, at) in parts.iter().filter(|(said, _)| !said.is_empty()) {
+        let heard = from_ulaw(&said.concat());
+        let found = position(channel, &heard)
+            .unwrap_or_else(|| panic!("{what}: what began with packet {at} is not there to the sample"));
+        silent[found..found + heard.len()].fill(0);
+        offsets.push(found as i64 - (at * FRAME) as i64);
+    }
+    let loud = silent.iter().filter(|sample| **sample != 0).count();
+    assert_eq!(loud, 0, "{what}: so many samples are not silent where nothing may be");
+    let slid = offsets.iter().any(|offset| offset.abs_diff(offsets[0]) > slack as u64);
+    assert!(!slid, "{what} has slid: {offsets:?}");
+}
+
+/// What ffmpeg makes of a file: its channels at `rate`.
+pub fn decoded(file: &[u8], rate: usize, channels: usize) -> Vec<Vec<i16>> {
+    let mut ffmpeg = Command::new("ffmpeg")
+        .args(["-loglevel", "error", "-i", "-", "-f", "s16le", "-ar", &rate.to_string()])
+        .args(["-ac", &channels.to_string(), "-"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("ffmpeg cannot be run; `make test` installs it");
+    let (mut input, file) = (ffmpeg.stdin.take().unwrap(), file.to_vec());
+    let feeder = thread::spawn(move || input.write_all(&file).unwrap());
+    let output = ffmpeg.wait_with_output().unwrap();
+    feeder.join().unwrap();
+    assert!(output.status.success(), "ffmpeg cannot read it");
+    let mut found = vec![Vec::new(); channels];
+    let samples = output.stdout.chunks_exact(2).map(|pair| i16::from_le_bytes([pair[0], pair[1]]));
+    samples.enumerate().for_each(|(n, sample)| found[n % channels].push(sample));
+    found
+}
+
+/// G.722 as ffmpeg makes it, in packets of 20 ms.
+pub fn g722(voice: &[i16]) -> Vec<Vec<u8>> {
+    let mut ffmpeg = Command::new("ffmpeg")
+        .args(["-loglevel", "error", "-f", "s16le", "-ar", "16000", "-ac", "1", "-i", "-", "-f", "g722", "-"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("ffmpeg cannot be run; `make test` installs it");
+    let mut input = ffmpeg.stdin.take().unwrap();
+    let bytes: Vec<u8> = voice.iter().flat_map(|sample| sample.to_le_bytes()).collect();
+    let feeder = thread::spawn(move || input.write_all(&bytes).unwrap());
+    let output = ffmpeg.wait_with_output().unwrap();
+    feeder.join().unwrap();
+    assert!(output.status.success());
+    output.stdout.chunks_exact(160).map(<[u8]>::to_vec).collect()
+}
+
+/// Opus in packets of 20 ms, from 48 kHz.
+pub fn opus(voice: &[i16]) -> Vec<Vec<u8>> {
+    let mut encoder = opus::Encoder::new(48_000, opus::Channels::Mono, opus::Application::Voip).unwrap();
+    voice.chunks_exact(960).map(|frame| encoder.encode_vec(frame, 1_000).unwrap()).collect()
 }

@@ -21,9 +21,20 @@
 //! 5. Telephone events (packets of no duration) are placed by their source's timestamps but place nothing themselves.
 //!
 //! A position is exact in its source: the difference of two is that of their timestamps, times 48000 over the clock rate, rounded once from
-//! the segment's beginning, so rates that do not divide 48000 do not drift. What a sender's clock gains or loses against ours is
-//! not corrected; the place for that, and for sender reports, is where a segment's anchor is worked out.
+//! the segment's beginning, so rates that do not divide 48000 do not drift.
+//!
+//! # Clocks that differ
+//!
+//! A sender whose clock is 300 ppm off is a second away from the other track after an hour. How the least delays of its packets rise
+//! or fall tells by how much (`drift.rs`), and where that is more than ordinary clocks and jitter make, the positions of the segment
+//! follow our clock, in steps of [`STEP_TICKS`]: one sample of telephone audio more or less every now and then, which is what
+//! the renderer makes of it, so that nobody hears it and no word is cut. Below that, positions stay exact, and so do the samples.
+//!
+//! Sender reports of sources that share a clock tell which path is the longer, and the segments on it begin earlier by the
+//! difference (`reports.rs`). Without reports, or with such that cannot be true, arrival alone decides.
 
+mod drift;
+mod reports;
 mod segment;
 
 use std::collections::BTreeMap;
@@ -39,6 +50,9 @@ pub const GRID_TICKS: u64 = TICKS_PER_SECOND / 100;
 pub const JOIN_TICKS: u64 = TICKS_PER_SECOND / 50;
 /// A segment overlapping the one before by so much, 100 ms, is moved to its end.
 pub const MOVE_TICKS: u64 = TICKS_PER_SECOND / 10;
+/// Positions that are corrected for a drifting clock move by this at a time, 125 µs. The renderer takes packets up to 1 ms off their
+/// predecessor's end for its continuation, and repeats or leaves out samples.
+pub const STEP_TICKS: u64 = TICKS_PER_SECOND / 8_000;
 /// Segments of a recording at most. Thousands are the work of a broken sender; packets beyond have no position.
 pub const SEGMENTS_MAX: usize = 1 << 16;
 /// Holes listed of a recording at most: one packet in ten of two hours. Further ones are there but not listed.
@@ -63,10 +77,31 @@ pub struct PacketHeader {
     pub duration_ticks: Option<u32>,
 }
 
+/// Sender reports of a recording that are looked at, at most: those of two tracks for 17 hours.
+pub const REPORTS_MAX: usize = 4_096;
+
+/// What alignment needs to know of a sender report.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ReportHeader {
+    /// The track.
+    pub track: u8,
+    /// The source's number, as in [`PacketHeader`].
+    pub source: u8,
+    /// Wall clock of the sender in NTP format, 0 when it has none.
+    pub ntp: u64,
+    /// The same moment in its RTP timestamps.
+    pub timestamp: u32,
+    /// Arrival of the report, on the clock of the packets' arrivals.
+    pub arrival_ns: u64,
+    /// Which clock that is: sources with the same number share it; 0 is known to be shared with nobody.
+    pub clock: u64,
+}
+
 /// The first pass.
 #[derive(Debug, Default)]
 pub struct Timeline {
     sources: BTreeMap<(u8, u8), Source>,
+    reports: Vec<ReportHeader>,
     room: Room,
     unplaced: u64,
 }
@@ -97,17 +132,42 @@ impl Timeline {
         self.unplaced += u64::from(!placed);
     }
 
+    /// Sees a sender report; it need not be in order with the packets. Those beyond [`REPORTS_MAX`] are passed over.
+    pub fn observe_report(&mut self, report: &ReportHeader) {
+        if self.reports.len() < REPORTS_MAX {
+            self.reports.push(*report);
+        }
+    }
+
     /// Aligns what was seen.
     pub fn finish(self) -> Alignment {
         let mut segments: Vec<(u8, u8, Segment)> = Vec::new();
+        let mut skews: BTreeMap<u8, (i64, i32)> = BTreeMap::new();
         for ((track, source), seen) in self.sources {
-            segments.extend(seen.into_segments().map(|segment| (track, source, segment)));
+            for mut segment in seen.into_segments() {
+                if let Some(skew) = segment.settle() {
+                    let known = skews.entry(track).or_insert(skew);
+                    *known = if skew.0 > known.0 { skew } else { *known };
+                }
+                segments.push((track, source, segment));
+            }
         }
-        let zero_ns = segments.iter().map(|(.., segment)| segment.start_ns()).min().unwrap_or(0);
-        segments.sort_by_key(|(track, _, segment)| (*track, segment.start_ns()));
-        let mut alignment = Alignment { unplaced: self.unplaced, start_ns: to_u64(zero_ns), ..Alignment::default() };
-        for (track, source, segment) in segments {
-            alignment.place(track, source, segment, zero_ns);
+        let shifts = reports::shifts(&segments, &self.reports);
+        let starts =
+            segments.iter().zip(shifts.earlier_ns).map(|((.., segment), earlier)| segment.start_ns() - earlier);
+        let starts: Vec<i128> = starts.collect();
+        let zero_ns = starts.iter().copied().min().unwrap_or(0);
+        let mut segments: Vec<_> = segments.into_iter().zip(starts).collect();
+        segments.sort_by_key(|((track, ..), start_ns)| (*track, *start_ns));
+        let mut alignment = Alignment {
+            unplaced: self.unplaced,
+            start_ns: to_u64(zero_ns),
+            skews: skews.into_iter().map(|(track, (_, ppm))| (track, ppm)).collect(),
+            reports_ignored: shifts.ignored,
+            ..Alignment::default()
+        };
+        for ((track, source, segment), start_ns) in segments {
+            alignment.place(track, source, segment, on_grid(start_ns - zero_ns));
         }
         for segments in alignment.sources.values_mut() {
             segments.sort_by_key(|placed| placed.segment.first_seq());
@@ -123,6 +183,8 @@ pub struct Alignment {
     tracks: BTreeMap<u8, Extent>,
     start_ns: u64,
     unplaced: u64,
+    skews: BTreeMap<u8, i32>,
+    reports_ignored: Vec<u8>,
 }
 
 /// A segment in its place.
@@ -192,9 +254,20 @@ impl Alignment {
         self.unplaced
     }
 
-    /// Places the next segment of a track, in the order of their beginnings.
-    fn place(&mut self, track: u8, source: u8, segment: Segment, zero_ns: i128) {
-        let wanted = on_grid(segment.start_ns() - zero_ns);
+    /// How fast the clock of a track's sender runs against ours, in millionths, negative when it is slow; none when no segment is
+    /// long enough (five minutes) to tell. It is told whether or not it is corrected.
+    pub fn clock_skew_ppm(&self, track: u8) -> Option<i32> {
+        self.skews.get(&track).copied()
+    }
+
+    /// Whether a track's sender reports were not believed, because they fit neither its packets nor each other, or would have moved
+    /// it further than delays differ.
+    pub fn reports_ignored(&self, track: u8) -> bool {
+        self.reports_ignored.contains(&track)
+    }
+
+    /// Places the next segment of a track, in the order of their beginnings, which should begin at `wanted`.
+    fn place(&mut self, track: u8, source: u8, segment: Segment, wanted: u64) {
         let is_first = !self.tracks.contains_key(&track);
         let extent = self.tracks.entry(track).or_default();
         if is_first {

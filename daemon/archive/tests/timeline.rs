@@ -1,7 +1,7 @@
 //! Alignment, one behaviour at a time.
 #![allow(clippy::unwrap_used)]
 
-use callvault_archive::timeline::{Alignment, HOLES_MAX, PacketHeader, SEGMENTS_MAX, Timeline};
+use callvault_archive::timeline::{Alignment, HOLES_MAX, PacketHeader, SEGMENTS_MAX, STEP_TICKS, Timeline};
 
 const MS: u64 = 1_000_000;
 /// Ticks in a millisecond.
@@ -160,7 +160,12 @@ fn clocks_that_differ_cut_nothing() {
             let elapsed = packet.arrival_ns - 5_000 * MS;
             packet.arrival_ns = packet.arrival_ns.saturating_add_signed(elapsed as i64 / 1_000_000 * ppm);
         });
-        check(&[all], from_each(&[(0, 0)]), &[]);
+        let alignment = align(&all);
+        for packet in &all {
+            let arrival = (packet.arrival_ns - 5_000 * MS) * T / MS;
+            assert!(alignment.position(packet).unwrap().abs_diff(arrival) <= STEP_TICKS, "{ppm} ppm: {packet:?}");
+        }
+        assert_eq!((alignment.holes(0), alignment.unplaced()), (vec![], 0));
     }
 }
 
@@ -281,7 +286,12 @@ fn rates_that_do_not_divide_48000_do_not_drift() {
     assert_eq!((alignment.holes(0), alignment.total_ticks()), (vec![], 180_000 * 960));
     let odd: Vec<_> = day
         .iter()
-        .map(|packet| PacketHeader { timestamp: packet.timestamp / 882 * 221, clock_rate: 11_025, ..*packet })
+        .map(|packet| PacketHeader {
+            timestamp: packet.timestamp / 882 * 221,
+            clock_rate: 11_025,
+            arrival_ns: u64::from(packet.timestamp / 882) * 221_000 * MS / 11_025,
+            ..*packet
+        })
         .collect();
     let alignment = align(&odd);
     let last = odd.len() - 1;

@@ -1,13 +1,16 @@
 //! The steps from journal to archive: each only from a state that allows it, each the same done twice.
 
 use jiff::Timestamp;
+use rusqlite::OptionalExtension as _;
 use uuid::Uuid;
 
 use crate::{
-    ArchivePlace, Catalogue, CatalogueError, OwedJob,
+    ArchivePlace, Catalogue, CatalogueError, OwedJob, Recording,
+    catalogue::Writer,
     ingest::{place_of, state_of},
     outbox::owe,
-    row, schema,
+    row::{self, Details, StoredRow},
+    schema,
 };
 
 /// Bytes of a reason that are kept.
@@ -86,6 +89,32 @@ impl Catalogue {
         owe(&transaction, owed, now).map_err(&what)?;
         transaction.commit().map_err(&what)?;
         Ok(Archived::Recorded)
+    }
+
+    /// What listening to a recording's audio showed: puts its verdict, tracks and flaws in the place of those on record. The rest of
+    /// `recording` is not looked at. False when it is unknown or was deleted. The same twice is the same as once.
+    ///
+    /// # Errors
+    /// [`CatalogueError::TooLarge`]; [`CatalogueError::Damaged`]; disk errors.
+    pub fn heard(&self, recording: &Recording) -> Result<bool, CatalogueError> {
+        let what = CatalogueError::sql("note what is heard");
+        let id = recording.id;
+        let mut writer = self.writer();
+        let Writer { db, rng } = &mut *writer;
+        let transaction = schema::write(db).map_err(&what)?;
+        let sql = format!("SELECT {} FROM recordings WHERE id = ?1", row::COLUMNS);
+        let stored = transaction.query_row(&sql, [id.to_string()], StoredRow::read).optional().map_err(&what)?;
+        let Some(stored) = stored else { return Ok(false) };
+        let now = Recording {
+            tracks: recording.tracks.clone(),
+            flaws: recording.flaws.clone(),
+            ..stored.open(&self.sealing)?
+        };
+        let details = self.sealing.seal(&mut **rng, id, row::DETAILS, &Details::json(&now))?;
+        let sql = "UPDATE recordings SET verdict = ?2, details = ?3 WHERE id = ?1";
+        transaction.execute(sql, (id.to_string(), recording.verdict.as_str(), details)).map_err(&what)?;
+        transaction.commit().map_err(&what)?;
+        Ok(true)
     }
 
     /// An attempt failed; `reason` holds no personal data. Changes nothing once there is an archive, or no recording.

@@ -12,6 +12,7 @@ use uuid::Uuid;
 
 use crate::{
     ArchiveState, CatalogueError, Recording, Verdict,
+    link::{Linking, linked},
     row::{COLUMNS, FACTS, StoredRow},
     schema,
     sealing::Sealing,
@@ -24,6 +25,7 @@ pub type Counts = BTreeMap<(Verdict, ArchiveState), u64>;
 #[derive(Debug)]
 pub struct Catalogue {
     pub(crate) sealing: Sealing,
+    pub(crate) linking: Linking,
     /// Guards the one connection that writes, and the randomness for what it seals.
     writer: Mutex<Writer>,
     /// Guards the connection that lists and looks up, beside the writer. Never both at once.
@@ -50,8 +52,9 @@ impl Catalogue {
     pub fn open(path: &Path, keyring: &Keyring, mut rng: Box<dyn CryptoRng + Send>) -> Result<Self, CatalogueError> {
         let mut db = schema::open_writer(path)?;
         let sealing = Sealing::open(&mut db, keyring, &mut *rng)?;
+        let linking = Linking::open(&mut db, &sealing, &mut *rng)?;
         let reader = schema::open_reader(path)?;
-        Ok(Self { sealing, writer: Mutex::new(Writer { db, rng }), reader: Mutex::new(reader) })
+        Ok(Self { sealing, linking, writer: Mutex::new(Writer { db, rng }), reader: Mutex::new(reader) })
     }
 
     /// The recording with that id, its facts included; `None` when it is unknown or deleted.
@@ -72,7 +75,13 @@ impl Catalogue {
             recording.facts =
                 serde_json::from_slice(&json).map_err(|_| CatalogueError::Damaged { id, column: FACTS })?;
         }
+        recording.linked = self.linked(id)?;
         Ok(Some(recording))
+    }
+
+    /// The other recordings of the same call.
+    pub(crate) fn linked(&self, id: Uuid) -> Result<Vec<Uuid>, CatalogueError> {
+        linked(&self.reader(), id).map_err(CatalogueError::sql("read which recordings belong together"))
     }
 
     /// Numbers by verdict and state. Reads an index from end to end: for a page or a metric now and then, not for each call.

@@ -114,7 +114,10 @@ impl Catalogue {
                 last = Some(Cursor { started_at_ms: row.started_at_ms, id: row.id });
                 let id = row.id;
                 match row.open(&self.sealing) {
-                    Ok(recording) if matcher.matches(&recording) => page.recordings.push(recording),
+                    Ok(mut recording) if matcher.matches(&recording) => {
+                        recording.linked = self.linked(id)?;
+                        page.recordings.push(recording);
+                    }
                     Ok(_) => {}
                     Err(_) => page.damaged.push(id),
                 }

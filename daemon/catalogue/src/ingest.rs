@@ -9,6 +9,7 @@ use uuid::Uuid;
 use crate::{
     ArchivePlace, ArchiveState, Catalogue, CatalogueError, OwedJob, Recording,
     catalogue::Writer,
+    link,
     outbox::owe,
     row::{self, DETAILS, Details, FACTS},
     schema,
@@ -41,6 +42,9 @@ pub struct NewRecording {
     pub lanes: Vec<Lane>,
     /// The jobs that it owes.
     pub owed: Vec<OwedJob>,
+    /// What every recording of the same call has too, and no other. Of these texts only keyed hashes are kept; at most
+    /// [`crate::LINKS_MAX`] are looked at.
+    pub links: Vec<String>,
 }
 
 /// What ingesting found.
@@ -109,6 +113,7 @@ impl Catalogue {
         check_lanes_free(&transaction, new)?;
         insert(&transaction, &new.recording, &details, facts.as_deref())?;
         insert_lanes(&transaction, new).map_err(&what)?;
+        self.linking.insert(&transaction, id, &new.links).map_err(&what)?;
         owe(&transaction, &new.owed, now).map_err(&what)?;
         transaction.commit().map_err(&what)?;
         Ok(IngestOutcome::Inserted)
@@ -195,6 +200,7 @@ impl Catalogue {
             transaction.execute(sql, (&text, now.as_millisecond(), rule))?;
             transaction.execute("DELETE FROM owed_jobs WHERE recording_id = ?1", [&text])?;
             transaction.execute("DELETE FROM recordings WHERE id = ?1", [&text])?;
+            link::remove(&transaction, &text)?;
             if let Some(place) = &archive {
                 let payload = serde_json::json!({"store": place.store, "path": place.path});
                 owe(&transaction, &[OwedJob { payload, ..OwedJob::new("delete", id) }], now)?;

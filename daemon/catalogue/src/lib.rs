@@ -17,6 +17,9 @@
 //! catalogue does not open. Random nonces allow 2³² sealings under one key; a row is sealed once or twice in its life.
 //! HPKE context of the data key: `catalogue` and the catalogue's id (16 bytes).
 //!
+//! Which recordings belong to one call is kept as keyed hashes of what they share (see the module `link`), under a key that is sealed
+//! like a column: equal hashes show that two rows belong together, and nothing of by what.
+//!
 //! Searching for a number therefore opens rows one after the other, newest first, at most [`SCAN_ROWS_MAX`] a call (the cursor
 //! goes on from there). At scale, an index from normalised numbers and names to ids belongs into memory, built when the daemon
 //! starts and kept up by ingest and deletion; it takes the place of the scan in the module `find` and nothing else changes.
@@ -48,6 +51,7 @@ mod catalogue;
 mod error;
 mod find;
 mod ingest;
+mod link;
 mod outbox;
 mod recording;
 mod row;
@@ -59,6 +63,7 @@ pub use catalogue::{Catalogue, Counts};
 pub use error::CatalogueError;
 pub use find::{Cursor, Filter, LIMIT_DEFAULT, LIMIT_MAX, Page, SCAN_ROWS_MAX};
 pub use ingest::{Deletion, IngestOutcome, Lane, NewRecording, Tombstone};
+pub use link::{LINKED_MAX, LINKS_MAX};
 pub use outbox::OwedJob;
 pub use recording::{Archive, ArchivePlace, ArchiveState, Direction, Flaw, Recording, Track, Traffic, Verdict};
 pub use sealing::SEALED_BYTES_MAX;

@@ -129,6 +129,9 @@ pub struct Recording {
     pub flaws: Vec<Flaw>,
     /// Where its audio is.
     pub archive: Archive,
+    /// The other recordings of the same call, oldest first: the other half of a call between two users who are both recorded, and
+    /// what was recorded of the same session before or after a stop. Worked out when it is read.
+    pub linked: Vec<Uuid>,
     /// The same for both halves of an internal call, where the client says so.
     #[serde(skip)]
     pub tracking_id: Option<String>,
@@ -169,6 +172,20 @@ pub struct Track {
     pub late: u64,
     /// Milliseconds missing because of loss.
     pub gaps_ms: u64,
+    /// The largest interarrival jitter (RFC 3550 section 6.4.1), in milliseconds.
+    pub jitter_ms_max: u64,
+    /// Milliseconds from the session's beginning to the first packet; none where nothing tells.
+    pub started_after_ms: Option<u64>,
+    /// By how much the sender's clock runs fast, in millionths; negative when it is slow, none where it is not known.
+    pub clock_skew_ppm: Option<i32>,
+    /// Telephone events: keys that were pressed.
+    pub tones: u64,
+    /// Milliseconds of its audio without any signal; none until it was listened to, which is when the archive is made.
+    pub silent_ms: Option<u64>,
+    /// Milliseconds of its audio at full scale, too loud for the line; none until it was listened to.
+    pub clipped_ms: Option<u64>,
+    /// Level of its speech in dB of full scale; none until it was listened to, and where nobody speaks.
+    pub level_dbfs: Option<i16>,
     /// Whether it is the recorded user's own voice.
     #[serde(skip_serializing)]
     pub local: bool,

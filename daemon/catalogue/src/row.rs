@@ -139,6 +139,7 @@ impl StoredRow {
             tracks: details.tracks.into_iter().map(|stored| Track { local: stored.local, ..stored.track }).collect(),
             flaws: details.flaws,
             archive,
+            linked: Vec::new(),
             tracking_id: details.tracking_id,
             facts: serde_json::Value::Null,
         })

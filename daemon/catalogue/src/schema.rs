@@ -21,7 +21,8 @@ const BUSY: Duration = Duration::from_secs(10);
 const WAL_BYTES_KEPT: u32 = 32 << 20;
 
 /// Step N makes version N+1 out of version N.
-const STEPS: &[&str] = &["
+const STEPS: &[&str] = &[
+    "
     CREATE TABLE meta (
         name TEXT NOT NULL PRIMARY KEY,
         value BLOB NOT NULL
@@ -68,7 +69,16 @@ const STEPS: &[&str] = &["
         deleted_at_ms BIGINT NOT NULL,
         rule TEXT NOT NULL
     );
-"];
+",
+    "
+    CREATE TABLE call_links (
+        link BLOB NOT NULL,
+        recording_id TEXT NOT NULL,
+        PRIMARY KEY (link, recording_id)
+    );
+    CREATE INDEX call_links_by_recording ON call_links (recording_id);
+",
+];
 
 /// Opens and migrates the file.
 pub(crate) fn open_writer(path: &Path) -> Result<Connection, CatalogueError> {

@@ -145,7 +145,7 @@ fn other_files_and_newer_versions_are_refused_and_not_touched() {
         assert!(error.contains(expected), "{error}");
         assert_eq!(std::fs::read(&path).unwrap(), before);
     };
-    check("PRAGMA user_version = 2", "it is at version 2, this callvaultd knows up to 1");
+    check("PRAGMA user_version = 3", "it is at version 3, this callvaultd knows up to 2");
     check("CREATE TABLE notes (text TEXT)", "another program's database");
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("catalogue.db");

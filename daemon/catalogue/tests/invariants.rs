@@ -6,7 +6,7 @@ mod sut;
 use std::collections::BTreeSet;
 
 use callvault_catalogue::{
-    ArchivePlace, ArchiveState, Archived, Archiving, CatalogueError, Cursor, Deletion, Direction, Filter,
+    ArchivePlace, ArchiveState, Archived, Archiving, CatalogueError, Cursor, Deletion, Direction, Filter, Flaw,
     IngestOutcome, OwedJob, Recording, Verdict,
 };
 use proptest::{prelude::*, test_runner::FileFailurePersistence};
@@ -35,9 +35,12 @@ fn a_recordings_json_is_the_documented_one() {
         "tracks": [{
             "label": "1", "participant": "Zoë Quarterstaff", "codec": "PCMU",
             "packets": 3000, "lost": 2, "duplicates": 1, "late": 4, "gaps_ms": 40,
+            "jitter_ms_max": 3, "started_after_ms": 180, "clock_skew_ppm": null, "tones": 4,
+            "silent_ms": null, "clipped_ms": null, "level_dbfs": null,
         }],
         "flaws": [{"code": "loss", "text": "2 of 3002 packets never came"}],
         "archive": {"state": "journal", "bytes": null, "store": null},
+        "linked": [],
     });
     assert_eq!(json, expected);
 }
@@ -52,6 +55,27 @@ fn a_recording_comes_back_as_it_was_also_after_a_restart() {
     let listed = catalogue.list(&Filter::default(), None).unwrap().recordings;
     assert!(listed == [Recording { facts: serde_json::Value::Null, ..recording(1) }]);
     assert!(catalogue.check().unwrap().is_empty());
+}
+
+#[test]
+fn what_was_heard_takes_the_place_of_what_was_known() {
+    let folder = tempfile::tempdir().unwrap();
+    let catalogue = open(folder.path());
+    catalogue.ingest(&new(1), at(0)).unwrap();
+    let mut heard = recording(1);
+    heard.verdict = Verdict::Degraded;
+    heard.tracks[0].silent_ms = Some(40);
+    heard.tracks[0].level_dbfs = Some(-19);
+    heard.flaws.push(Flaw { code: "one-leg-silent".into(), text: "nothing is heard".into() });
+    // What listening cannot know is not taken from it.
+    let told = Recording { local_name: None, duration_ms: 1, ..heard.clone() };
+    for _ in 0..2 {
+        assert!(catalogue.heard(&told).unwrap());
+        assert!(catalogue.get(id(1)).unwrap() == Some(heard.clone()));
+    }
+    assert!(!catalogue.heard(&recording(2)).unwrap());
+    catalogue.delete(id(1), at(1), "by hand").unwrap();
+    assert!(!catalogue.heard(&told).unwrap() && catalogue.get(id(1)).unwrap().is_none());
 }
 
 #[test]

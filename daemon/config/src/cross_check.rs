@@ -43,10 +43,6 @@ pub(crate) fn errors(config: &Config, merged: &Merged) -> Vec<ConfigError> {
 }
 
 fn not_yet(config: &Config, findings: &mut Findings<'_>) {
-    if !config.sip.tls.0.is_empty() {
-        let message = "SIP over TLS is not available in this version; leave the list empty and use sip.tcp or sip.udp";
-        findings.refuse(&["sip.tls"], message);
-    }
     if config.archive.keys == ArchiveKeys::Catalogue {
         findings.refuse(&["archive.keys"], "\"catalogue\" is not available in this version; write \"file\"");
     }
@@ -54,19 +50,31 @@ fn not_yet(config: &Config, findings: &mut Findings<'_>) {
 
 fn addresses(config: &Config, findings: &mut Findings<'_>) {
     if config.sip.udp.0.is_empty() && config.sip.tcp.0.is_empty() && config.sip.tls.0.is_empty() {
-        let message = "no SIP address is left: no call could reach the recorder; set sip.udp or sip.tcp";
-        findings.refuse(&["sip.udp", "sip.tcp"], message);
+        let message = "no SIP address is left: no call could reach the recorder; set sip.udp, sip.tcp or sip.tls";
+        findings.refuse(&["sip.udp", "sip.tcp", "sip.tls"], message);
     }
     let ports = config.media.ports;
     for address in config.sip.udp.0.iter().filter(|address| ports.contains(address.port())) {
         let message = format!("port {} is both in sip.udp and in media.ports; keep them apart", address.port());
         findings.refuse(&["media.ports", "sip.udp"], message);
     }
+    for tls in config.sip.tls.0.iter().filter(|tls| config.sip.tcp.0.iter().any(|tcp| collide(tcp, tls))) {
+        let message = format!("port {} is both in sip.tls and in sip.tcp; give one of them another", tls.port());
+        findings.refuse(&["sip.tls", "sip.tcp"], message);
+    }
+    if !config.sip.tls.0.is_empty() && config.sip.tls_certificate.is_none() {
+        let message = "sip.tls needs a certificate; name the file in sip.tls_certificate and its key in sip.tls_key";
+        findings.refuse(&["sip.tls", "sip.tls_certificate"], message);
+    }
     match &config.http.listen {
-        HttpListen::Tcp(http) if config.sip.tcp.0.iter().any(|sip| collide(sip, http)) => {
-            let message =
-                format!("port {} is both in http.listen and in sip.tcp; give one of them another", http.port());
-            findings.refuse(&["http.listen", "sip.tcp"], message);
+        HttpListen::Tcp(http) => {
+            for (key, listen) in [("sip.tcp", &config.sip.tcp), ("sip.tls", &config.sip.tls)] {
+                if listen.0.iter().any(|sip| collide(sip, http)) {
+                    let port = http.port();
+                    let message = format!("port {port} is both in http.listen and in {key}; give one of them another");
+                    findings.refuse(&["http.listen", key], message);
+                }
+            }
         }
         HttpListen::Unix(path) if path.as_os_str().len() > SOCKET_PATH_BYTES_MAX => {
             let message =
@@ -77,9 +85,12 @@ fn addresses(config: &Config, findings: &mut Findings<'_>) {
     }
 }
 
-/// Whether two TCP sockets cannot both listen.
+/// Whether two TCP sockets cannot both listen. (All addresses of IPv6 and all of IPv4 can be two sockets.)
 fn collide(a: &SocketAddr, b: &SocketAddr) -> bool {
-    a.port() == b.port() && (a.ip() == b.ip() || a.ip().is_unspecified() || b.ip().is_unspecified())
+    let any = |one: &SocketAddr, other: &SocketAddr| {
+        one.ip().is_unspecified() && (one.is_ipv6() == other.is_ipv6() || !other.ip().is_unspecified())
+    };
+    a.port() == b.port() && (a.ip() == b.ip() || any(a, b) || any(b, a))
 }
 
 /// What is allowed but probably not meant.
@@ -95,6 +106,12 @@ pub(crate) fn remarks(config: &Config) -> Vec<String> {
     }
     if config.sip.allowed_peers.0.iter().any(crate::Network::is_everything) {
         remarks.push("sip.allowed_peers admits every address: anyone who reaches the SIP port can fill the disk; name your clients' networks".into());
+    }
+    if config.sip.tls.0.is_empty() && config.sip.tls_certificate.is_some() {
+        remarks.push("sip.tls_certificate is set, but sip.tls is empty: nothing listens for TLS".into());
+    }
+    if config.limits.connections_per_peer_max > config.limits.connections_max {
+        remarks.push("limits.connections_per_peer_max is above limits.connections_max, which comes first".into());
     }
     if config.log.personal_data {
         remarks.push(

@@ -39,11 +39,13 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 pub use error::ConfigError;
-pub use schema::{Archive, Http, Journal, Keys, Limits, Log, Media, Queue, Render, Sip, Store, documented_defaults};
+pub use schema::{
+    Archive, Http, Journal, Keys, Limits, Log, Media, Queue, Recording, Render, Sip, Store, documented_defaults,
+};
 pub use setting::KeySpec;
 pub use values::{
-    ArchiveCodec, ArchiveKeys, BitRate, Bytes, HttpListen, Listen, LogLevel, MediaAddress, Network, PeerList,
-    PortRange, PublicKeyTexts,
+    ArchiveCodec, ArchiveKeys, BitRate, Bytes, ClientCertificate, HttpListen, Listen, LogLevel, MediaAddress, Network,
+    PeerList, PortRange, PublicKeyTexts, RecordingMode, Texts,
 };
 
 /// The configuration file that is read when no other is named.
@@ -64,6 +66,8 @@ pub struct Config {
     pub limits: Limits,
     /// The journal on local disk.
     pub journal: Journal,
+    /// Which calls are kept.
+    pub recording: Recording,
     /// What an archive holds.
     pub archive: Archive,
     /// Where archives live.

@@ -9,8 +9,8 @@ use crate::layers::Merged;
 use crate::macros::settings;
 use crate::setting::{KeySpec, Setting, read_within};
 use crate::values::{
-    ArchiveCodec, ArchiveKeys, BitRate, Bytes, HttpListen, Listen, LogLevel, MediaAddress, PeerList, PortRange,
-    PublicKeyTexts,
+    ArchiveCodec, ArchiveKeys, BitRate, Bytes, ClientCertificate, HttpListen, Listen, LogLevel, MediaAddress, PeerList,
+    PortRange, PublicKeyTexts, RecordingMode, Texts,
 };
 use crate::{Config, Effective};
 
@@ -34,14 +34,34 @@ settings! {
         /// Addresses for SIP over TCP. Prefer it where the client can: an INVITE with metadata is larger than what UDP
         /// carries in one packet.
         tcp: Listen = "[\"0.0.0.0:5060\"]",
-        /// Addresses for SIP over TLS. This version has no TLS yet: leave it empty.
+        /// Addresses for SIP over TLS 1.2 and 1.3, normally port 5061. It needs `tls_certificate` and `tls_key`.
         tls: Listen = "[]",
-        /// Networks that may open sessions; everyone else is refused. By default this machine and the private networks,
+        /// The certificate that clients are shown: a PEM file with it first and then those between it and the authority
+        /// that clients trust. When the file changes, or on SIGHUP, it is read again: new connections get the new one, and
+        /// those that are open, with their calls, go on.
+        tls_certificate: Option<PathBuf> = "\"\"",
+        /// The private key of that certificate, a PEM file without a passphrase. Empty: the systemd credential `sip-tls.key`
+        /// (`LoadCredential=`), which needs a restart to change.
+        tls_key: Option<PathBuf> = "\"\"",
+        /// Mutual TLS: a PEM file of the authorities that sign the clients' certificates. Empty: clients are not asked for one.
+        /// It is also what the certificate of a client is held against when the recorder has to connect to it.
+        tls_client_ca: Option<PathBuf> = "\"\"",
+        /// With `tls_client_ca`: `required` refuses clients that show no certificate; `optional` takes them, but still
+        /// refuses a wrong certificate. Optional is for the time in which clients get theirs.
+        tls_client_certificate: ClientCertificate = "\"required\"",
+        /// Networks that SIP is taken from. Connections of everyone else are closed at once; datagrams are dropped, but for a
+        /// few a second whose INVITEs are answered 403, so that who sets up a client sees what is missing. By default this machine and the private networks,
         /// because a recorder that is open to the world can be filled by the world. Webex Calling reaches you from its
         /// own public networks: add those of your region.
         allowed_peers: PeerList = "[\"127.0.0.0/8\", \"::1/128\", \"10.0.0.0/8\", \"172.16.0.0/12\", \"192.168.0.0/16\", \"fc00::/7\"]",
         /// The name in the `Server` header of answers. It says nothing about version or machine, on purpose.
         server_name: String = "\"callvault\"",
+        /// How often a client that has session timers (RFC 4028) is asked to show that its session is still there; longer
+        /// intervals that it asks for are shortened to this. A session that is not refreshed and brings no audio is
+        /// ended. `0s`: nobody is asked, and what a client asks for is taken. Half an hour is what the RFC recommends.
+        session_expires: Duration = "\"30m\"" in "0s" ..= "1d",
+        /// The shortest such interval that is agreed to. Less than the 90 seconds of the RFC is traffic without use.
+        session_expires_min: Duration = "\"90s\"" in "90s" ..= "1h",
     }
 }
 
@@ -57,9 +77,16 @@ settings! {
         /// A session of which no track received anything for so long is ended, so that a client that vanished without
         /// a BYE does not hold ports for ever. Long, because a caller on hold sends nothing either.
         timeout: Duration = "\"2h\"" in "10s" ..= "7d",
+        /// The same for a session of which every track is paused, on hold, or stopped from here: nothing need come then,
+        /// but a client that sends nothing at all for so long is gone, and its pause must not hold ports for ever.
+        paused_timeout: Duration = "\"24h\"" in "10s" ..= "30d",
         /// The receive buffer of each audio socket. It bridges the time in which the recorder is restarted; the
         /// kernel's own default holds about 5 seconds of a G.711 stream. (Capped by `net.core.rmem_max`.)
         receive_buffer_bytes: Bytes = "\"512KiB\"" in "64KiB" ..= "16MiB",
+        /// Whether senders are told about every 5 seconds, by RTCP receiver reports, how they are received. They show
+        /// loss and jitter in their own statistics then, and know that somebody listens. Each is one small packet to
+        /// where the audio comes from; switch them off only where a firewall complains about them.
+        receiver_reports: bool = "true",
     }
 }
 
@@ -75,8 +102,25 @@ settings! {
         /// Longest SIP message, body included. Real ones are below 20 KiB; the longest metadata of large conferences
         /// stays below 100.
         message_bytes_max: Bytes = "\"256KiB\"" in "16KiB" ..= "4MiB",
-        /// Most TCP connections of SIPREC clients at once; a new one beyond it is closed.
+        /// Most sessions at once of one address. 0: no limit but `sessions_max`, which is right as long as one session border
+        /// controller brings all calls.
+        sessions_per_peer_max: u32 = "0" in "0" ..= "20000",
+        /// Most new sessions a second, of all addresses; twice as many at once after a pause. Above it an INVITE is answered
+        /// 503 with Retry-After; what belongs to a call that is there is never refused. A new session costs about a millisecond
+        /// of a processor. 0: no limit.
+        invites_per_second: u32 = "300" in "0" ..= "100000",
+        /// The same of one address, so that a client that has gone wild does not lock out the others. 0: no limit.
+        invites_per_peer_per_second: u32 = "200" in "0" ..= "100000",
+        /// Most connections (TCP and TLS) of SIPREC clients at once. Beyond it the oldest that never carried a message makes
+        /// room for a new one; if there is none, the new one is closed.
         connections_max: u32 = "512" in "1" ..= "10000",
+        /// The same of one address. Clients use a few connections for all their calls, some one for each call; half of all
+        /// leaves room for others.
+        connections_per_peer_max: u32 = "256" in "1" ..= "10000",
+        /// A connection without a call on it that says nothing for so long is closed; its client opens another when it
+        /// needs one. A keep-alive counts as saying something. A connection on which nothing ever came is closed after 30
+        /// seconds.
+        connection_idle: Duration = "\"1h\"" in "10s" ..= "7d",
         /// Most connections to the health and control endpoint at once.
         http_connections_max: u32 = "32" in "4" ..= "1000",
         /// What a refused client is told to wait before it tries again.
@@ -99,6 +143,22 @@ settings! {
         /// With less free space than this on the journal's disk, new calls are refused (503) so that those in progress
         /// can end. Two tracks of G.711 need about 60 MiB an hour.
         spool_free_min: Bytes = "\"2GiB\"" in "16MiB" ..= "1TiB",
+    }
+}
+
+settings! {
+    /// Which calls are kept. A call that is recorded on demand is recorded from its beginning, but the key to it stays in
+    /// memory until somebody asks for the call to be kept (`callvaultctl calls keep`, the API, or the client itself). When it
+    /// ends unasked, its key is forgotten and nobody can ever read what was written of it.
+    pub struct Recording in "recording." {
+        /// `always`: every call is kept. `on-demand`: those that somebody asks for.
+        mode: RecordingMode = "\"always\"",
+        /// Users whose calls are recorded on demand although the mode is `always`: the user's id as the client's metadata
+        /// has it, a number, or an address such as \"ann@example.com\". A few; a directory of users will take its place.
+        on_demand_users: Texts = "[]",
+        /// Values of BroadWorks' `recordingType` by which the client asks for the call to be kept, in any case. It is not
+        /// published which value Webex uses; \"on\" comes with calls that are kept in any case and is left out for that reason.
+        keep_types: Texts = "[\"keep\", \"kept\", \"save\", \"saved\"]",
     }
 }
 
@@ -168,6 +228,12 @@ settings! {
         /// How many recordings are archived at once. More only helps with more processors, which calls should not have
         /// to share.
         parallel: u32 = "1" in "1" ..= "64",
+        /// Whether dialled digits are inaudible in what is played and exported: where a client reports them as telephone
+        /// events, its track is silent meanwhile. They stay in the recording itself.
+        mask_tones: bool = "true",
+        /// The program that decodes rare codecs: G.729, G.726, G.723.1, AMR, AMR-WB, iLBC, GSM. It may be missing: such calls
+        /// are recorded all the same, and can be played once it is there.
+        ffmpeg: PathBuf = "\"/usr/bin/ffmpeg\"",
     }
 }
 
@@ -186,12 +252,13 @@ settings! {
 pub(crate) type Section = (&'static str, &'static [&'static str], &'static [KeySpec]);
 
 /// The sections in the order of the documentation.
-pub(crate) const SECTIONS: [Section; 12] = [
+pub(crate) const SECTIONS: [Section; 13] = [
     ("", Folders::ABOUT, Folders::KEYS),
     ("sip", Sip::ABOUT, Sip::KEYS),
     ("media", Media::ABOUT, Media::KEYS),
     ("limits", Limits::ABOUT, Limits::KEYS),
     ("journal", Journal::ABOUT, Journal::KEYS),
+    ("recording", Recording::ABOUT, Recording::KEYS),
     ("archive", Archive::ABOUT, Archive::KEYS),
     ("store", Store::ABOUT, Store::KEYS),
     ("http", Http::ABOUT, Http::KEYS),
@@ -225,6 +292,7 @@ fn read_sections(merged: &Merged, base: &Path, errors: &mut Vec<ConfigError>) ->
     let folders = Folders::read(merged, errors);
     let (sip, media, limits) = (Sip::read(merged, errors), Media::read(merged, errors), Limits::read(merged, errors));
     let (journal, archive) = (Journal::read(merged, errors), Archive::read(merged, errors));
+    let recording = Recording::read(merged, errors);
     let (store, http, keys) = (Store::read(merged, errors), Http::read(merged, errors), Keys::read(merged, errors));
     let (queue, render, log) = (Queue::read(merged, errors), Render::read(merged, errors), Log::read(merged, errors));
     let folders = folders?;
@@ -235,6 +303,7 @@ fn read_sections(merged: &Merged, base: &Path, errors: &mut Vec<ConfigError>) ->
         media: media?,
         limits: limits?,
         journal: journal?,
+        recording: recording?,
         archive: archive?,
         store: store?,
         http: http?,
@@ -244,8 +313,12 @@ fn read_sections(merged: &Merged, base: &Path, errors: &mut Vec<ConfigError>) ->
         log: log?,
         effective: effective(merged),
     };
+    for path in [&mut config.sip.tls_certificate, &mut config.sip.tls_key, &mut config.sip.tls_client_ca] {
+        *path = path.take().map(|path| absolute(base, &path));
+    }
     config.store.path = config.store.path.map(|path| absolute(base, &path));
     config.keys.path = config.keys.path.map(|path| absolute(base, &path));
+    config.render.ffmpeg = absolute(base, &config.render.ffmpeg);
     if let HttpListen::Unix(path) = &config.http.listen {
         config.http.listen = HttpListen::Unix(absolute(base, path));
     }

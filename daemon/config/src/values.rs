@@ -339,6 +339,28 @@ impl fmt::Display for HttpListen {
 }
 
 choices! {
+    /// Whether a client must show a certificate.
+    pub enum ClientCertificate {
+        /// It must.
+        Required = "required",
+        /// It may, and then the right one.
+        Optional = "optional",
+    }
+    shape "\"required\" or \"optional\""
+}
+
+choices! {
+    /// Which calls are kept.
+    pub enum RecordingMode {
+        /// All of them.
+        Always = "always",
+        /// Those that somebody asks for.
+        OnDemand = "on-demand",
+    }
+    shape "\"always\" or \"on-demand\""
+}
+
+choices! {
     /// What an archive keeps of the audio.
     pub enum ArchiveCodec {
         /// Opus; what came as Opus is passed through untouched.
@@ -434,6 +456,33 @@ impl Setting for PublicKeyTexts {
             if !(base64.len() == 44 && base64.ends_with('=') && base64.bytes().take(43).all(alphabet)) {
                 return Err("not a public key; write it as `callvaultctl keys show` prints it: \"callvault-public-1:\" and 44 characters".into());
             }
+        }
+        Ok(Self(texts.into_iter().map(str::to_owned).collect()))
+    }
+
+    fn write(&self) -> String {
+        write_list(self.0.iter())
+    }
+}
+
+/// Words that mean something to a peer; may be empty.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Texts(pub Vec<String>);
+
+/// Longest word: longer than any number or address.
+const TEXT_CHARS_MAX: usize = 256;
+
+impl Setting for Texts {
+    const SHAPE: &'static str = "a text, or a list of them";
+
+    fn read(raw: &Raw) -> Result<Self, String> {
+        let texts = list_of_texts(raw).ok_or_else(|| Self::expected(raw))??;
+        // What is wrong is not repeated: it may be somebody's number.
+        if texts.iter().any(|text| text.trim().is_empty()) {
+            return Err("an entry is empty; remove it".into());
+        }
+        if texts.iter().any(|text| text.chars().count() > TEXT_CHARS_MAX) {
+            return Err(format!("an entry is longer than {TEXT_CHARS_MAX} characters"));
         }
         Ok(Self(texts.into_iter().map(str::to_owned).collect()))
     }

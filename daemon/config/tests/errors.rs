@@ -110,7 +110,10 @@ fn a_bad_value_says_what_to_write() {
 
 #[test]
 fn values_that_do_not_go_together_are_refused() {
-    refused("[sip]\ntls = \"0.0.0.0:5061\"", 2, 0, "sip.tls", "not available in this version");
+    refused("[sip]\ntls = \"0.0.0.0:5061\"", 2, 0, "sip.tls", "needs a certificate");
+    let tls = "[sip]\ntls_certificate = \"a.pem\"\ntls = ";
+    refused(&format!("{tls}\"0.0.0.0:5060\""), 3, 0, "sip.tls", "port 5060 is both in sip.tls and in sip.tcp");
+    refused(&format!("{tls}\"127.0.0.1:8088\""), 3, 0, "sip.tls", "port 8088 is both in http.listen and in sip.tls");
     refused("[archive]\nkeys = \"catalogue\"", 2, 0, "archive.keys", "write \"file\"");
     refused("[sip]\nudp = []\ntcp = []", 2, 0, "sip.udp", "no SIP address is left");
     refused("[media]\nports = \"5000-6000\"", 2, 0, "media.ports", "both in sip.udp and in media.ports");

@@ -26,8 +26,8 @@ const EXIT_STATUS: &str =
 pub(crate) enum Verb {
     /// How the appliance is doing: every component with what is wrong and what to do.
     Status,
-    /// The calls that are being recorded now.
-    Calls,
+    /// The calls that are being recorded now; with an action: pause, resume, stop, start or keep the recording of one.
+    Calls(Calls),
     /// Find, show, export, verify and delete recordings.
     #[command(subcommand)]
     Recordings(Recordings),
@@ -38,7 +38,7 @@ pub(crate) enum Verb {
     #[command(subcommand)]
     Keys(Keys),
     /// Take no new calls and let those in progress end.
-    Drain,
+    Drain(Drain),
     /// Call the appliance as a SIPREC client would, and compare what was recorded with what was said.
     Selftest(Selftest),
     /// The configuration.
@@ -47,6 +47,56 @@ pub(crate) enum Verb {
     /// The users that recordings belong to.
     #[command(subcommand)]
     Users(Users),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Calls {
+    #[command(subcommand)]
+    pub(crate) action: Option<CallAction>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum CallAction {
+    /// Store nothing of the call until it is resumed, whatever the client does.
+    Pause(CallId),
+    /// Store the call again; a pause of the client's own goes on.
+    Resume(CallId),
+    /// End the recording; the call goes on.
+    Stop(CallId),
+    /// Begin another recording of a call whose recording was stopped, or keep one that is recorded on demand.
+    Start(CallId),
+    /// Keep the recording of a call that is recorded on demand.
+    Keep(CallId),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct CallId {
+    /// The call, as `callvaultctl calls` shows it in the last column.
+    #[arg(value_parser = recording_id)]
+    pub(crate) id: String,
+}
+
+impl CallAction {
+    /// The word for it, and for which call.
+    pub(crate) fn parts(&self) -> (&'static str, &str) {
+        match self {
+            Self::Pause(call) => ("pause", &call.id),
+            Self::Resume(call) => ("resume", &call.id),
+            Self::Stop(call) => ("stop", &call.id),
+            Self::Start(call) => ("start", &call.id),
+            Self::Keep(call) => ("keep", &call.id),
+        }
+    }
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Drain {
+    /// Wait until the last call has ended.
+    #[arg(long)]
+    pub(crate) wait: bool,
+    /// Take new calls again.
+    #[arg(long, conflicts_with = "wait")]
+    pub(crate) cancel: bool,
 }
 
 #[derive(Debug, Subcommand)]

@@ -18,6 +18,7 @@
 
 mod cli;
 mod client;
+mod drain;
 mod error;
 mod export;
 mod format;

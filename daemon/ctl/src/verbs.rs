@@ -9,7 +9,7 @@ use crate::client::{Client, Method, Request, escaped, with_query};
 use crate::error::{CtlError, Exit};
 use crate::format::{NOTHING, duration, parse_time, size, text, time};
 use crate::table::{Table, harmless, write_pairs};
-use crate::{export, keys, selftest};
+use crate::{drain, export, keys, selftest};
 
 /// Recordings asked for at a time when all are wanted.
 const PAGE: u32 = 200;
@@ -46,11 +46,12 @@ pub(crate) fn run(cli: &Cli, around: &mut Surroundings<'_>) -> Result<Exit, CtlE
     let mut session = Session { config: &config, client: &client, json: cli.json, around };
     match &cli.verb {
         Verb::Status => session.status(),
-        Verb::Calls => session.calls(),
+        Verb::Calls(cli::Calls { action: None }) => session.calls(),
+        Verb::Calls(cli::Calls { action: Some(action) }) => session.control_call(action),
         Verb::Recordings(verb) => session.recordings(verb),
         Verb::Jobs(verb) => session.jobs(verb),
         Verb::Keys(verb) => keys::run(&mut session, verb),
-        Verb::Drain => session.drain(),
+        Verb::Drain(parameters) => drain::run(&mut session, parameters),
         Verb::Selftest(parameters) => selftest::run(&mut session, parameters),
         Verb::Config(_) => session.show_config(),
         Verb::Users(_) => Ok(Exit::Usage),
@@ -150,6 +151,7 @@ impl Session<'_, '_> {
             ">TRACKS",
             ">PACKETS",
             "STATE",
+            "KEPT",
             "ID",
         ]);
         for call in rows(&answer, "calls", "list the calls")? {
@@ -166,10 +168,23 @@ impl Session<'_, '_> {
                 tracks,
                 text(&call["packets"]),
                 text(&call["state"]),
+                kept(&call["kept"]),
                 text(&call["id"]),
             ]);
         }
         self.write_table(&table, "no call is being recorded")?;
+        Ok(Exit::Done)
+    }
+
+    fn control_call(&mut self, action: &cli::CallAction) -> Result<Exit, CtlError> {
+        let (word, id) = action.parts();
+        let path = format!("/v1/calls/{id}/{word}");
+        let answer = self.client.json(&Request::new(Method::Post, path, format!("{word} the call {id}")))?;
+        if !self.printed_json(&answer)? {
+            let (state, now) = (text(&answer["state"]), text(&answer["id"]));
+            let kept = kept(&answer["kept"]);
+            self.say(&harmless(&format!("{now}: {state}, kept: {kept}")))?;
+        }
         Ok(Exit::Done)
     }
 
@@ -269,6 +284,7 @@ impl Session<'_, '_> {
             ("traffic", field("traffic")),
             ("owner", field("owner")),
             ("call id", field("call_id")),
+            ("linked with", field("linked")),
             (
                 "archive",
                 format!("{}, {}, store {}", text(&archive["state"]), size(&archive["bytes"]), text(&archive["store"])),
@@ -381,14 +397,6 @@ impl Session<'_, '_> {
         Ok(Exit::Done)
     }
 
-    fn drain(&mut self) -> Result<Exit, CtlError> {
-        let answer = self.client.json(&Request::new(Method::Post, "/v1/drain", "drain the appliance"))?;
-        if !self.printed_json(&answer)? {
-            self.say("new calls are refused from now on; `callvaultctl calls` shows those that are still going on")?;
-        }
-        Ok(Exit::Done)
-    }
-
     fn show_config(&mut self) -> Result<Exit, CtlError> {
         let entries = self.config.effective();
         if self.json {
@@ -407,10 +415,15 @@ impl Session<'_, '_> {
 }
 
 /// The list in an answer.
-fn rows<'v>(answer: &'v Value, name: &str, what: &str) -> Result<&'v Vec<Value>, CtlError> {
+pub(crate) fn rows<'v>(answer: &'v Value, name: &str, what: &str) -> Result<&'v Vec<Value>, CtlError> {
     answer[name]
         .as_array()
         .ok_or_else(|| CtlError::Answer { what: what.to_owned(), detail: format!("it has no list `{name}`") })
+}
+
+/// Whether a call is kept; nothing while nobody has decided.
+fn kept(value: &Value) -> String {
+    value.as_bool().map_or_else(|| NOTHING.into(), |kept| if kept { "yes" } else { "no" }.into())
 }
 
 /// A flaw as a sentence: `code: text`, or whatever it is.

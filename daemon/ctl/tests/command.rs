@@ -128,7 +128,7 @@ fn recording() -> Value {
         "id": ID, "verdict": "degraded", "started_at": "2026-11-05T09:30:15.250Z", "ended_at": "2026-11-05T09:33:22.250Z",
         "duration_ms": 187_000, "owner": null, "direction": "incoming", "local_number": "+442079460001",
         "local_name": "Ann", "remote_number": "+441632960002", "remote_name": "Bob \u{1b}[31m", "traffic": "external",
-        "call_id": "abc", "tracks": [
+        "call_id": "abc", "linked": ["0199c0de-0000-7000-8000-000000000002"], "tracks": [
             {"label": "1", "participant": "Ann", "codec": "PCMU", "packets": 9350, "lost": 3, "duplicates": 0, "late": 1, "gaps_ms": 60},
             {"label": "2", "participant": null, "codec": "opus", "packets": 9350, "lost": 0, "duplicates": 0, "late": 0, "gaps_ms": 0}],
         "flaws": [{"code": "loss", "text": "3 packets were lost"}],
@@ -168,6 +168,7 @@ fn tables_for_people() {
          traffic      external\n\
          owner        -\n\
          call id      abc\n\
+         linked with  0199c0de-0000-7000-8000-000000000002\n\
          archive      archived, 1.50 MiB, store local\n\
          \n\
          TRACK  PARTICIPANT  CODEC  PACKETS  LOST  DUPLICATES  LATE   GAPS\n\
@@ -176,13 +177,14 @@ fn tables_for_people() {
          flaw: loss: 3 packets were lost\n",
     );
     let calls = json!({"calls": [{"id": "s1", "started_at": "2026-11-05T09:30:15Z", "duration_ms": 61_000, "local_number": "1",
-        "remote_number": "2", "remote_name": null, "direction": "outgoing", "tracks": 2, "packets": 6100, "state": "recording"}]});
+        "remote_number": "2", "remote_name": null, "direction": "outgoing", "tracks": 2, "packets": 6100, "state": "recording",
+        "kept": true}]});
     prints(
         vec![("GET /v1/calls", 200, body(calls))],
         &["calls"],
         Exit::Done,
-        "STARTED              LENGTH  DIRECTION  USER  OTHER  NAME  TRACKS  PACKETS  STATE      ID\n\
-         2026-11-05 09:30:15    1:01  outgoing   1     2      -          2     6100  recording  s1\n",
+        "STARTED              LENGTH  DIRECTION  USER  OTHER  NAME  TRACKS  PACKETS  STATE      KEPT  ID\n\
+         2026-11-05 09:30:15    1:01  outgoing   1     2      -          2     6100  recording  yes   s1\n",
     );
     prints(
         vec![("GET /v1/calls", 200, body(json!({"calls": []})))],
@@ -245,6 +247,37 @@ fn a_unix_socket_works_like_an_address() {
     assert_eq!(daemon.run(&["calls"]), (Exit::Done, "no call is being recorded\n".into(), String::new()));
     assert_eq!(daemon.run(&["drain"]).0, Exit::Done);
     assert_eq!(daemon.asked(), ["GET /v1/calls", "POST /v1/drain"]);
+}
+
+#[test]
+fn a_live_call_is_controlled_and_told_how_it_stands() {
+    const ID: &str = "01900000-0000-7000-8000-000000000001";
+    fn check(action: &str, answer: Value, expected: &str) {
+        let path: &'static str = format!("POST /v1/calls/{ID}/{action}").leak();
+        let daemon = Daemon::tcp(vec![(path, 200, body(answer))]);
+        let (exit, stdout, _) = daemon.run(&["calls", action, ID]);
+        assert_eq!((exit, stdout.as_str()), (Exit::Done, expected), "{action}");
+        assert_eq!(daemon.asked(), [path]);
+    }
+    check("pause", json!({"id": "a", "state": "paused", "kept": true}), "a: paused, kept: yes\n");
+    check("resume", json!({"id": "a", "state": "on-demand", "kept": false}), "a: on-demand, kept: no\n");
+    check("stop", json!({"id": "a", "state": "stopped", "kept": null}), "a: stopped, kept: -\n");
+    check("start", json!({"id": "b", "state": "recording", "kept": true}), "b: recording, kept: yes\n");
+    check("keep", json!({"id": "a", "state": "recording", "kept": true}), "a: recording, kept: yes\n");
+}
+
+#[test]
+fn draining_waits_for_the_last_call_and_can_be_taken_back() {
+    let daemon = Daemon::tcp(vec![
+        ("POST /v1/drain", 200, body(json!({"draining": true, "calls": 0}))),
+        ("GET /v1/calls", 200, body(json!({"calls": []}))),
+        ("DELETE /v1/drain", 200, body(json!({"draining": false, "calls": 0}))),
+    ]);
+    let (exit, stdout, _) = daemon.run(&["drain", "--wait"]);
+    assert_eq!((exit, stdout.as_str()), (Exit::Done, "no call is going on, and new ones are refused\n"));
+    assert_eq!(daemon.run(&["drain", "--cancel"]).1, "new calls are taken again\n");
+    assert_eq!(daemon.asked(), ["POST /v1/drain", "GET /v1/calls", "DELETE /v1/drain"]);
+    assert_eq!(daemon.run(&["drain", "--wait", "--cancel"]).0, Exit::Usage);
 }
 
 #[test]

@@ -28,6 +28,13 @@ pub trait Api: Send + Sync + 'static {
     /// See [`Api::status`].
     fn calls(&self) -> Answer;
 
+    /// `POST /v1/calls/ID/ACTION`: does something about a live call, and answers how it stands then.
+    ///
+    /// # Errors
+    /// See [`Api::status`]; [`ErrorKind::NotFound`] where no such call lives, [`ErrorKind::Conflict`] where its recording was
+    /// stopped and something else than a start is asked for.
+    fn control_call(&self, id: Uuid, action: CallAction) -> Answer;
+
     /// `GET /v1/recordings`: `{"recordings": […], "next": cursor or null}`.
     ///
     /// # Errors
@@ -71,11 +78,11 @@ pub trait Api: Send + Sync + 'static {
     /// See [`Api::status`].
     fn retry_job(&self, id: &str) -> Answer;
 
-    /// `POST /v1/drain`: takes no new calls, lets the live ones end.
+    /// `POST /v1/drain`: takes no new calls, lets the live ones end. `DELETE /v1/drain` (not `wanted`): takes calls again.
     ///
     /// # Errors
     /// See [`Api::status`].
-    fn drain(&self) -> Answer;
+    fn drain(&self, wanted: bool) -> Answer;
 
     /// `GET /v1/keys`: the public keys in use.
     ///
@@ -88,6 +95,37 @@ pub trait Api: Send + Sync + 'static {
     /// # Errors
     /// See [`Api::status`].
     fn rotate_keys(&self) -> Answer;
+}
+
+/// What is done about a live call. All of them are the same done twice.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CallAction {
+    /// Store nothing for now.
+    Pause,
+    /// Store again what comes, unless the client has paused too.
+    Resume,
+    /// End the recording, not the call.
+    Stop,
+    /// Begin another recording after a stop; keep what is recorded on demand.
+    Start,
+    /// Keep what is recorded on demand.
+    Keep,
+}
+
+impl CallAction {
+    /// All of them.
+    pub const ALL: [Self; 5] = [Self::Pause, Self::Resume, Self::Stop, Self::Start, Self::Keep];
+
+    /// The word for it in a path.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Pause => "pause",
+            Self::Resume => "resume",
+            Self::Stop => "stop",
+            Self::Start => "start",
+            Self::Keep => "keep",
+        }
+    }
 }
 
 /// Which recordings are asked for. `Debug` shows no personal data.

@@ -53,7 +53,7 @@ mod server;
 mod snapshot;
 mod worker;
 
-pub use api::{Answer, Api, ApiError, Audio, AudioFormat, AudioRequest, ErrorKind, RecordingsQuery};
+pub use api::{Answer, Api, ApiError, Audio, AudioFormat, AudioRequest, CallAction, ErrorKind, RecordingsQuery};
 pub use error::HttpError;
 pub use head::{BODY_BYTES_MAX, HEAD_BYTES_MAX, HEADERS_MAX};
 pub use listen::Listen;

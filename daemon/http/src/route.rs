@@ -5,13 +5,14 @@ use std::str::FromStr;
 use jiff::Timestamp;
 use uuid::Uuid;
 
-use crate::{ApiError, AudioFormat, AudioRequest, ErrorKind, RecordingsQuery};
+use crate::{ApiError, AudioFormat, AudioRequest, CallAction, ErrorKind, RecordingsQuery};
 
 /// What a request under `/v1/` asks.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Call {
     Status,
     Calls,
+    Control(Uuid, CallAction),
     Recordings(RecordingsQuery),
     Recording(Uuid),
     Audio(Uuid, AudioRequest),
@@ -19,7 +20,8 @@ pub(crate) enum Call {
     Verify(Option<Uuid>),
     Jobs,
     RetryJob(String),
-    Drain,
+    /// Whether to drain, or to stop draining.
+    Drain(bool),
     Keys,
     RotateKeys,
 }
@@ -75,7 +77,15 @@ pub(crate) fn route(method: &str, target: &str) -> Result<Call, ApiError> {
         ["calls"] => only("GET", Call::Calls),
         ["jobs"] => only("GET", Call::Jobs),
         ["jobs", id, "retry"] => only("POST", Call::RetryJob((*id).to_owned())),
-        ["drain"] => only("POST", Call::Drain),
+        ["drain"] => match method {
+            "POST" => only("POST", Call::Drain(true)),
+            "DELETE" => only("DELETE", Call::Drain(false)),
+            _ => Err(ApiError::method("POST, DELETE")),
+        },
+        ["calls", id, action] => match CallAction::ALL.into_iter().find(|known| known.as_str() == *action) {
+            Some(action) => only("POST", Call::Control(uuid(id)?, action)),
+            None => Err(unknown()),
+        },
         ["keys"] => only("GET", Call::Keys),
         ["keys", "rotate"] => only("POST", Call::RotateKeys),
         ["verify"] => only("GET", Call::Verify(None)),
@@ -234,6 +244,15 @@ mod tests {
         check("POST", "/v1/jobs/archive:ID/retry", 200);
         check("POST", "/v1/jobs/archive%3AID/retry", 200);
         check("POST", "/v1/drain", 200);
+        check("DELETE", "/v1/drain", 200);
+        for action in ["pause", "resume", "stop", "start", "keep"] {
+            check("POST", &format!("/v1/calls/ID/{action}"), 200);
+            check("GET", &format!("/v1/calls/ID/{action}"), 405);
+        }
+        check("POST", "/v1/calls/ID/hold", 404);
+        check("POST", "/v1/calls/1/pause", 400);
+        check("POST", "/v1/calls/ID/pause?x=1", 400);
+        check("POST", "/v1/calls/ID", 404);
         check("GET", "/v1/keys", 200);
         check("POST", "/v1/keys/rotate", 200);
         check("GET", "/", 404);

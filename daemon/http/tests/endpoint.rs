@@ -15,8 +15,8 @@ use std::{
 };
 
 use callvault_http::{
-    Answer, Api, ApiError, Audio, AudioFormat, AudioRequest, Component, ErrorKind, Health, HttpError, Limits, Listen,
-    RecordingsQuery, Server, Snapshot, Status,
+    Answer, Api, ApiError, Audio, AudioFormat, AudioRequest, CallAction, Component, ErrorKind, Health, HttpError,
+    Limits, Listen, RecordingsQuery, Server, Snapshot, Status,
 };
 use callvault_seal::Secret;
 use serde_json::{Value, json};
@@ -147,7 +147,14 @@ impl Api for Fake {
         }
     }
 
-    fn drain(&self) -> Answer {
+    fn control_call(&self, id: Uuid, action: CallAction) -> Answer {
+        Ok(json!({"id": id, "did": action.as_str()}))
+    }
+
+    fn drain(&self, wanted: bool) -> Answer {
+        if !wanted {
+            return Ok(json!({"draining": false}));
+        }
         Err(ApiError::new(ErrorKind::Unavailable, "not now"))
     }
 
@@ -272,6 +279,9 @@ fn every_path_is_answered_in_json() {
     };
     check("GET", "/v1/status", 200, json!({"is": "well"}));
     check("GET", "/v1/calls", 200, json!({"calls": []}));
+    for action in ["pause", "resume", "stop", "start", "keep"] {
+        check("POST", &format!("/v1/calls/ID/{action}"), 200, json!({"id": ID, "did": action}));
+    }
     check("GET", "/v1/recordings", 200, json!({"recordings": [], "next": null}));
     check("GET", "/v1/recordings/ID", 200, json!({"id": ID}));
     check("DELETE", "/v1/recordings/ID", 200, json!({"deleted": ID}));
@@ -283,7 +293,8 @@ fn every_path_is_answered_in_json() {
     let error = |code: &str, message: &str| json!({"error": {"code": code, "message": message}});
     check("POST", "/v1/jobs/upload:ID/retry", 404, error("not-found", "no such job"));
     check("POST", "/v1/drain", 503, error("unavailable", "not now"));
-    check("GET", "/v1/drain", 405, error("method-not-allowed", "only POST is allowed here"));
+    check("DELETE", "/v1/drain", 200, json!({"draining": false}));
+    check("GET", "/v1/drain", 405, error("method-not-allowed", "only POST, DELETE is allowed here"));
     let limit = error("bad-request", "parameter \"limit\" must be a number from 1 to 1000");
     check("GET", "/v1/recordings?limit=x", 400, limit);
     assert!(sut.authorised("PUT", &format!("/v1/recordings/{ID}")).head.contains("Allow: GET, DELETE\r\n"));

@@ -20,6 +20,17 @@ pub struct HeardCodec {
     pub payload_type: u8,
 }
 
+/// What aligning a track showed of its sender's clock.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct TrackClock {
+    /// Track number.
+    pub track: u8,
+    /// By how much it runs fast, in millionths; negative when it is slow, none where the track was too short to know.
+    pub skew_ppm: Option<i32>,
+    /// Its sender reports were not believed.
+    pub reports_ignored: bool,
+}
+
 /// What the journal's reader found about one recording, beside its facts. The default is: nothing amiss, nothing measured.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Damage {
@@ -40,4 +51,6 @@ pub struct Damage {
     pub counted: Vec<TrackCounts>,
     /// The codecs that were really heard. A track that is not listed is shown with the first codec that was agreed.
     pub heard: Vec<HeardCodec>,
+    /// The clocks of the tracks. One that is not listed is not known.
+    pub clocks: Vec<TrackClock>,
 }

@@ -11,7 +11,9 @@
 
 mod call;
 mod damage;
+mod heard;
 mod keep;
+mod link;
 mod pauses;
 mod summary;
 mod track;
@@ -19,8 +21,10 @@ mod traffic;
 mod verdict;
 
 pub use call::fold_call;
-pub use damage::{Anchor, Damage, HeardCodec};
-pub use keep::{KeepVerdict, PolicySettings, keep};
+pub use damage::{Anchor, Damage, HeardCodec, TrackClock};
+pub use heard::{LISTENED_MS_MIN, TrackHeard, flaws_heard};
+pub use keep::{KeepVerdict, PolicySettings, RecordingMode, keep};
+pub use link::links;
 pub use summary::{FLAWS_MAX, Summary, summarise, summarise_with};
 pub use track::TrackSummary;
 pub use traffic::{EXTENSION_DIGITS_MAX, Traffic, traffic};

@@ -2,11 +2,13 @@
 
 use callvault_journal::facts::SessionEvent;
 
+/// Who paused where it was not the client.
+const BY_CONTROL: &str = "control";
+
 /// Nanoseconds between two moments of journal time during which neither the track nor the session was paused.
 pub(crate) fn open_ns(events: &[SessionEvent], track: u8, begin_ns: u64, end_ns: u64) -> u64 {
-    // A track's own pause and the session's overlap freely; either stops the track.
-    let mut session_paused = false;
-    let mut track_paused = false;
+    // The client's pauses and those of people here overlap freely; either stops the track.
+    let mut paused_by = [false; 2];
     let mut open_since = Some(begin_ns);
     let mut open_ns: u64 = 0;
     for event in events {
@@ -15,13 +17,13 @@ pub(crate) fn open_ns(events: &[SessionEvent], track: u8, begin_ns: u64, end_ns:
             SessionEvent::Resumed(pause) => (pause, false),
             _ => continue,
         };
-        match pause.track {
-            None => session_paused = paused,
-            Some(number) if number == track => track_paused = paused,
-            Some(_) => continue,
+        // What is said of all tracks is said of each of them.
+        if pause.track.is_some_and(|number| number != track) {
+            continue;
         }
+        paused_by[usize::from(pause.by == BY_CONTROL)] = paused;
         let at_ns = pause.at_ns.clamp(begin_ns, end_ns.max(begin_ns));
-        match (open_since, session_paused || track_paused) {
+        match (open_since, paused_by.contains(&true)) {
             (Some(since), true) => {
                 open_ns = open_ns.saturating_add(at_ns.saturating_sub(since));
                 open_since = None;
@@ -58,9 +60,29 @@ mod tests {
         check(&[(120, -1, true), (150, -1, false)], 70);
         check(&[(120, 1, true), (150, 1, false)], 70);
         check(&[(120, 0, true), (150, 0, false)], 100);
-        check(&[(120, 1, true), (130, -1, true), (140, 1, false), (150, -1, false)], 70);
+        check(&[(120, -1, true), (140, 1, false), (150, 0, false)], 80);
+        check(&[(120, 1, true), (130, 0, true), (150, -1, false)], 70);
         check(&[(120, -1, true), (130, -1, true), (150, -1, false)], 70);
         check(&[(120, -1, false)], 100);
         check(&[(10, -1, true), (300, -1, false)], 0);
+    }
+
+    #[test]
+    fn the_clients_pauses_and_those_of_people_here_do_not_end_each_other() {
+        /// Events of the session as (moment, by, paused); it lasts from 100 to 200.
+        fn check(events: &[(u64, &str, bool)], expected_ns: u64) {
+            let events: Vec<SessionEvent> = events
+                .iter()
+                .map(|&(at_ns, by, paused)| {
+                    let pause = Pause { track: None, at_ns, by: by.to_owned() };
+                    if paused { SessionEvent::Paused(pause) } else { SessionEvent::Resumed(pause) }
+                })
+                .collect();
+            assert_eq!(open_ns(&events, 0, 100, 200), expected_ns, "{events:?}");
+        }
+        check(&[(110, "control", true), (120, "client", true), (130, "client", false), (140, "control", false)], 70);
+        check(&[(110, "client", true), (120, "control", true), (130, "client", false), (140, "control", false)], 70);
+        check(&[(110, "client", true), (120, "control", true), (130, "control", false)], 10);
+        check(&[(110, "control", true), (120, "client", false)], 10);
     }
 }

@@ -7,7 +7,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use crate::call::{fold_call, main_remote};
-use crate::damage::Damage;
+use crate::damage::{Damage, TrackClock};
 use crate::pauses::open_ns;
 use crate::track::{Known, TrackSummary, ended, known_tracks};
 use crate::traffic::{Traffic, traffic};
@@ -82,26 +82,15 @@ pub fn summarise_with(events: &[SessionEvent], damage: &Damage, thresholds: &Thr
         remote_number: remote.and_then(|party| party.number.clone()),
         remote_name: remote.and_then(|party| party.name.clone()),
         traffic: traffic(&call),
-        tracks: rows(&known, &call, damage),
+        tracks: rows(&known, &call, damage, &span),
         call_id: call.call_id,
         tracking_id: call.tracking_id,
         flaws: findings.flaws,
     }
 }
 
-impl Summary {
-    /// The same row of a session that is not kept, by this rule.
-    pub fn discarded(mut self, rule: &str) -> Summary {
-        self.verdict = Verdict::Discarded;
-        self.reasons = vec!["discarded".to_owned()];
-        let text = format!("not kept, by the rule \"{rule}\"");
-        self.flaws.push(Flaw { code: "discarded".to_owned(), text });
-        self
-    }
-}
-
-fn rows(known: &BTreeMap<u8, Known>, call: &CallFacts, damage: &Damage) -> Vec<TrackSummary> {
-    known.values().map(|track| track.summary(call, damage)).collect()
+fn rows(known: &BTreeMap<u8, Known>, call: &CallFacts, damage: &Damage, span: &Span) -> Vec<TrackSummary> {
+    known.values().map(|track| track.summary(call, damage, span.begin_ns)).collect()
 }
 
 fn milliseconds(ms: u64) -> SignedDuration {
@@ -184,6 +173,7 @@ impl Findings {
         findings.look_at_journal(damage, tracks);
         for track in tracks.values() {
             findings.look_at_track(events, thresholds, tracks, track, span);
+            findings.look_at_clock(damage, track);
         }
         findings.conclude(events, damage, tracks, span);
         findings
@@ -288,6 +278,17 @@ impl Findings {
         let open_ms = open_ns(events, track.facts.track, span.begin_ns, span.end_ns) / 1_000_000;
         if counts.packets == 0 && others_heard && open_ms >= thresholds.silent_ms {
             self.degrade("track-silent", format!("track {label}: nothing was received in {open_ms} ms"));
+        }
+    }
+
+    fn look_at_clock(&mut self, damage: &Damage, track: &Known) {
+        let is_ignored = |clock: &TrackClock| clock.track == track.facts.track && clock.reports_ignored;
+        if damage.clocks.iter().any(is_ignored) {
+            let label = track.label();
+            self.remark(
+                "sender-reports-implausible",
+                format!("track {label}: what its sender reports of its clock cannot be true; the track is aligned by arrival"),
+            );
         }
     }
 

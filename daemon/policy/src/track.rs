@@ -30,6 +30,19 @@ pub struct TrackSummary {
     pub late: u64,
     /// Milliseconds of audio missing because of loss.
     pub gaps_ms: u64,
+    /// The largest interarrival jitter (RFC 3550 section 6.4.1), in milliseconds.
+    #[serde(default)]
+    pub jitter_ms_max: u64,
+    /// Milliseconds from the session's beginning to the track's first packet; none where nothing tells.
+    #[serde(default)]
+    pub started_after_ms: Option<u64>,
+    /// By how much the sender's clock runs fast against ours, in millionths; negative when it is slow, none where the track was too
+    /// short to know.
+    #[serde(default)]
+    pub clock_skew_ppm: Option<i32>,
+    /// Telephone events: keys that were pressed.
+    #[serde(default)]
+    pub tones: u64,
     /// Whether it is the recorded user's own voice.
     pub local: bool,
 }
@@ -45,14 +58,29 @@ pub(crate) struct Known {
     pub(crate) counts: TrackCounts,
     /// Packets that the journal holds, when they were counted.
     pub(crate) held: Option<u64>,
+    /// When its first source was heard, in journal time.
+    first_ns: Option<u64>,
+    tones: u64,
 }
 
 /// The tracks by number. A track that is only counted, its description having been lost, is one too.
 pub(crate) fn known_tracks(events: &[SessionEvent], damage: &Damage) -> BTreeMap<u8, Known> {
     let mut tracks: BTreeMap<u8, Known> = BTreeMap::new();
     for event in events {
-        if let SessionEvent::Track(facts) = event {
-            tracks.entry(facts.track).or_default().describe(facts);
+        match event {
+            SessionEvent::Track(facts) => tracks.entry(facts.track).or_default().describe(facts),
+            // A track that only these speak of is none: its packets may not have been kept.
+            SessionEvent::Source(source) => {
+                if let Some(known) = tracks.get_mut(&source.track) {
+                    known.first_ns = Some(known.first_ns.map_or(source.at_ns, |first_ns| first_ns.min(source.at_ns)));
+                }
+            }
+            SessionEvent::Tone(tone) => {
+                if let Some(known) = tracks.get_mut(&tone.track) {
+                    known.tones = known.tones.saturating_add(1);
+                }
+            }
+            _ => {}
         }
     }
     for counts in &damage.counted {
@@ -110,7 +138,8 @@ impl Known {
     }
 
     /// The row's view of it.
-    pub(crate) fn summary(&self, call: &CallFacts, damage: &Damage) -> TrackSummary {
+    pub(crate) fn summary(&self, call: &CallFacts, damage: &Damage, begin_ns: u64) -> TrackSummary {
+        let clock = damage.clocks.iter().find(|clock| clock.track == self.facts.track);
         TrackSummary {
             label: self.label(),
             participant: self.participant(call),
@@ -120,6 +149,10 @@ impl Known {
             duplicates: self.counts.duplicates,
             late: self.counts.late,
             gaps_ms: self.counts.gaps_ms,
+            jitter_ms_max: (u64::from(self.counts.jitter_us_max) + 500) / 1_000,
+            started_after_ms: self.first_ns.map(|first_ns| first_ns.saturating_sub(begin_ns) / 1_000_000),
+            clock_skew_ppm: clock.and_then(|clock| clock.skew_ppm),
+            tones: self.tones,
             local: self.facts.local,
         }
     }

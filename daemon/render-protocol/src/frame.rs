@@ -8,7 +8,7 @@ use serde::de::DeserializeOwned;
 use crate::RenderError;
 
 /// The version that this build speaks.
-pub const PROTOCOL_VERSION: u8 = 1;
+pub const PROTOCOL_VERSION: u8 = 2;
 
 /// Longest frame after its length field, in bytes: a job with every track and codec in use and the longest names. Packets and data
 /// are a tenth of it. What a peer can make us allocate for one message.

@@ -15,6 +15,15 @@ pub const PRE_ROLL_TICKS: u64 = 3_840;
 /// carries the last samples of a run up to its pre-skip late, so the packet that holds them may lie at or after the end.
 pub const POST_ROLL_TICKS: u64 = 1_920;
 
+/// How much around a telephone event is masked on either side, in ticks: 20 ms. A gateway notices a tone some milliseconds after it
+/// began and its packets are of 20 ms, so the tone itself may lie a little beside what is told of it.
+pub const TONE_MARGIN_TICKS: u64 = 960;
+
+/// Longest time that one telephone event packet can speak for, in ticks: 10 s. Its duration has 16 bits (RFC 4733 section 2.3.5), which is
+/// 8.2 s at 8 kHz; an event that lasts longer goes on in further ones. Packets of events that began so long before
+/// [`Job::start_ticks`] should be given as well.
+pub const TONE_TICKS_MAX: u64 = 480_000;
+
 /// Most tracks in one job: four times what a session may have by default, so that a recording of several sessions fits.
 pub const TRACKS_MAX: usize = 32;
 
@@ -28,7 +37,10 @@ pub const JOB_TICKS_MAX: u64 = 7 * 24 * 3_600 * TICKS_PER_SECOND as u64;
 pub const OPUS_RATES: [u32; 5] = [8_000, 12_000, 16_000, 24_000, 48_000];
 
 /// Longest encoding name and format parameters that a job may carry, in bytes.
-const TEXT_BYTES_MAX: usize = 256;
+pub const CODEC_TEXT_BYTES_MAX: usize = 256;
+
+/// Longest path, in bytes (PATH_MAX of the system).
+const PATH_BYTES_MAX: usize = 4_096;
 
 /// A codec as the signalling named it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -41,6 +53,8 @@ pub enum Codec {
     G722,
     /// Opus, RFC 6716 and RFC 7587.
     Opus,
+    /// Uncompressed samples of 16 bits in network order (RFC 3551 section 4.5.11).
+    L16,
     /// Any other encoding, by the name in `a=rtpmap`.
     Other(String),
 }
@@ -53,6 +67,7 @@ impl Codec {
             "PCMA" => Self::Pcma,
             "G722" => Self::G722,
             "OPUS" => Self::Opus,
+            "L16" => Self::L16,
             _ => Self::Other(name.to_owned()),
         }
     }
@@ -64,6 +79,7 @@ impl Codec {
             Self::Pcma => "PCMA",
             Self::G722 => "G722",
             Self::Opus => "opus",
+            Self::L16 => "L16",
             Self::Other(name) => name,
         }
     }
@@ -98,7 +114,7 @@ impl CodecSpec {
     pub fn audio_rate(&self) -> Option<u32> {
         let own_rate = Some(self.clock_rate).filter(|rate| OPUS_RATES.contains(rate));
         match self.codec {
-            Codec::Pcmu | Codec::Pcma => own_rate,
+            Codec::Pcmu | Codec::Pcma | Codec::L16 => own_rate,
             Codec::G722 => Some(16_000),
             Codec::Opus => own_rate.or(Some(TICKS_PER_SECOND)),
             Codec::Other(_) => None,
@@ -155,6 +171,14 @@ pub struct Job {
     pub start_ticks: u64,
     /// End of the time range, in ticks; the range does not include it.
     pub end_ticks: u64,
+    /// Whether the digits of telephone events (RFC 4733) are made inaudible: from [`TONE_MARGIN_TICKS`] before an event to as much
+    /// after it, its track is silent. Without meaning for [`Output::OpusTracks`]: what is archived stays as it was.
+    pub mask_tones: bool,
+    /// Tracks of [`Output::OpusTracks`] that are decoded for their figures alone ([`crate::Heard`]): no packets of theirs come out.
+    pub measured: Vec<u8>,
+    /// Path of the ffmpeg that decodes [`crate::ForeignCodec`]s; without one they cannot be decoded. An absolute path, since the render
+    /// process has no environment.
+    pub ffmpeg: Option<String>,
 }
 
 impl Job {
@@ -173,12 +197,17 @@ impl Job {
         rule(self.end_ticks <= JOB_TICKS_MAX, "the time range reaches beyond a week")?;
         rule((1..=2).contains(&self.channels), "there must be 1 or 2 output channels")?;
         rule(self.tracks.len() <= TRACKS_MAX, "there are more than 32 tracks")?;
+        let exists = |track: &u8| usize::from(*track) < self.tracks.len();
+        rule(self.measured.len() <= TRACKS_MAX, "more than 32 tracks are to be measured")?;
+        let path_rule = |path: &String| path.starts_with('/') && path.len() <= PATH_BYTES_MAX;
+        rule(self.ffmpeg.as_ref().is_none_or(path_rule), "the path of ffmpeg is not absolute, or too long")?;
+        rule(self.measured.iter().all(exists), "a track to be measured does not exist")?;
         for track in &self.tracks {
             rule(track.codecs.len() <= CODECS_PER_TRACK_MAX, "a track has more than 32 codecs")?;
             rule(track.channel < self.channels, "a track's output channel does not exist")?;
             for spec in &track.codecs {
                 let text = spec.codec.encoding().len().max(spec.fmtp.as_ref().map_or(0, String::len));
-                rule(text <= TEXT_BYTES_MAX, "a codec's name or parameters are longer than 256 bytes")?;
+                rule(text <= CODEC_TEXT_BYTES_MAX, "a codec's name or parameters are longer than 256 bytes")?;
             }
         }
         match self.output {

@@ -99,4 +99,23 @@ pub struct TrackStats {
     pub decode_errors: u64,
     /// Packets that carry no speech by design (telephone events, comfort noise); they are silence.
     pub silent_packets: u64,
+    /// Packets that never came and whose audio was in the one after them (in-band error correction of Opus, RFC 7587 section 4.4).
+    pub recovered_packets: u64,
+    /// What is to be heard, for [`crate::Output::OpusTracks`]; all 0 for other outputs.
+    pub heard: Heard,
+}
+
+/// Figures of a track's decoded audio. What was never received counts for none of them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Heard {
+    /// Milliseconds of audio.
+    pub audio_ms: u64,
+    /// Milliseconds of it that never reach -60 dB of full scale: not a quiet room but no signal.
+    pub silent_ms: u64,
+    /// Milliseconds of it in runs of samples at full scale: the speaker was too loud for the line.
+    pub clipped_ms: u64,
+    /// Milliseconds of it above -50 dB of full scale (root mean square of 10 ms): somebody speaks.
+    pub active_ms: u64,
+    /// Level of these, root mean square in dB of full scale; `None` when there are none.
+    pub level_dbfs: Option<i16>,
 }

@@ -10,6 +10,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::{Signal, killpg};
+use nix::unistd::Pid;
 
 use crate::sandbox::{self, Limits};
 use crate::witness::Witness;
@@ -98,7 +100,7 @@ impl Renderer {
             signs.enough.store(true, Ordering::Relaxed);
             if heard.is_err() || !await_feeder(signs, limits) {
                 // Unblocks a feeder that waits for the child to read.
-                let _ = child.kill();
+                kill(child);
             }
             (heard, feeder.join())
         });
@@ -124,7 +126,7 @@ impl Renderer {
     fn last_words(&mut self) -> String {
         // It closed its output, so it is ending or does not follow the protocol; either way nothing more is wanted of it. A kill
         // after its death changes nothing, the status was set when it died.
-        let _ = self.child.kill();
+        kill(&mut self.child);
         self.child.wait().map_or_else(|error| error.to_string(), |status| status.to_string())
     }
 }
@@ -132,9 +134,17 @@ impl Renderer {
 impl Drop for Renderer {
     fn drop(&mut self) {
         self.pipes = None;
-        let _ = self.child.kill();
+        kill(&mut self.child);
         let _ = self.child.wait();
     }
+}
+
+/// Kills the child and what it started. It has a process group of its own, whose number stays its own until it was waited for.
+fn kill(child: &mut Child) {
+    if let (Ok(None), Ok(pid)) = (child.try_wait(), i32::try_from(child.id())) {
+        let _ = killpg(Pid::from_raw(pid), Signal::SIGKILL);
+    }
+    let _ = child.kill();
 }
 
 /// What the two threads tell each other about one job.

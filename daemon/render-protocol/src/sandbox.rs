@@ -42,8 +42,8 @@ impl Default for Limits {
     }
 }
 
-/// Most open files: the three streams, and what the dynamic linker needs while it starts the program.
-const OPEN_FILES_MAX: u64 = 8;
+/// Most open files: the three streams, the pipes to and from ffmpeg, and what the dynamic linker needs while it starts a program.
+const OPEN_FILES_MAX: u64 = 16;
 
 /// The command that starts `program` within `limits`.
 pub(crate) fn command(program: &Path, limits: Limits) -> Command {

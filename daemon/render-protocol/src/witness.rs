@@ -84,7 +84,16 @@ mod tests {
 
     fn job(output: Output) -> Job {
         let track = TrackSpec { codecs: vec![CodecSpec::new(Codec::Pcmu, 8_000)], channel: 0 };
-        Job { output, tracks: vec![track], channels: 1, start_ticks: 0, end_ticks: 48_000 }
+        Job {
+            output,
+            tracks: vec![track],
+            channels: 1,
+            start_ticks: 0,
+            end_ticks: 48_000,
+            mask_tones: false,
+            measured: vec![],
+            ffmpeg: None,
+        }
     }
 
     fn check(output: Output, messages: Vec<FromRender>, refused: Option<&str>) {

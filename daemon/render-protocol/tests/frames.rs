@@ -18,6 +18,9 @@ fn job() -> Job {
         channels: 2,
         start_ticks: 7,
         end_ticks: 48_000,
+        mask_tones: true,
+        measured: vec![1],
+        ffmpeg: Some("/usr/bin/ffmpeg".into()),
     }
 }
 
@@ -112,9 +115,9 @@ fn what_is_no_frame_is_refused() {
     check_refused(&[0, 0, 0, 0], "empty frame");
     check_refused(&[255, 255, 255, 255, 1, 2], "limit");
     check_refused(&[2, 0, 0, 0, 9, 2], "version 9");
-    check_refused(&[3, 0, 0, 0, 1, 2, 0], "bytes after");
-    check_refused(&[2, 0, 0, 0, 1, 77], "no message");
-    check_refused(&[1, 0, 0, 0, 1], "no message");
+    check_refused(&[3, 0, 0, 0, PROTOCOL_VERSION, 2, 0], "bytes after");
+    check_refused(&[2, 0, 0, 0, PROTOCOL_VERSION, 77], "no message");
+    check_refused(&[1, 0, 0, 0, PROTOCOL_VERSION], "no message");
     check_refused(&end[..5], "ended early");
 }
 

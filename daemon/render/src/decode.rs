@@ -11,6 +11,10 @@ const REMEMBERED_TICKS_MAX: u64 = 4_800;
 /// Longest Opus packet, in ticks: 120 ms (RFC 6716 section 3.2.5).
 const OPUS_PACKET_TICKS_MAX: usize = 5_760;
 
+/// Largest step between one packet's end and the next one's start that still counts as following, in ticks: 1 ms. Positions that were
+/// corrected for a drifting clock move by a sample now and then; that must be a sample more or less, not a hole.
+pub(crate) const SLIP_TICKS_MAX: u64 = 48;
+
 /// The smallest step in which libopus conceals, in ticks: 2.5 ms.
 const CONCEALMENT_STEP_TICKS: u64 = 120;
 
@@ -31,11 +35,12 @@ impl Plan {
     /// Opus is decoded at `opus_rate` when that is given, which libopus does better than a resampler after it.
     pub(crate) fn new(spec: &CodecSpec, opus_rate: Option<u32>) -> Self {
         match &spec.codec {
-            // Later: tones masked, comfort noise made.
+            // Comfort noise (RFC 3389) stays silence: a recording holds what was said, and noise that is made here would be taken
+            // for the line's.
             Codec::Other(name) if ["telephone-event", "CN"].iter().any(|silent| name.eq_ignore_ascii_case(silent)) => {
                 Self::Silent
             }
-            // The place of further decoders in processes of their own: a job says which are there, and this asks for one by name.
+            // What other programs can decode comes here as L16.
             Codec::Other(name) => Self::Undecodable(format!("there is no decoder for {name} here")),
             Codec::G722 if spec.channels > 1 => {
                 Self::Undecodable("G722 with more than one channel cannot be decoded here".into())
@@ -70,6 +75,7 @@ pub(crate) enum Decoder {
     G711 { table: &'static [i16; 256], channels: usize },
     G722(Box<g722::Decoder>),
     Opus { decoder: opus::Decoder, rate: u32 },
+    L16 { channels: usize },
 }
 
 impl Decoder {
@@ -86,6 +92,7 @@ impl Decoder {
                 let decoder = opus::Decoder::new(rate, opus::Channels::Mono).map_err(|error| error.to_string())?;
                 Ok(Self::Opus { decoder, rate })
             }
+            Codec::L16 => Ok(Self::L16 { channels }),
             Codec::Other(name) => Err(format!("there is no decoder for {name} here")),
         }
     }
@@ -99,6 +106,8 @@ impl Decoder {
                 samples.extend(payload.chunks_exact(*channels).map(|frame| mean(table, frame)))
             }
             Self::G722(decoder) => decoder.decode(payload, samples),
+            Self::L16 { .. } if payload.is_empty() => return Err(Refused),
+            Self::L16 { channels } => samples.extend(payload.chunks_exact(2 * *channels).map(mean_of_16_bits)),
             Self::Opus { decoder, rate } => {
                 // libopus would take an empty payload for a lost packet.
                 if payload.is_empty() {
@@ -127,15 +136,71 @@ impl Decoder {
         }
     }
 
+    /// Takes the decoder across a hole of `ticks` before `payload` when that packet repeats the one that is missing (in-band error
+    /// correction of Opus), which is written to `samples`. False, and nothing is written, otherwise.
+    ///
+    /// Only for a single packet: with more missing before it, the repetition builds on what the decoder does not know, and comes out
+    /// less like what was said than silence is. And of a long hole, which may be a pause, nothing is to be repeated.
+    pub(crate) fn recover(&mut self, ticks: u64, payload: &[u8], samples: &mut Vec<i16>) -> bool {
+        let Self::Opus { decoder, rate } = self else { return false };
+        let rate = *rate;
+        let is_the_hole = |repeated: &u64| repeated.abs_diff(ticks) <= SLIP_TICKS_MAX;
+        let Some(repeated) = repeated_ticks(payload).filter(is_the_hole) else { return false };
+        samples.clear();
+        samples.resize(at_rate(usize::try_from(repeated).unwrap_or(0), rate), 0);
+        match decoder.decode(payload, samples, true) {
+            Ok(length) => {
+                samples.truncate(length);
+                true
+            }
+            Err(_) => {
+                self.reset();
+                false
+            }
+        }
+    }
+
     /// Forgets everything, for packets of an encoder that began anew or went on for long.
     pub(crate) fn reset(&mut self) {
         match self {
-            Self::G711 { .. } => {}
+            Self::G711 { .. } | Self::L16 { .. } => {}
             Self::G722(decoder) => **decoder = g722::Decoder::new(),
             // Resetting a decoder that exists cannot fail; if it did, the old memory would do no harm.
             Self::Opus { decoder, .. } => drop(decoder.reset_state()),
         }
     }
+}
+
+/// How much of the time before it an Opus packet repeats, in ticks; none when it repeats nothing. That is one frame, and only where the
+/// flag for it is set: a decoder that is asked for more makes something up.
+///
+/// RFC 6716 sections 3.1 (table of contents) and 4.2.4 (the flags of the first frame: one per 20 ms for activity, then one for
+/// repetition, for each channel).
+fn repeated_ticks(payload: &[u8]) -> Option<u64> {
+    let (&toc, rest) = payload.split_first()?;
+    let frame: u64 = match toc >> 3 {
+        config @ 0..=11 => [480, 960, 1_920, 2_880][usize::from(config & 3)],
+        config @ 12..=15 => [480, 960][usize::from(config & 1)],
+        // CELT repeats nothing.
+        _ => return None,
+    };
+    let first = match toc & 3 {
+        0 | 1 => rest,
+        2 => rest.get(if *rest.first()? < 252 { 1 } else { 2 }..)?,
+        // Lengths and padding stand between; nobody sends so what fits one frame.
+        _ => return None,
+    };
+    let flags = *first.first()?;
+    let activity = frame.div_ceil(960);
+    let is_stereo = toc & 0x04 != 0;
+    let is_set = |after: u64| flags.checked_shl(u32::try_from(after).unwrap_or(8)).is_some_and(|bits| bits & 0x80 != 0);
+    (is_set(activity) || is_stereo && is_set(2 * activity + 1)).then_some(frame)
+}
+
+fn mean_of_16_bits(frame: &[u8]) -> i16 {
+    let samples = frame.chunks_exact(2).map(|bytes| i64::from(i16::from_be_bytes([bytes[0], bytes[1]])));
+    let (sum, count) = samples.fold((0, 0), |(sum, count), sample| (sum + sample, count + 1));
+    i16::try_from(sum / count.max(1)).unwrap_or(0)
 }
 
 /// Samples at `rate` in a time of `ticks`.

@@ -1,15 +1,17 @@
 //! One job: from its packets to its output.
 
 use callvault_render_protocol::{
-    FromRender, Job, Output, POST_ROLL_TICKS, Packet, Stats, TICKS_PER_SECOND, TrackStats,
+    FromRender, Job, Output, POST_ROLL_TICKS, Packet, Stats, TICKS_PER_SECOND, TONE_MARGIN_TICKS, TrackStats,
 };
 
 use crate::decode::Plan;
 use crate::error::JobError;
+use crate::heard::Meter;
 use crate::mix::{FileEncoder, Mix};
 use crate::mp3::{self, Mp3};
 use crate::ogg_opus::OggOpus;
 use crate::opus_tracks::{self, TrackEncoder};
+use crate::tones::{self, Masking};
 use crate::track::{Event, Track};
 use crate::wav::Wav;
 
@@ -40,8 +42,37 @@ pub(crate) struct Run {
 }
 
 enum Target {
-    File { mix: Mix, encoder: Box<dyn FileEncoder>, rate: u32 },
-    Tracks(Vec<TrackEncoder>),
+    File { mix: Mix, encoder: Box<dyn FileEncoder>, rate: u32, masking: Vec<Option<Masking>> },
+    Tracks { encoders: Vec<TrackEncoder>, meters: Vec<Meter> },
+}
+
+impl Target {
+    /// Takes samples of track `n`, whose output channel is `channel`.
+    fn place(&mut self, n: usize, channel: u8, first: i64, samples: &[i16]) -> Result<(), JobError> {
+        match self {
+            Self::File { mix, masking, .. } => {
+                match &mut masking[n] {
+                    Some(masking) => masking.hold(first, samples),
+                    None => mix.place(channel, first, samples),
+                }
+                Ok(())
+            }
+            Self::Tracks { encoders, meters } => {
+                meters[n].take(samples);
+                encoders[n].place(first, samples)
+            }
+        }
+    }
+
+    /// Gives everything before `to` (at the output's rate) to the channels.
+    fn release(&mut self, job: &Job, to: i64) {
+        let Self::File { mix, masking, .. } = self else { return };
+        for (spec, masking) in job.tracks.iter().zip(masking) {
+            if let Some(masking) = masking {
+                masking.release(to, |first, samples| mix.place(spec.channel, first, samples));
+            }
+        }
+    }
 }
 
 impl Run {
@@ -54,8 +85,9 @@ impl Run {
             _ => for_file(&job)?,
         };
         let pre_skip = job.tracks.iter().flat_map(|track| &track.codecs).map(|spec| spec.pre_skip).max().unwrap_or(0);
-        let mut run =
-            Self { job, tracks, target, position: 0, slack_ticks: SLACK_TICKS + i64::from(pre_skip), advanced_to: 0 };
+        let margin = if job.mask_tones { i64::try_from(TONE_MARGIN_TICKS).unwrap_or(0) } else { 0 };
+        let slack_ticks = SLACK_TICKS + margin + i64::from(pre_skip);
+        let mut run = Self { job, tracks, target, position: 0, slack_ticks, advanced_to: 0 };
         if let Target::File { encoder, .. } = &mut run.target {
             let mut file = Vec::new();
             encoder.begin(&mut file)?;
@@ -81,21 +113,17 @@ impl Run {
         let n = usize::from(packet.track);
         let track =
             self.tracks.get_mut(n).ok_or_else(|| JobError::bad_job("a packet names a track that the job has not"))?;
-        let event = match &mut self.target {
-            Target::File { mix, .. } => {
-                let channel = self.job.tracks[n].channel;
-                track.packet(packet.codec, position, &packet.payload, &mut |first, samples| {
-                    mix.place(channel, first, samples);
-                    Ok(())
-                })?
-            }
-            Target::Tracks(encoders) => {
-                let encoder = &mut encoders[n];
-                track.packet(packet.codec, position, &packet.payload, &mut |first, samples| {
-                    encoder.place(first, samples)
-                })?
-            }
-        };
+        let spec = &self.job.tracks[n];
+        let target = &mut self.target;
+        let event = track.packet(packet.codec, position, &packet.payload, &mut |first, samples| {
+            target.place(n, spec.channel, first, samples)
+        })?;
+        if let Target::File { masking, .. } = target
+            && let (Some(masking), Some(codec)) = (&mut masking[n], spec.codecs.get(usize::from(packet.codec)))
+            && tones::is_event(codec)
+        {
+            masking.event(codec.clock_rate, position, &packet.payload);
+        }
         if let Some(Event::Undecodable { encoding, text }) = event {
             emit(FromRender::Undecodable { track: packet.track, encoding, text })?;
         }
@@ -106,11 +134,15 @@ impl Run {
     fn advance(&mut self, to: i64, emit: &mut Emit<'_>) -> Result<(), JobError> {
         self.advanced_to = to;
         self.settle(|track, place| track.advance(samples(to, track.rate()), place))?;
+        if let Target::File { rate, .. } = &self.target {
+            let to = samples(to, *rate);
+            self.target.release(&self.job, to);
+        }
         match &mut self.target {
-            Target::File { mix, encoder, rate } => {
+            Target::File { mix, encoder, rate, .. } => {
                 mix.advance(samples(to, *rate), encoder.as_mut(), &mut |file| emit_file(file, emit))
             }
-            Target::Tracks(encoders) => {
+            Target::Tracks { encoders, .. } => {
                 for (track, encoder) in self.tracks.iter().zip(encoders.iter_mut()) {
                     encoder.advance(samples(to, track.rate()))?;
                 }
@@ -125,19 +157,8 @@ impl Run {
         mut each: impl FnMut(&mut Track, &mut crate::track::Place<'_>) -> Result<(), JobError>,
     ) -> Result<(), JobError> {
         for (n, track) in self.tracks.iter_mut().enumerate() {
-            match &mut self.target {
-                Target::File { mix, .. } => {
-                    let channel = self.job.tracks[n].channel;
-                    each(track, &mut |first, samples| {
-                        mix.place(channel, first, samples);
-                        Ok(())
-                    })?;
-                }
-                Target::Tracks(encoders) => {
-                    let encoder = &mut encoders[n];
-                    each(track, &mut |first, samples| encoder.place(first, samples))?;
-                }
-            }
+            let (target, channel) = (&mut self.target, self.job.tracks[n].channel);
+            each(track, &mut |first, samples| target.place(n, channel, first, samples))?;
         }
         Ok(())
     }
@@ -146,15 +167,16 @@ impl Run {
     pub(crate) fn finish(mut self, emit: &mut Emit<'_>) -> Result<Stats, JobError> {
         self.check_decoded()?;
         self.settle(Track::flush)?;
+        self.target.release(&self.job, i64::MAX);
         let sample_rate = match &mut self.target {
-            Target::File { mix, encoder, rate } => {
+            Target::File { mix, encoder, rate, .. } => {
                 mix.advance(i64::MAX, encoder.as_mut(), &mut |file| emit_file(file, emit))?;
                 let mut file = Vec::new();
                 encoder.finish(&mut file)?;
                 emit_file(&mut file, emit)?;
                 *rate
             }
-            Target::Tracks(encoders) => {
+            Target::Tracks { encoders, .. } => {
                 for encoder in encoders.iter_mut() {
                     encoder.end_run()?;
                 }
@@ -167,9 +189,10 @@ impl Run {
 
     fn track_stats(&self) -> Vec<TrackStats> {
         let mut stats: Vec<TrackStats> = self.tracks.iter().map(Track::stats).collect();
-        if let Target::Tracks(encoders) = &self.target {
-            for (stats, encoder) in stats.iter_mut().zip(encoders) {
+        if let Target::Tracks { encoders, meters } = &self.target {
+            for (stats, (encoder, meter)) in stats.iter_mut().zip(encoders.iter().zip(meters)) {
                 stats.output = encoder.spec();
+                stats.heard = meter.heard();
             }
         }
         stats
@@ -211,13 +234,17 @@ fn undecodable_error(job: &Job) -> JobError {
 }
 
 fn for_tracks(job: &Job, bit_rate: u32, complexity: u8) -> (Vec<Track>, Target) {
-    let both = job.tracks.iter().map(|spec| {
+    let (mut tracks, mut encoders, mut meters) = (Vec::new(), Vec::new(), Vec::new());
+    for (n, spec) in (0_u8..).zip(&job.tracks) {
         let rate = spec.codecs.iter().filter_map(Plan::wanted_rate).max().unwrap_or(RATE_WITHOUT_AUDIO);
         let (from, to) = range(job, rate);
-        (Track::new(spec, rate), TrackEncoder::new(rate, from, to, bit_rate, complexity))
-    });
-    let (tracks, encoders) = both.unzip();
-    (tracks, Target::Tracks(encoders))
+        // Of a track that is only measured there is nothing to encode.
+        let to = if job.measured.contains(&n) { from } else { to };
+        tracks.push(Track::new(spec, rate));
+        encoders.push(TrackEncoder::new(rate, from, to, bit_rate, complexity));
+        meters.push(Meter::new(rate));
+    }
+    (tracks, Target::Tracks { encoders, meters })
 }
 
 fn for_file(job: &Job) -> Result<(Vec<Track>, Target), JobError> {
@@ -234,7 +261,12 @@ fn for_file(job: &Job) -> Result<(Vec<Track>, Target), JobError> {
         Output::OpusTracks { .. } => return Err(JobError::bad_job("tracks are not a file")),
     };
     let tracks = job.tracks.iter().map(|spec| Track::new(spec, rate)).collect();
-    Ok((tracks, Target::File { mix: Mix::new(job.channels, rate, from, to), encoder, rate }))
+    let masking = job.tracks.iter().map(|spec| {
+        let is_masked = job.mask_tones && spec.codecs.iter().any(tones::is_event);
+        is_masked.then(|| Masking::new(rate))
+    });
+    let masking = masking.collect();
+    Ok((tracks, Target::File { mix: Mix::new(job.channels, rate, from, to), encoder, rate, masking }))
 }
 
 /// The job's range in samples. Both ends are rounded the same way, so that ranges that meet in time meet in samples.

@@ -2,31 +2,36 @@
 //!
 //! A short-lived child of the daemon that reads jobs and packets from its input and writes results to its output, in the
 //! conversation that `callvault-render-protocol` describes. It is the only place of callvault where C code (libopus, LAME) meets
-//! callers' bytes; so it deliberately has no network, no files, no keys, no clock, no threads and no configuration, and
-//! holds about a second of audio at a time, however long the call is.
+//! callers' bytes; so it deliberately has no network, no files, no keys, no clock and no configuration, and
+//! holds about a second of audio at a time (half a minute where ffmpeg, its own child in the same sandbox, decodes), however long
+//! the call is.
 //!
 //! The way of a packet, one module each:
 //!
 //! ```text
-//! serve ─▶ job ─▶ track: continuity, holes, overlaps ─▶ decode ─▶ resample (only where rates differ)
-//!                   ├─▶ mix: channels on one timeline ─▶ wav | ogg_opus | mp3
-//!                   └─▶ opus_tracks: each track encoded by itself, for the archive
+//! serve ─▶ foreign: what ffmpeg decodes becomes L16 ─▶ job ─▶ track: continuity, holes, overlaps ─▶ decode ─▶ resample (only where rates differ)
+//!                   ├─▶ tones: masked ─▶ mix: channels on one timeline ─▶ wav | ogg_opus | mp3
+//!                   └─▶ heard: figures ─▶ opus_tracks: each track encoded by itself, for the archive
 //! ```
 //!
 //! # What holds
 //!
 //! - A sample is placed by its packet's position and by nothing else: no output slides because of loss, holes or order.
 //! - With one audio rate in the job nothing is resampled: G.711 comes out of WAV as the exact values of ITU-T G.711.
-//! - Holes are silence. Where packets of one track overlap, the earlier wins.
+//! - Holes are silence, also where a sender leaves its silence out (DTX, comfort noise): nothing is made up. What a packet of Opus
+//!   repeats of the one lost before it is not made up, and is heard. Where packets of one track overlap, the earlier wins.
 //! - A range is what the whole would have there: for G.711 exactly, for codecs with memory after the pre-roll.
 //! - A payload that a decoder refuses is counted and silent. It ends neither the job nor the process.
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod decode;
+mod depacketise;
 mod error;
+mod foreign;
 mod g711;
 mod g722;
+mod heard;
 mod job;
 mod mix;
 mod mp3;
@@ -35,6 +40,7 @@ mod opus_encode;
 mod opus_tracks;
 mod resample;
 mod serve;
+mod tones;
 mod track;
 mod wav;
 

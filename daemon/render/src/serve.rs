@@ -5,6 +5,7 @@ use std::io::{Read, Write};
 use callvault_render_protocol::{FromRender, Job, Packet, RenderError, Stats, ToRender, read_frame, write_frame};
 
 use crate::error::JobError;
+use crate::foreign::Foreign;
 use crate::job::Run;
 
 /// Serves one job after another until the input ends between two of them.
@@ -35,13 +36,20 @@ pub fn serve<R: Read, W: Write>(input: &mut R, output: &mut W) -> Result<(), Ren
 }
 
 fn serve_job<R: Read, W: Write>(
-    job: Job,
+    mut job: Job,
     input: &mut Input<'_, R>,
     output: &mut Output<'_, W>,
 ) -> Result<Stats, JobError> {
     let mut emit = |message: FromRender| output.send(&message).map_err(JobError::from);
+    let mut foreign = Foreign::new(&mut job);
     let mut run = Run::new(job, &mut emit)?;
     while let Some(packet) = input.packet()? {
+        match &mut foreign {
+            None => run.packet(&packet, &mut emit)?,
+            Some(foreign) => foreign.take(packet).iter().try_for_each(|packet| run.packet(packet, &mut emit))?,
+        }
+    }
+    for packet in foreign.iter_mut().flat_map(Foreign::finish) {
         run.packet(&packet, &mut emit)?;
     }
     run.finish(&mut emit)

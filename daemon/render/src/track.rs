@@ -5,13 +5,9 @@
 
 use callvault_render_protocol::{CodecSpec, TICKS_PER_SECOND, TrackSpec, TrackStats};
 
-use crate::decode::{Decoder, Plan};
+use crate::decode::{Decoder, Plan, SLIP_TICKS_MAX};
 use crate::error::JobError;
 use crate::resample::Resampler;
-
-/// Largest step between one packet's end and the next one's start that still counts as following, in ticks: 1 ms. Positions that were
-/// corrected for a drifting clock move by a sample now and then; that must be a sample more or less, not a hole.
-const SLIP_TICKS_MAX: i64 = 48;
 
 /// Where decoded samples go: the index of the first at the output's rate, counted from the recording's start, and the samples.
 pub(crate) type Place<'a> = dyn FnMut(i64, &[i16]) -> Result<(), JobError> + 'a;
@@ -109,7 +105,7 @@ impl Track {
         };
         let pre_skip = entry.spec.pre_skip;
         let at = ((position - i64::from(pre_skip)) * i64::from(rate)).div_euclid(i64::from(TICKS_PER_SECOND));
-        self.join_run(codec, rate, at, pre_skip, place)?;
+        self.join_run(codec, rate, at, pre_skip, payload, place)?;
         self.decode(at, pre_skip, payload, place)?;
         Ok(None)
     }
@@ -121,9 +117,11 @@ impl Track {
         rate: u32,
         at: i64,
         pre_skip: u16,
+        payload: &[u8],
         place: &mut Place<'_>,
     ) -> Result<(), JobError> {
-        let slip_max = (SLIP_TICKS_MAX * i64::from(rate)).div_euclid(i64::from(TICKS_PER_SECOND)).max(1);
+        let slip_max =
+            i64::try_from(SLIP_TICKS_MAX * u64::from(rate) / u64::from(TICKS_PER_SECOND)).unwrap_or(0).max(1);
         let same_codec = self.run.as_mut().filter(|run| run.codec == codec);
         let Some(run) = same_codec else {
             self.flush(place)?;
@@ -138,11 +136,24 @@ impl Track {
             return Ok(());
         }
         match u64::try_from(at - next) {
-            Ok(hole) if pre_skip == 0 => run.decoder.skip(hole * u64::from(TICKS_PER_SECOND) / u64::from(rate)),
+            Ok(hole) if pre_skip == 0 => {
+                let hole_ticks = hole * u64::from(TICKS_PER_SECOND) / u64::from(rate);
+                if run.decoder.recover(hole_ticks, payload, &mut self.decoded) {
+                    return self.fill(at, place);
+                }
+                run.decoder.skip(hole_ticks);
+            }
             // Our own encoder begins anew after a hole; and an overlap is another sender.
             _ => run.decoder.reset(),
         }
         self.flush(place)
+    }
+
+    /// Places what was recovered of a hole that reaches to `at`: the run goes on without a seam.
+    fn fill(&mut self, at: i64, place: &mut Place<'_>) -> Result<(), JobError> {
+        self.stats.recovered_packets += 1;
+        let from = at - i64::try_from(self.decoded.len()).unwrap_or(0);
+        self.place_decoded(from, 0, place)
     }
 
     /// Decodes a payload of the current run and places it at `at`, at the codec's rate.
@@ -153,6 +164,12 @@ impl Track {
             return Ok(());
         }
         self.stats.packets += 1;
+        self.place_decoded(at, pre_skip, place)
+    }
+
+    /// Places `self.decoded`, the next of the current run, at `at`.
+    fn place_decoded(&mut self, at: i64, pre_skip: u16, place: &mut Place<'_>) -> Result<(), JobError> {
+        let Some(run) = &mut self.run else { return Ok(()) };
         if self.decoded.is_empty() {
             return Ok(());
         }

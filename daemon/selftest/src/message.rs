@@ -26,7 +26,7 @@ pub(crate) fn invite(plan: &CallPlan, at: &Addresses) -> String {
     let sdp = offer(plan, at);
     let (metadata_first, metadata) = match plan.shape {
         Shape::Webex => (true, webex_metadata(plan, at.local.ip())),
-        Shape::Rfc => (false, rfc_metadata(plan, at.local.ip())),
+        Shape::Rfc => (false, rfc_metadata(plan)),
     };
     let metadata_part = format!(
         "Content-Type:application/rs-metadata+xml\r\nContent-Disposition:recording-session\r\n\r\n{metadata}\r\n"
@@ -164,11 +164,15 @@ fn offer(plan: &CallPlan, at: &Addresses) -> String {
     sdp
 }
 
+/// Where the users of a self-test are: no real user can be there (RFC 2606 section 2), and the policy keeps calls of this domain
+/// whatever its settings, as they would not be found otherwise.
+const DOMAIN: &str = "selftest.invalid";
+
 fn webex_metadata(plan: &CallPlan, ip: IpAddr) -> String {
     let id = |purpose: &str| format!("urn:uuid:{}", plan.uuid(purpose));
     let ip = bare(ip);
     let [local, remote] = &plan.numbers;
-    let user = format!("selftest{:08x}@selftest.invalid", plan.random("user") >> 32);
+    let user = format!("selftest{:08x}@{DOMAIN}", plan.random("user") >> 32);
     let (element, calling, called) =
         if plan.direction == Direction::Incoming { ("termCall", remote, local) } else { ("origCall", local, remote) };
     let dialed = if element == "origCall" {
@@ -207,8 +211,8 @@ fn webex_metadata(plan: &CallPlan, ip: IpAddr) -> String {
     )
 }
 
-fn rfc_metadata(plan: &CallPlan, ip: IpAddr) -> String {
-    let (session, ip) = (plan.base64_id("session"), bare(ip));
+fn rfc_metadata(plan: &CallPlan) -> String {
+    let session = plan.base64_id("session");
     let now = jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
     let mut xml = format!(
         "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<recording xmlns=\"urn:ietf:params:xml:ns:recording:1\">\n\
@@ -219,7 +223,7 @@ fn rfc_metadata(plan: &CallPlan, ip: IpAddr) -> String {
         .collect();
     for (track, (participant, _)) in ids.iter().enumerate() {
         xml.push_str(&format!(
-            "<participant participant_id=\"{participant}\"><nameID aor=\"sip:{}@{ip}\"><name xml:lang=\"en\">{}</name></nameID></participant>\n",
+            "<participant participant_id=\"{participant}\"><nameID aor=\"sip:{}@{DOMAIN}\"><name xml:lang=\"en\">{}</name></nameID></participant>\n",
             plan.numbers[track], plan.names[track]
         ));
     }

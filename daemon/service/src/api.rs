@@ -5,7 +5,10 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use callvault_catalogue::{CatalogueError, Cursor, Deletion, Filter, Recording};
-use callvault_http::{Answer, Api, ApiError, Audio, AudioFormat, AudioRequest, ErrorKind, RecordingsQuery, Snapshot};
+use callvault_control::{self as control, CallStanding, Refusal};
+use callvault_http::{
+    Answer, Api, ApiError, Audio, AudioFormat, AudioRequest, CallAction, ErrorKind, RecordingsQuery, Snapshot,
+};
 use callvault_queue::{Filter as JobFilter, Job, JobId, JobKind, QueueError, State};
 use callvault_render_protocol::RenderError;
 use jiff::Timestamp;
@@ -23,8 +26,8 @@ use crate::recorder::Request;
 use crate::row::has_audio;
 use crate::sound::SoundError;
 
-/// How long the recorder may take to list its calls.
-const CALLS_WITHIN: Duration = Duration::from_secs(3);
+/// How long the recorder may take to answer.
+const ANSWER_WITHIN: Duration = Duration::from_secs(3);
 
 /// Jobs listed at most.
 const JOBS_MAX: usize = 1_000;
@@ -42,6 +45,18 @@ fn not_found(id: Uuid) -> ApiError {
         ErrorKind::NotFound,
         format!("there is no recording {id}; `callvaultctl recordings list` shows what there is"),
     )
+}
+
+/// How a live call is recorded.
+fn standing_json(standing: &CallStanding) -> serde_json::Map<String, Value> {
+    let paused_by = [(standing.paused_by_client, "client"), (standing.paused_by_control, "control")];
+    let paused_by: Vec<&str> = paused_by.into_iter().filter_map(|(is_so, by)| is_so.then_some(by)).collect();
+    serde_json::Map::from_iter([
+        ("id".to_owned(), json!(standing.recording)),
+        ("state".to_owned(), json!(standing.state)),
+        ("kept".to_owned(), json!(standing.kept)),
+        ("paused_by".to_owned(), json!(paused_by)),
+    ])
 }
 
 impl Control {
@@ -71,6 +86,17 @@ impl Control {
             }
         }
         self.0.work.ring();
+    }
+
+    /// Asks the recorder and waits for what it says.
+    fn answered<T>(&self, question: impl FnOnce(oneshot::Sender<T>) -> Request) -> Result<T, ApiError> {
+        let (answer, answered) = oneshot::channel();
+        self.ask(question(answer))?;
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().map_err(internal)?;
+        match runtime.block_on(async { tokio::time::timeout(ANSWER_WITHIN, answered).await }) {
+            Ok(Ok(answer)) => Ok(answer),
+            _ => Err(ApiError::new(ErrorKind::Unavailable, "the recorder did not answer; it may be restarting")),
+        }
     }
 
     fn ask(&self, request: Request) -> Result<(), ApiError> {
@@ -129,26 +155,60 @@ impl Api for Control {
     }
 
     fn calls(&self) -> Answer {
-        let (answer, calls) = oneshot::channel();
-        self.ask(Request::Calls(answer))?;
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().map_err(internal)?;
-        let calls = runtime.block_on(async { tokio::time::timeout(CALLS_WITHIN, calls).await });
-        let Ok(Ok(calls)) = calls else {
-            return Err(ApiError::new(ErrorKind::Unavailable, "the recorder did not answer; it may be restarting"));
-        };
+        let calls = self.answered(Request::Calls)?;
         let calls: Vec<Value> = calls
             .iter()
             .map(|c| {
-                json!({
-                    "id": c.recording,
-                    "started_at": Timestamp::from_millisecond(c.started_unix_ms).map(|t| format!("{t:.3}")).ok(),
-                    "duration_ms": c.duration_ms, "local_number": c.local_number, "remote_number": c.remote_number,
-                    "remote_name": c.remote_name, "direction": c.direction, "tracks": c.tracks, "packets": c.packets,
-                    "state": c.state,
-                })
+                let mut call = standing_json(&c.standing);
+                call.extend([
+                    (
+                        "started_at".to_owned(),
+                        json!(Timestamp::from_millisecond(c.started_unix_ms).map(|t| format!("{t:.3}")).ok()),
+                    ),
+                    ("duration_ms".to_owned(), json!(c.duration_ms)),
+                    ("local_number".to_owned(), json!(c.local_number)),
+                    ("remote_number".to_owned(), json!(c.remote_number)),
+                    ("remote_name".to_owned(), json!(c.remote_name)),
+                    ("direction".to_owned(), json!(c.direction)),
+                    ("tracks".to_owned(), json!(c.tracks)),
+                    ("packets".to_owned(), json!(c.packets)),
+                ]);
+                Value::Object(call)
             })
             .collect();
         Ok(json!({"calls": calls}))
+    }
+
+    /// Each action answers when it holds: after a pause nothing that arrives is stored, although the packets that arrived before
+    /// it may not be in the journal yet.
+    fn control_call(&self, id: Uuid, action: CallAction) -> Answer {
+        let wanted = match action {
+            CallAction::Pause => control::CallAction::Pause,
+            CallAction::Resume => control::CallAction::Resume,
+            CallAction::Stop => control::CallAction::Stop,
+            CallAction::Start => control::CallAction::Start,
+            CallAction::Keep => control::CallAction::Keep,
+        };
+        let word = action.as_str();
+        let standing = self.answered(|answer| Request::Control(id, wanted, answer))?.map_err(|refusal| {
+            let (kind, text) = match refusal {
+                Refusal::Unknown => (
+                    ErrorKind::NotFound,
+                    format!("no live call has the recording {id}; `callvaultctl calls` shows those that there are"),
+                ),
+                Refusal::Stopped => (
+                    ErrorKind::Conflict,
+                    format!("the recording of this call was stopped: there is nothing to {word}; start it again first"),
+                ),
+                Refusal::TooMany => (
+                    ErrorKind::Conflict,
+                    "this session has had as many recordings as one may have; it cannot be started again".to_owned(),
+                ),
+            };
+            ApiError::new(kind, text)
+        })?;
+        tracing::info!(recording = %standing.recording, asked = %id, action = word, "a call was controlled: {word}");
+        Ok(Value::Object(standing_json(&standing)))
     }
 
     fn recordings(&self, query: &RecordingsQuery) -> Answer {
@@ -245,12 +305,16 @@ impl Api for Control {
         }
     }
 
-    fn drain(&self) -> Answer {
-        self.ask(Request::Drain)?;
-        self.0.draining.store(true, Ordering::Relaxed);
+    fn drain(&self, wanted: bool) -> Answer {
+        self.ask(Request::Drain(wanted))?;
+        self.0.draining.store(wanted, Ordering::Relaxed);
         let live = self.0.recorder.borrow().heartbeat.live;
-        tracing::info!(live, "draining: no new sessions are taken");
-        Ok(json!({"draining": true, "calls": live}))
+        if wanted {
+            tracing::info!(live, "draining: no new sessions are taken");
+        } else {
+            tracing::info!(live, "no longer draining: new sessions are taken");
+        }
+        Ok(json!({"draining": wanted, "calls": live}))
     }
 
     fn keys(&self) -> Answer {

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::mpsc::SyncSender;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -100,6 +100,44 @@ pub(crate) struct Metrics {
     pub(crate) archived_bytes: AtomicU64,
     pub(crate) job_failures: AtomicU64,
     pub(crate) ingest_rounds: AtomicU64,
+    /// When the certificate of SIP over TLS expires, in seconds since the Unix epoch; 0: there is none.
+    pub(crate) certificate_expires_unix_s: AtomicI64,
+    /// Recordings that were not kept, by the name of the rule.
+    discarded: Mutex<BTreeMap<String, u64>>,
+    /// Recordings that are not as they should be, by the flaw that made them so.
+    reasons: Mutex<BTreeMap<String, u64>>,
+}
+
+/// Names that a count is kept for; there are far fewer rules and flaws, and a journal that was tampered with must not fill the
+/// memory. The rest is counted together.
+const NAMES_MAX: usize = 100;
+
+impl Metrics {
+    /// A recording was not kept, by this rule.
+    pub(crate) fn discarded_by(&self, rule: &str) {
+        count(&self.discarded, if rule.is_empty() { "unknown" } else { rule });
+    }
+
+    /// A recording has a verdict other than ok for these reasons.
+    pub(crate) fn not_ok_for(&self, reasons: &[String]) {
+        reasons.iter().for_each(|reason| count(&self.reasons, reason));
+    }
+
+    /// How many recordings were not kept, by rule; and how many were not ok, by reason.
+    pub(crate) fn names(&self) -> [Vec<(String, u64)>; 2] {
+        [&self.discarded, &self.reasons].map(|counts| {
+            let counts = counts.lock().unwrap_or_else(PoisonError::into_inner);
+            counts.iter().map(|(name, count)| (name.clone(), *count)).collect()
+        })
+    }
+}
+
+fn count(counts: &Mutex<BTreeMap<String, u64>>, name: &str) {
+    let is_plain = name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_. ".contains(&byte));
+    let mut counts = counts.lock().unwrap_or_else(PoisonError::into_inner);
+    let is_known = counts.contains_key(name);
+    let name = if is_plain && (is_known || counts.len() < NAMES_MAX) { name } else { "other" };
+    *counts.entry(name.to_owned()).or_default() += 1;
 }
 
 /// Something that threads wait for, with a memory of its rings. Its clones are the same bell.

@@ -1,10 +1,10 @@
 //! The archive job: from the journal to one sealed file in the store.
 //!
 //! 1. the catalogue notes that an archive is being made (or says that there is one already, or that the recording is gone);
-//! 2. the journal is read, the tracks are aligned, what is not Opus is encoded by a render process;
+//! 2. the journal is read, the tracks are aligned, what is not Opus is encoded by a render process, which also tells what is heard;
 //! 3. the file is written under a temporary name, synced, renamed, its folder synced ([`crate::store::Store::put`]);
 //! 4. it is read back and verified with its key, chunk by chunk, against what was written;
-//! 5. one catalogue transaction: archived, where, how large;
+//! 5. what was heard is noted in the row; one catalogue transaction: archived, where, how large;
 //! 6. the journal lets the recording go.
 //!
 //! Each step can be done again after a crash: the file has the recording's name and replaces itself, the catalogue knows whether
@@ -25,13 +25,16 @@ use callvault_archive::{
 use callvault_catalogue::{ArchivePlace, Archived, Archiving, CatalogueError, Recording};
 use callvault_config::{ArchiveCodec as Wanted, BitRate};
 use callvault_queue::Failure;
-use callvault_render_protocol::{Codec, FromRender, Job, Limits, Output, Packet, RenderError, Renderer, TrackSpec};
+use callvault_render_protocol::{
+    CODECS_PER_TRACK_MAX, Codec, CodecSpec, FromRender, Heard, Job, Limits, Output, Packet, RenderError, Renderer,
+    TRACKS_MAX, TrackSpec,
+};
 use callvault_seal::{DataKey, SealedKey, seal_key};
 use jiff::Timestamp;
 use uuid::Uuid;
 
 use crate::appliance::Appliance;
-use crate::row::has_audio;
+use crate::row::{self, has_audio};
 use crate::sound::{OpenLane, Reading, SoundError, codec_spec, open_lanes};
 use crate::store::{StoreError, is_away};
 
@@ -98,7 +101,7 @@ pub(crate) fn archive(appliance: &Appliance, renderer: &mut Option<Renderer>, id
     appliance.store.check()?;
     match (appliance.catalogue.set_archiving(id)?, row) {
         (Archiving::Started, Some(row)) => {
-            let result = make(appliance, renderer, id, &row);
+            let result = make_listening(appliance, renderer, id, &row);
             if let Err(error) = &result
                 && !matches!(error.failure(), Failure::NotYet { .. })
                 && let Err(also) = appliance.catalogue.archive_failed(id, &error.to_string())
@@ -129,11 +132,31 @@ fn remove_leavings(appliance: &Appliance, id: Uuid) -> Result<(), StoreError> {
 /// How far the time in an id and the start of its recording may be apart, in seconds.
 const EARLIER_S: i64 = 600;
 
+/// Makes the archive and listens to what is in it. Nothing that is kept as it came is lost because it cannot be listened to.
+fn make_listening(
+    appliance: &Appliance,
+    renderer: &mut Option<Renderer>,
+    id: Uuid,
+    row: &Recording,
+) -> Result<(), ArchivingError> {
+    let mut listened = true;
+    let result = make(appliance, renderer, id, row, &mut listened);
+    match result {
+        Err(ArchivingError::Sound(SoundError::Render(error))) if listened => {
+            tracing::warn!(recording = %id, "archiving {id} again without listening to it: failed to {error}");
+            make(appliance, renderer, id, row, &mut false)
+        }
+        result => result,
+    }
+}
+
+/// Makes the archive. `listens` says whether tracks that are not encoded are listened to, and afterwards whether any was.
 fn make(
     appliance: &Appliance,
     renderer: &mut Option<Renderer>,
     id: Uuid,
     row: &Recording,
+    listens: &mut bool,
 ) -> Result<(), ArchivingError> {
     let pinned = appliance.journals.pin(id);
     appliance.check_read(&pinned)?;
@@ -142,7 +165,8 @@ fn make(
     let reading = Reading::of_journal(&folder, &lanes)?;
     let started_ns = i64::try_from(row.started_at.as_nanosecond()).unwrap_or(0);
     let name = relative_path(&id, started_ns);
-    let plan = Plan::new(appliance, &reading);
+    let plan = Plan::new(appliance, &reading, *listens);
+    *listens = !plan.job.measured.is_empty();
     let key = DataKey::generate(&mut rand::rng());
     let sealed = seal(appliance, &key, id);
     let facts = ArchiveFacts {
@@ -156,12 +180,17 @@ fn make(
         ..ArchiveFacts::default()
     };
     let header = Header { recording: id, created_at_ns: i64::try_from(Timestamp::now().as_nanosecond()).unwrap_or(0) };
+    let mut heard = Vec::new();
     let summary = appliance.store.put(Path::new(&name), |out| {
         let mut writer = Writer::create(out, &header, Keys::InFile(&sealed), &key, &facts)?;
-        plan.write(appliance, renderer, &reading, &folder, &lanes, &mut writer)?;
+        heard = plan.write(appliance, renderer, &reading, &folder, &lanes, &mut writer)?;
         writer.finish().map_err(ArchivingError::from)
     })?;
     check(appliance, &name, &key, &summary)?;
+    if let Some(mut row) = appliance.catalogue.get(id)? {
+        row::listen(&mut row, &heard);
+        appliance.catalogue.heard(&row)?;
+    }
     let place =
         ArchivePlace { bytes: summary.bytes, store: STORE_NAME.to_owned(), path: name.clone(), sha256: summary.sha256 };
     match appliance.catalogue.archived(id, &place, &[], Timestamp::now()) {
@@ -200,22 +229,29 @@ fn check(appliance: &Appliance, name: &str, key: &DataKey, summary: &Summary) ->
 struct Plan {
     /// As the archive will list them.
     tracks: Vec<ArchiveTrack>,
-    /// The job for what must be encoded.
+    /// The job for what is encoded or listened to.
     job: Job,
-    /// Place in the job of each track that is encoded.
-    encoded: Vec<Option<u8>>,
+    /// The codecs of each track as received.
+    codecs: Vec<Vec<CodecSpec>>,
+    /// Place in the job of each track that can be decoded.
+    places: Vec<Option<u8>>,
+    /// Whether a track is encoded.
+    encodes: bool,
     /// For each track, the places of its codecs that are kept as they are.
     kept: Vec<Vec<Option<u8>>>,
 }
 
 impl Plan {
-    fn new(appliance: &Appliance, reading: &Reading) -> Self {
+    fn new(appliance: &Appliance, reading: &Reading, listens: bool) -> Self {
+        let listens = listens && reading.tracks.len() <= TRACKS_MAX;
         let wanted = &appliance.config.archive;
-        let (mut tracks, mut specs, mut encoded, mut kept) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        let (mut tracks, mut kept, mut received, mut in_job) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        let (mut specs, mut measured) = (Vec::new(), Vec::new());
         for track in &reading.tracks {
             let codecs: Vec<_> = track.codecs.iter().map(codec_spec).collect();
-            let is_voice = |codec: &Codec| matches!(codec, Codec::Pcmu | Codec::Pcma | Codec::G722);
-            let encode = wanted.codec == Wanted::Opus && codecs.iter().any(|c| is_voice(&c.codec));
+            let is_voice = |codec: &Codec| matches!(codec, Codec::Pcmu | Codec::Pcma | Codec::G722 | Codec::L16);
+            let encode =
+                wanted.codec == Wanted::Opus && codecs.iter().any(|c| is_voice(&c.codec) && c.audio_rate().is_some());
             let mut listed = track.clone();
             listed.codecs.clear();
             let mut places = Vec::new();
@@ -239,10 +275,15 @@ impl Plan {
                     listed.codecs.push(codec.clone());
                 }
             }
-            encoded.push(if encode { u8::try_from(specs.len()).ok() } else { None });
-            if encode {
-                specs.push(TrackSpec { codecs, channel: 0 });
+            // What stays as it is, is listened to all the same.
+            let can_listen = codecs.len() <= CODECS_PER_TRACK_MAX && codecs.iter().any(|c| c.audio_rate().is_some());
+            let place = u8::try_from(specs.len()).ok().filter(|_| encode || listens && can_listen);
+            if let Some(place) = place {
+                measured.extend((!encode).then_some(place));
+                specs.push(TrackSpec { codecs: codecs.clone(), channel: 0 });
             }
+            in_job.push(place);
+            received.push(codecs);
             tracks.push(listed);
             kept.push(places);
         }
@@ -251,16 +292,22 @@ impl Plan {
             BitRate::BitsPerSecond(bits) => bits,
         };
         let complexity = u8::try_from(wanted.complexity).unwrap_or(5);
+        let encodes = measured.len() < specs.len();
         let job = Job {
             output: Output::OpusTracks { bit_rate, complexity },
             tracks: specs,
             channels: 1,
             start_ticks: 0,
             end_ticks: reading.total_ticks,
+            mask_tones: false,
+            measured,
+            // What it would decode is kept as it came.
+            ffmpeg: None,
         };
-        Self { tracks, job, encoded, kept }
+        Self { tracks, job, codecs: received, places: in_job, encodes, kept }
     }
 
+    /// Writes the packets, and tells what was heard on the tracks, by their places.
     fn write(
         &self,
         appliance: &Appliance,
@@ -269,7 +316,7 @@ impl Plan {
         folder: &Path,
         lanes: &[OpenLane],
         writer: &mut Writer<BufWriter<File>>,
-    ) -> Result<(), ArchivingError> {
+    ) -> Result<Vec<(usize, Heard)>, ArchivingError> {
         let packets = reading.packets(folder, lanes, 0..u64::MAX).map(|packet| match packet {
             // A call of hours must not hold up a stop: the job is done again by the next daemon.
             _ if appliance.stopping.load(Ordering::Relaxed) => Err(SoundError::Stopping),
@@ -279,40 +326,52 @@ impl Plan {
             for packet in packets {
                 self.keep(&packet?, writer)?;
             }
-            return Ok(());
+            return Ok(Vec::new());
         }
-        // Two streams become one in the order of positions: what is kept waits here until what is encoded has come as far.
+        // Two streams become one in the order of positions: what is kept waits here until what is encoded has come as far. Where
+        // nothing is encoded it need not wait.
         let aside: Mutex<VecDeque<Packet>> = Mutex::new(VecDeque::new());
-        let lock = || aside.lock().unwrap_or_else(PoisonError::into_inner);
-        let to_encode = packets.filter_map(|packet| match packet {
-            Err(error) => Some(Err(ArchivingError::from(error))),
-            Ok(packet) => match self.encoded_place(&packet) {
-                Some(track) => Some(Ok(Packet { track, ..packet })),
-                None => {
-                    lock().push_back(packet);
-                    None
-                }
-            },
-        });
-        let back: Vec<u8> =
-            (0..=u8::MAX).zip(&self.encoded).filter(|(_, place)| place.is_some()).map(|(track, _)| track).collect();
-        let stats = with_renderer(appliance, appliance.config.render.timeout, renderer, |renderer| {
-            renderer.run(&self.job, to_encode, |output| {
-                if let FromRender::OpusPacket { track, position, payload } = output {
-                    while let Some(before) = { lock().pop_front_if(|p| p.position <= position) } {
-                        self.keep(&before, writer)?;
+        let aside = || aside.lock().unwrap_or_else(PoisonError::into_inner);
+        let writer = Mutex::new(writer);
+        let writer = || writer.lock().unwrap_or_else(PoisonError::into_inner);
+        let to_decode = packets.filter_map(|packet| {
+            let packet = match packet {
+                Ok(packet) => packet,
+                Err(error) => return Some(Err(ArchivingError::from(error))),
+            };
+            let place = self.place_in_job(&packet);
+            match (self.kept_as(&packet).is_some(), self.encodes) {
+                (true, true) => aside().push_back(packet.clone()),
+                (true, false) => {
+                    if let Err(error) = self.keep(&packet, &mut writer()) {
+                        return Some(Err(error));
                     }
-                    let track = back.get(usize::from(track)).copied().ok_or(ArchivingError::Encoder)?;
+                }
+                (false, _) => {}
+            }
+            place.map(|track| Ok(Packet { track, ..packet }))
+        });
+        // The track behind each place in the job.
+        let tracks: Vec<u8> = (0..=u8::MAX).zip(&self.places).filter_map(|(n, place)| place.map(|_| n)).collect();
+        let stats = with_renderer(appliance, appliance.config.render.timeout, renderer, |renderer| {
+            renderer.run(&self.job, to_decode, |output| {
+                if let FromRender::OpusPacket { track, position, payload } = output {
+                    let mut writer = writer();
+                    while let Some(before) = { aside().pop_front_if(|p| p.position <= position) } {
+                        self.keep(&before, &mut writer)?;
+                    }
+                    let track = tracks.get(usize::from(track)).copied().ok_or(ArchivingError::Encoder)?;
                     writer.packet(track, 0, position, &payload)?;
                 }
                 Ok::<(), ArchivingError>(())
             })
         })?;
-        let rest: Vec<Packet> = lock().drain(..).collect();
+        let rest: Vec<Packet> = aside().drain(..).collect();
         for packet in rest {
-            self.keep(&packet, writer)?;
+            self.keep(&packet, &mut writer())?;
         }
-        for (track, stats) in back.iter().zip(&stats.tracks) {
+        let mut heard = Vec::new();
+        for (track, stats) in tracks.iter().zip(&stats.tracks) {
             let listed = self.tracks[usize::from(*track)].codecs.first();
             let agrees = stats
                 .output
@@ -321,20 +380,26 @@ impl Plan {
             if !agrees {
                 return Err(ArchivingError::Encoder);
             }
+            heard.push((usize::from(*track), stats.heard));
         }
-        Ok(())
+        Ok(heard)
     }
 
-    /// Place of the packet's track in the render job, if the packet is to be encoded.
-    fn encoded_place(&self, packet: &Packet) -> Option<u8> {
-        let is_kept = self.kept.get(usize::from(packet.track))?.get(usize::from(packet.codec))?.is_some();
-        if is_kept { None } else { *self.encoded.get(usize::from(packet.track))? }
+    /// Place of the packet's track in the render job, if the packet can be decoded.
+    fn place_in_job(&self, packet: &Packet) -> Option<u8> {
+        let codec = self.codecs.get(usize::from(packet.track))?.get(usize::from(packet.codec))?;
+        codec.audio_rate()?;
+        *self.places.get(usize::from(packet.track))?
+    }
+
+    /// Place of the packet's codec in the archive, if it is kept as it is.
+    fn kept_as(&self, packet: &Packet) -> Option<u8> {
+        *self.kept.get(usize::from(packet.track))?.get(usize::from(packet.codec))?
     }
 
     fn keep(&self, packet: &Packet, writer: &mut Writer<BufWriter<File>>) -> Result<(), ArchivingError> {
-        let place = self.kept.get(usize::from(packet.track)).and_then(|p| p.get(usize::from(packet.codec)));
-        if let Some(Some(codec)) = place {
-            writer.packet(packet.track, *codec, packet.position, &packet.payload)?;
+        if let Some(codec) = self.kept_as(packet) {
+            writer.packet(packet.track, codec, packet.position, &packet.payload)?;
         }
         Ok(())
     }

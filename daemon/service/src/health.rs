@@ -9,6 +9,7 @@ use callvault_http::{Component, Health, Snapshot, Status};
 use callvault_queue::StateName;
 
 use crate::appliance::Appliance;
+use crate::certificates;
 use crate::metrics::metrics;
 use crate::recorder::RecorderState;
 
@@ -31,6 +32,9 @@ pub(crate) fn snapshot(appliance: &Appliance) -> Snapshot {
     put("store", store_component(appliance));
     put("queue", queue_component(appliance));
     put("catalogue", catalogue_component(appliance));
+    if !appliance.config.sip.tls.0.is_empty() {
+        put("certificates", certificates_component(appliance));
+    }
     put("configuration", noted(appliance, &["configuration"], Status::Degraded));
     let draining = appliance.draining.load(Ordering::Relaxed);
     let not_ready = if draining {
@@ -48,6 +52,14 @@ fn noted(appliance: &Appliance, parts: &[&str], status: Status) -> Component {
         .iter()
         .find_map(|part| appliance.notes.get(part))
         .map_or_else(Component::ok, |text| Component::new(status, text))
+}
+
+fn certificates_component(appliance: &Appliance) -> Component {
+    let failing = noted(appliance, &certificates::FAILING_PARTS, Status::Failing);
+    if failing.status != Status::Ok {
+        return failing;
+    }
+    noted(appliance, &certificates::DEGRADED_PARTS, Status::Degraded)
 }
 
 fn journal_component(appliance: &Appliance) -> Component {

@@ -17,11 +17,14 @@ use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
+use callvault_archive::ArchiveTrack;
 use callvault_catalogue::{
     ArchiveState, CatalogueError, Flaw, IngestOutcome, Lane, NewRecording, OwedJob, Recording, Verdict,
 };
-use callvault_policy::summarise;
+use callvault_journal::facts::SessionEvent;
+use callvault_policy::{links, summarise};
 use callvault_queue::{JobId, JobKind, NewJob, QueueError, StateName};
+use callvault_render_protocol::ForeignCodec;
 use jiff::Timestamp;
 use uuid::Uuid;
 
@@ -29,7 +32,7 @@ use crate::appliance::Appliance;
 use crate::follow::Follower;
 use crate::journals::{LaneName, LaneView};
 use crate::row::{self, KEY_LOST, UNNAMED, nameless};
-use crate::sound::{Reading, SoundError, open_lanes};
+use crate::sound::{Reading, SoundError, codec_spec, open_lanes};
 
 /// How often the journal is looked at without being told to.
 const LOOK: Duration = Duration::from_secs(2);
@@ -225,8 +228,9 @@ impl<'a> Ingest<'a> {
     fn ingest(&self, view: &LaneView) -> Result<bool, IngestError> {
         let LaneName { generation, lane } = view.name;
         let id = view.entry.recording.unwrap_or_else(|| row::unnamed_id(generation, lane));
+        let mut read = Read::default();
         let recording = if view.discarded() {
-            nameless(id, Verdict::Discarded, "discarded", "the recording was discarded by a rule")
+            nameless(id, Verdict::Discarded, "discarded", &discarded_by(&view.entry.rule))
         } else if view.entry.recording.is_none() {
             let text = "every frame of the journal that says what this was is damaged; nothing of it can be read";
             nameless(id, Verdict::Failed, UNNAMED, text)
@@ -235,7 +239,7 @@ impl<'a> Ingest<'a> {
                 "the recorder was lost before the recording's key was written; what it had captured cannot be read";
             nameless(id, Verdict::Failed, KEY_LOST, text)
         } else {
-            self.read(id, view)?
+            self.read(id, view, &mut read)?
         };
         let files = view.entry.files().unwrap_or(0..=0);
         let lane = Lane {
@@ -249,10 +253,15 @@ impl<'a> Ingest<'a> {
         let is_needed = row::has_audio(&recording);
         let owed = if is_needed { vec![OwedJob::new(JobKind::ARCHIVE.as_str(), id)] } else { Vec::new() };
         let verdict = recording.verdict;
-        let new = NewRecording { recording, lanes: vec![lane], owed };
+        let links = links(&id.to_string(), &read.events);
+        let new = NewRecording { recording, lanes: vec![lane], owed, links };
         match self.appliance.catalogue.ingest(&new, Timestamp::now())? {
             IngestOutcome::Inserted => {
                 self.appliance.metrics.ingested.fetch_add(1, Ordering::Relaxed);
+                if view.discarded() {
+                    self.appliance.metrics.discarded_by(&view.entry.rule);
+                }
+                self.appliance.metrics.not_ok_for(&read.reasons);
                 tracing::info!(recording = %id, %verdict, "recording {id}: {verdict}");
                 Ok(is_needed)
             }
@@ -261,10 +270,11 @@ impl<'a> Ingest<'a> {
         }
     }
 
-    fn read(&self, id: Uuid, view: &LaneView) -> Result<Recording, SoundError> {
+    fn read(&self, id: Uuid, view: &LaneView, read: &mut Read) -> Result<Recording, SoundError> {
         let lanes = open_lanes(std::slice::from_ref(view), &self.appliance.keyring)?;
         let reading = Reading::of_journal(&self.appliance.config.journal_path(), &lanes)?;
         let summary = summarise(&reading.events, &reading.damage);
+        read.reasons.clone_from(&summary.reasons);
         let mut recording = row::recording(id, summary, &reading.events);
         if reading.unplaced > 0 {
             if recording.verdict == Verdict::Ok {
@@ -273,6 +283,8 @@ impl<'a> Ingest<'a> {
             let text = format!("{} packets have no place in time and are not played", reading.unplaced);
             recording.flaws.push(Flaw { code: "packets-unplaced".to_owned(), text });
         }
+        recording.flaws.extend(undecodable(&reading.tracks, crate::playback::ffmpeg(self.appliance).is_some()));
+        read.events = reading.events;
         Ok(recording)
     }
 
@@ -391,6 +403,50 @@ impl<'a> Ingest<'a> {
             }
             told.is_err()
         });
+    }
+}
+
+/// A flaw for each codec that was heard and that nothing here decodes. Its audio is kept as it came, so nothing is missing.
+fn undecodable(tracks: &[ArchiveTrack], has_ffmpeg: bool) -> Vec<Flaw> {
+    let mut flaws = Vec::new();
+    for codec in tracks.iter().flat_map(|track| &track.codecs).map(codec_spec) {
+        let name = codec.codec.encoding();
+        let is_silent = ["telephone-event", "CN"].iter().any(|silent| name.eq_ignore_ascii_case(silent));
+        let is_foreign = ForeignCodec::of(&codec).is_some();
+        if is_silent || codec.audio_rate().is_some() || is_foreign && has_ffmpeg {
+            continue;
+        }
+        // The name is the peer's: only what looks like one is shown.
+        let is_name = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+        let shown: String = name.chars().filter(|c| is_name(*c)).take(CODEC_NAME_CHARS_MAX).collect();
+        let remedy =
+            if is_foreign { "can be played when ffmpeg is installed" } else { "cannot be played by this version" };
+        let text = format!("audio in {shown} was kept as it came; it {remedy}");
+        let flaw = Flaw { code: "codec-not-decodable".to_owned(), text };
+        if !flaws.contains(&flaw) && flaws.len() < CODEC_FLAWS_MAX {
+            flaws.push(flaw);
+        }
+    }
+    flaws
+}
+
+/// Most flaws about codecs in a row, and characters of a codec's name in them.
+const CODEC_FLAWS_MAX: usize = 4;
+const CODEC_NAME_CHARS_MAX: usize = 32;
+
+/// What is known of a lane that could be read, beside its row.
+#[derive(Default)]
+struct Read {
+    events: Vec<SessionEvent>,
+    /// Why its verdict is not ok.
+    reasons: Vec<String>,
+}
+
+/// Why there is nothing of a recording. An earlier version's journal does not name the rule.
+fn discarded_by(rule: &str) -> String {
+    match rule {
+        "" => "the recording was discarded by a rule".to_owned(),
+        rule => format!("the recording was not kept, by the rule {rule}"),
     }
 }
 

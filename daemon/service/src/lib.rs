@@ -5,7 +5,7 @@
 //! ingest         follows the journal (follow.rs), fills the catalogue, owes and queues jobs (ingest.rs)
 //! worker …       archives and deletes, `render.parallel` of them, at low priority (workers.rs, archiving.rs)
 //! store          looks whether the store is there (store.rs)
-//! configuration  looks whether the configuration changed (reload.rs)
+//! configuration  looks whether the configuration or a certificate changed (reload.rs, certificates.rs)
 //! playback …     one per export that is being listened to (playback.rs)
 //! http …         health, metrics, control (callvault-http; api.rs, health.rs, metrics.rs, check.rs answer)
 //! ```
@@ -21,6 +21,7 @@
 mod api;
 mod appliance;
 mod archiving;
+mod certificates;
 mod check;
 mod files;
 mod follow;
@@ -47,9 +48,10 @@ mod workers;
 #[cfg(test)]
 mod tests;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use callvault_config::Config;
 use clap::Parser;
 
 /// What callvaultd can be told on its command line.
@@ -68,14 +70,25 @@ struct Arguments {
     check: bool,
 }
 
+/// `--check`: the configuration, and the certificates that it names.
+fn check_configuration(path: &Path) -> ExitCode {
+    let checked = callvault_config::check(path, callvault_config::environment());
+    print!("{}", checked.text);
+    let mut ok = checked.ok;
+    if let Ok(config) = Config::load(path, callvault_config::environment()) {
+        let (certificates_ok, text) = certificates::check(&config, certificates::unix_s());
+        print!("{text}");
+        ok &= certificates_ok;
+    }
+    if ok { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
 /// The program `callvaultd`.
 #[must_use]
 pub fn main() -> ExitCode {
     let arguments = Arguments::parse();
     if arguments.check {
-        let checked = callvault_config::check(&arguments.config, callvault_config::environment());
-        print!("{}", checked.text);
-        return if checked.ok { ExitCode::SUCCESS } else { ExitCode::FAILURE };
+        return check_configuration(&arguments.config);
     }
     match start::run(&arguments.config) {
         Ok(()) => ExitCode::SUCCESS,

@@ -1,6 +1,6 @@
 //! The tracks of a recording as an archive lists them.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use callvault_archive::timeline::Alignment;
 use callvault_archive::{ArchiveCodec, ArchiveTrack};
@@ -63,21 +63,34 @@ pub(crate) fn tracks(
     (tracks, places)
 }
 
-/// The pauses of a track, in ticks.
+/// The pauses of a track, in ticks. The client's and those by control overlap freely: it is paused while any of them lasts.
 fn pauses_of(events: &[SessionEvent], track: u8, alignment: &Alignment) -> Vec<Stretch> {
     let mut pauses = Vec::new();
+    let mut paused_by: BTreeSet<&str> = BTreeSet::new();
     let mut since: Option<u64> = None;
     let end = alignment.total_ticks();
     let ticks = |at_ns: u64| (at_ns.saturating_sub(alignment.start_ns()) / 1_000).saturating_mul(48) / 1_000;
     for event in events {
-        match event {
-            SessionEvent::Paused(p) if p.track.is_none_or(|t| t == track) => {
-                since = since.or(Some(ticks(p.at_ns).min(end)));
-            }
-            SessionEvent::Resumed(p) if p.track.is_none_or(|t| t == track) => {
-                if let Some(from) = since.take() {
-                    pauses.push((from, ticks(p.at_ns).min(end)));
-                }
+        let (pause, begins) = match event {
+            SessionEvent::Paused(pause) => (pause, true),
+            SessionEvent::Resumed(pause) => (pause, false),
+            _ => continue,
+        };
+        // What is said of all tracks is said of each of them.
+        if pause.track.is_some_and(|number| number != track) {
+            continue;
+        }
+        if begins {
+            paused_by.insert(&pause.by);
+        } else {
+            paused_by.remove(pause.by.as_str());
+        }
+        let at = ticks(pause.at_ns).min(end);
+        match (since, paused_by.is_empty()) {
+            (None, false) => since = Some(at),
+            (Some(from), true) => {
+                pauses.push((from, at));
+                since = None;
             }
             _ => {}
         }

@@ -3,6 +3,8 @@
 //! They are read when they are asked for, from counters that are kept elsewhere (the recorder's heartbeat, the queue), so there is
 //! no registry; what remains is a dozen lines of a format that does not change, written here by hand.
 
+mod transport;
+
 use std::fmt::Write as _;
 use std::sync::atomic::Ordering;
 
@@ -25,6 +27,12 @@ pub(crate) fn metrics(appliance: &Appliance, recorder: &RecorderState, health: &
     let total = |now: u64, before: u64| one(now.saturating_add(before) as f64);
     metric("calls_live", "gauge", "Sessions being recorded now.", &one(f64::from(beat.live)));
     metric("sessions_accepted_total", "counter", "Sessions accepted.", &total(beat.accepted, before.accepted));
+    metric(
+        "recordings_started_again_total",
+        "counter",
+        "Recordings begun in a session after another was stopped. With the sessions accepted: all recordings.",
+        &total(beat.started_again, before.started_again),
+    );
     metric(
         "sessions_overloaded_total",
         "counter",
@@ -102,6 +110,32 @@ pub(crate) fn metrics(appliance: &Appliance, recorder: &RecorderState, health: &
         "counter",
         "Jobs that failed, each attempt counted.",
         &count(&appliance.metrics.job_failures),
+    );
+    transport::write(&mut metric, before.transport.sum(beat.transport), beat.transport);
+    let expires = appliance.metrics.certificate_expires_unix_s.load(Ordering::Relaxed);
+    if expires > 0 {
+        metric(
+            "tls_certificate_expires_seconds",
+            "gauge",
+            "When the certificate of SIP over TLS expires, in seconds since the Unix epoch.",
+            &one(expires as f64),
+        );
+    }
+    let [discarded, reasons] = appliance.metrics.names();
+    let by = |label: &str, counts: &[(String, u64)]| -> Vec<(String, f64)> {
+        counts.iter().map(|(name, n)| (format!("{{{label}=\"{name}\"}}"), *n as f64)).collect()
+    };
+    metric(
+        "recordings_discarded_total",
+        "counter",
+        "Recordings that were not kept since the start, by the rule that said so.",
+        &by("rule", &discarded),
+    );
+    metric(
+        "recordings_not_ok_total",
+        "counter",
+        "Recordings with another verdict than ok since the start, by the flaws that made it so.",
+        &by("reason", &reasons),
     );
     let jobs: Vec<(String, f64)> = appliance
         .queue

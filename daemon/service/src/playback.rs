@@ -12,7 +12,7 @@ use std::thread;
 use callvault_archive::{ArchiveTrack, Reader, key_context};
 use callvault_catalogue::Recording;
 use callvault_render_protocol::{
-    FromRender, Job, Limits, Output, POST_ROLL_TICKS, PRE_ROLL_TICKS, Packet, Renderer, TrackSpec,
+    FromRender, Job, Limits, Output, POST_ROLL_TICKS, PRE_ROLL_TICKS, Packet, Renderer, TONE_TICKS_MAX, TrackSpec,
 };
 use callvault_seal::Keyring;
 use uuid::Uuid;
@@ -135,14 +135,14 @@ fn run(
         let file = appliance.store.get(Path::new(&place.path)).map_err(|error| missing(appliance, row.id, error))?;
         let mut archive = open_archive(io::BufReader::new(file), &appliance.keyring)?;
         let facts = archive.facts()?;
-        let job = job(&facts.tracks, facts.total_ticks, format, &ms);
-        return play(&job, &mut archive_packets(&mut archive, stretch(&job)));
+        let job = job(appliance, &facts.tracks, facts.total_ticks, format, &ms);
+        return play(&job, &mut needed(&job, archive_packets(&mut archive, stretch(&job))));
     }
     appliance.check_read(&pinned)?;
     let lanes = open_lanes(&pinned, &appliance.keyring)?;
     let reading = Reading::of_journal(&pinned.folder, &lanes)?;
-    let job = job(&reading.tracks, reading.total_ticks, format, &ms);
-    play(&job, &mut reading.packets(&pinned.folder, &lanes, stretch(&job)))
+    let job = job(appliance, &reading.tracks, reading.total_ticks, format, &ms);
+    play(&job, &mut needed(&job, reading.packets(&pinned.folder, &lanes, stretch(&job))))
 }
 
 /// An archive that is missing may be so because the recording was deleted.
@@ -165,12 +165,33 @@ pub(crate) fn open_archive<R: Read + io::Seek>(
     Ok(reader.unlock(&key)?)
 }
 
+/// From where to where packets may be needed.
 fn stretch(job: &Job) -> Range<u64> {
-    job.start_ticks.saturating_sub(PRE_ROLL_TICKS)..job.end_ticks.saturating_add(POST_ROLL_TICKS)
+    let roll = if job.mask_tones { TONE_TICKS_MAX } else { PRE_ROLL_TICKS };
+    job.start_ticks.saturating_sub(roll)..job.end_ticks.saturating_add(POST_ROLL_TICKS)
+}
+
+/// The packets that are needed: what lies long before the beginning matters only when it is an event, which may last until then.
+fn needed<'a>(
+    job: &'a Job,
+    packets: impl Iterator<Item = Result<Packet, SoundError>> + Send + 'a,
+) -> impl Iterator<Item = Result<Packet, SoundError>> + Send + 'a {
+    let from = job.start_ticks.saturating_sub(PRE_ROLL_TICKS);
+    let is_event = |packet: &Packet| {
+        let codec = job.tracks.get(usize::from(packet.track)).and_then(|t| t.codecs.get(usize::from(packet.codec)));
+        codec.is_some_and(|codec| codec.codec.encoding().eq_ignore_ascii_case("telephone-event"))
+    };
+    packets.filter(move |packet| packet.as_ref().map_or(true, |packet| packet.position >= from || is_event(packet)))
 }
 
 /// The recorded user on the left, the others on the right; one track alone is mono.
-fn job(tracks: &[ArchiveTrack], total_ticks: u64, format: Format, ms: &Range<Option<u64>>) -> Job {
+fn job(
+    appliance: &Appliance,
+    tracks: &[ArchiveTrack],
+    total_ticks: u64,
+    format: Format,
+    ms: &Range<Option<u64>>,
+) -> Job {
     let channels: u8 = if tracks.len() > 1 { 2 } else { 1 };
     let any_local = tracks.iter().any(|t| t.local);
     let specs = tracks.iter().enumerate().map(|(place, track)| {
@@ -189,5 +210,14 @@ fn job(tracks: &[ArchiveTrack], total_ticks: u64, format: Format, ms: &Range<Opt
         channels,
         start_ticks,
         end_ticks: ms.end.map_or(total_ticks, ticks).max(start_ticks),
+        mask_tones: appliance.config.render.mask_tones,
+        measured: Vec::new(),
+        ffmpeg: ffmpeg(appliance),
     }
+}
+
+/// The program that decodes rare codecs, where it is installed.
+pub(crate) fn ffmpeg(appliance: &Appliance) -> Option<String> {
+    let path = &appliance.config.render.ffmpeg;
+    if path.is_file() { path.to_str().map(str::to_owned) } else { None }
 }

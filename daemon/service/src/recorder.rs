@@ -11,7 +11,8 @@ use std::sync::mpsc::SyncSender;
 use std::time::{Duration, Instant};
 
 use callvault_control::{
-    Channel, ControlError, Decision, Heartbeat, LiveCall, SOCKETS_PER_MESSAGE_MAX, Start, ToDaemon, ToRecorder,
+    CallAction, CallStanding, Channel, ControlError, Decision, Heartbeat, LiveCall, Refusal, SOCKETS_PER_MESSAGE_MAX,
+    Start, TlsIdentity, ToDaemon, ToRecorder,
 };
 use callvault_journal::facts::CallFacts;
 use callvault_supervise::{Action, Event, Limits, State, Supervisor};
@@ -35,8 +36,11 @@ const QUESTIONS_MAX: usize = 32;
 pub(crate) enum Request {
     /// The live calls.
     Calls(oneshot::Sender<Vec<LiveCall>>),
-    /// Take no new sessions.
-    Drain,
+    /// Do something about a live call, which the recording names. The answer's sender is dropped when the recorder does not
+    /// answer.
+    Control(Uuid, CallAction, oneshot::Sender<Result<CallStanding, Refusal>>),
+    /// Take no new sessions, or take them again.
+    Drain(bool),
     /// Stop; the driver ends when the recorder has.
     Stop,
 }
@@ -74,6 +78,8 @@ pub(crate) struct Driver {
     pub(crate) start: Start,
     /// The sockets.
     pub(crate) sockets: Arc<Sockets>,
+    /// What SIP over TLS is secured with.
+    pub(crate) certificates: watch::Receiver<Option<Arc<TlsIdentity>>>,
     /// What becomes of a recording.
     pub(crate) decide: Arc<dyn Fn(&CallFacts) -> Decision + Send + Sync>,
     /// Wakes the ingest: there is something to see in the journal. A wake-up that is lost, because one waits already, costs
@@ -92,14 +98,20 @@ struct Running {
 struct Question {
     number: u32,
     asked: Instant,
-    answer: oneshot::Sender<Vec<LiveCall>>,
-    calls: Vec<LiveCall>,
+    answer: Awaited,
+}
+
+/// What a question waits for.
+enum Awaited {
+    Calls(oneshot::Sender<Vec<LiveCall>>, Vec<LiveCall>),
+    Controlled(oneshot::Sender<Result<CallStanding, Refusal>>),
 }
 
 enum Happened {
     Message(Result<ToDaemon, ControlError>),
     Exited(io::Result<std::process::ExitStatus>),
     Asked(Option<Request>),
+    Certificates,
     Time,
 }
 
@@ -114,6 +126,7 @@ impl Driver {
         let mut requests_open = true;
         let mut draining = false;
         let mut pending = vec![Event::Tick];
+        let mut certificates = self.certificates.clone();
         loop {
             while let Some(event) = pending.pop() {
                 for action in machine.handle(epoch.elapsed(), event) {
@@ -147,6 +160,7 @@ impl Driver {
             let happened = tokio::select! {
                 happened = next_of(running.as_mut()) => happened,
                 request = requests.recv(), if requests_open => Happened::Asked(request),
+                Ok(()) = certificates.changed() => Happened::Certificates,
                 () = tokio::time::sleep(wait) => Happened::Time,
             };
             questions.retain(|q| q.asked.elapsed() < ANSWER_WITHIN);
@@ -158,18 +172,27 @@ impl Driver {
                     questions.clear();
                     pending.push(Event::Exited);
                 }
+                Happened::Certificates => self.hand_over_certificates(running.as_ref()).await,
                 Happened::Asked(None) => requests_open = false,
                 Happened::Asked(Some(Request::Stop)) => pending.push(Event::StopWanted),
-                Happened::Asked(Some(Request::Drain)) => {
-                    draining = true;
-                    self.tell(running.as_ref(), &ToRecorder::Drain);
+                Happened::Asked(Some(Request::Drain(wanted))) => {
+                    draining = wanted;
+                    let message = if wanted { ToRecorder::Drain } else { ToRecorder::Undrain };
+                    self.tell(running.as_ref(), &message);
                 }
+                // Without a recorder, or with too many questions, the asker hears at once that there is no answer.
+                Happened::Asked(Some(_)) if running.is_none() || questions.len() >= QUESTIONS_MAX => {}
                 Happened::Asked(Some(Request::Calls(answer))) => {
-                    if questions.len() < QUESTIONS_MAX {
-                        number = number.wrapping_add(1);
-                        questions.push(Question { number, asked: Instant::now(), answer, calls: Vec::new() });
-                        self.tell(running.as_ref(), &ToRecorder::Calls { request: number });
-                    }
+                    number = number.wrapping_add(1);
+                    let answer = Awaited::Calls(answer, Vec::new());
+                    questions.push(Question { number, asked: Instant::now(), answer });
+                    self.tell(running.as_ref(), &ToRecorder::Calls { request: number });
+                }
+                Happened::Asked(Some(Request::Control(recording, action, answer))) => {
+                    number = number.wrapping_add(1);
+                    let answer = Awaited::Controlled(answer);
+                    questions.push(Question { number, asked: Instant::now(), answer });
+                    self.tell(running.as_ref(), &ToRecorder::Control { request: number, recording, action });
                 }
                 Happened::Message(Ok(message)) => {
                     if let Some(event) = self.heard(running.as_ref(), message, &mut questions) {
@@ -249,8 +272,26 @@ impl Driver {
             let (kinds, fds): (Vec<_>, Vec<_>) = some.iter().copied().unzip();
             send(&running.channel, &ToRecorder::Sockets(kinds), &fds).await?;
         }
+        if !self.sockets.tls.is_empty() {
+            send(&running.channel, &self.certificates_now(), &[]).await?;
+        }
         let start = Start { generation: running.generation, ..self.start.clone() };
         send(&running.channel, &ToRecorder::Start(Box::new(start)), &[]).await
+    }
+
+    fn certificates_now(&self) -> ToRecorder {
+        ToRecorder::Certificates(self.certificates.borrow().as_deref().cloned().map(Box::new))
+    }
+
+    /// Sends the recorder new certificates. Unlike other messages they are not sent again by themselves, so this one waits.
+    async fn hand_over_certificates(&self, running: Option<&Running>) {
+        let Some(running) = running else { return };
+        match tokio::time::timeout(HANDOVER_WITHIN, send(&running.channel, &self.certificates_now(), &[])).await {
+            Ok(Ok(())) => {}
+            // It is ending or stuck, which its supervision sees; the next one gets them with everything else.
+            Ok(Err(error)) => tracing::warn!(%error, "failed to {error}"),
+            Err(_) => tracing::warn!("the recorder did not take the new certificates in time"),
+        }
     }
 
     /// Sends without waiting. The recorder reads all the time; when its queue is full it is stuck, and that is noticed by
@@ -272,7 +313,7 @@ impl Driver {
             }
             ToDaemon::Heartbeat(beat) => {
                 self.state.send_modify(|s| {
-                    s.heartbeat = beat;
+                    s.heartbeat = *beat;
                     s.beat_at = Some(Instant::now());
                 });
                 return Some(Event::Beat([beat.signalling_rounds, beat.sweeps, beat.append_rounds]));
@@ -287,12 +328,18 @@ impl Driver {
                 self.state.send_modify(|s| s.alarm = Some((Instant::now(), text)));
             }
             ToDaemon::Calls { request, last, calls } => {
-                if let Some(at) = questions.iter().position(|q| q.number == request) {
-                    questions[at].calls.extend(calls);
-                    if last {
-                        let question = questions.swap_remove(at);
-                        let _ = question.answer.send(question.calls);
-                    }
+                let at = questions.iter().position(|q| q.number == request)?;
+                if let Awaited::Calls(_, heard) = &mut questions[at].answer {
+                    heard.extend(calls);
+                }
+                if last && let Awaited::Calls(answer, heard) = questions.swap_remove(at).answer {
+                    let _ = answer.send(heard);
+                }
+            }
+            ToDaemon::Controlled { request, result } => {
+                let at = questions.iter().position(|q| q.number == request)?;
+                if let Awaited::Controlled(answer) = questions.swap_remove(at).answer {
+                    let _ = answer.send(result);
                 }
             }
         }
@@ -321,11 +368,13 @@ fn sum(a: Heartbeat, b: Heartbeat) -> Heartbeat {
         appended_bytes: a.appended_bytes.saturating_add(b.appended_bytes),
         commits: a.commits.saturating_add(b.commits),
         accepted: a.accepted.saturating_add(b.accepted),
+        started_again: a.started_again.saturating_add(b.started_again),
         overloaded: a.overloaded.saturating_add(b.overloaded),
         refused: a.refused.saturating_add(b.refused),
         packets: a.packets.saturating_add(b.packets),
         dropped: a.dropped.saturating_add(b.dropped),
         invalid_messages: a.invalid_messages.saturating_add(b.invalid_messages),
+        transport: a.transport.sum(b.transport),
         ..Heartbeat::default()
     }
 }

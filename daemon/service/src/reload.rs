@@ -1,6 +1,6 @@
-//! Watches the configuration: when a file of it changes, the whole is checked. What is wrong is said in the log, with file and
+//! Watches the configuration and the certificates of SIP over TLS: when a file of the configuration changes, the whole is checked. What is wrong is said in the log, with file and
 //! line, and shown by health, and the configuration in force stays; what is good takes effect with the next start, but for
-//! `log.level`, which does so at once.
+//! `log.level`, which does so at once. Certificates that changed are in force at once (`certificates.rs`).
 //!
 //! The file system's events are a hint that makes it quick; a look now and then is what can be relied on, since shares and some
 //! editors send none.
@@ -13,6 +13,7 @@ use callvault_config::{Config, LogLevel, environment, render_errors};
 use notify::{RecommendedWatcher, RecursiveMode, Watcher};
 
 use crate::appliance::{Appliance, Bell};
+use crate::certificates::{self, CertificateFiles, CertificateWatch};
 
 /// How often the files are read without being told to.
 const LOOK: Duration = Duration::from_secs(60);
@@ -32,12 +33,14 @@ pub(crate) struct Reload {
     pub(crate) path: PathBuf,
     /// Sets the level of the log; none when something stronger than the configuration set it.
     pub(crate) set_level: Option<Box<dyn Fn(LogLevel) + Send>>,
+    /// The certificates of SIP over TLS.
+    pub(crate) certificates: CertificateWatch,
 }
 
 impl Reload {
     /// Watches until the appliance stops; `bell` is rung by SIGHUP and by the file system.
-    pub(crate) fn run(self, appliance: &Appliance) {
-        let _watcher = watch(&self.path, &appliance.reload);
+    pub(crate) fn run(mut self, appliance: &Appliance) {
+        let _watcher = watch(&self.folders(), &appliance.reload);
         let mut watched = Watched::new(appliance.config.clone());
         let mut heard = 0;
         loop {
@@ -49,6 +52,7 @@ impl Reload {
                 appliance.stop_bell.wait(0, SETTLE);
             }
             heard = rung;
+            self.certificates.look(certificates::unix_s(), &appliance.notes, &appliance.metrics);
             let loaded = Config::load(&self.path, environment()).map_err(|errors| render_errors(&errors));
             match watched.look(loaded) {
                 Outcome::Same => {}
@@ -59,6 +63,17 @@ impl Reload {
                 Outcome::Bad(text) => appliance.notes.set(PART, text),
             }
         }
+    }
+
+    /// The folders in which changes show.
+    fn folders(&self) -> Vec<PathBuf> {
+        let configuration = std::path::absolute(&self.path).ok().and_then(|path| path.parent().map(Path::to_path_buf));
+        let mut folders: Vec<PathBuf> = configuration.into_iter().flat_map(|at| [at.join("conf.d"), at]).collect();
+        let certificates = self.certificates.files().into_iter().flat_map(CertificateFiles::folders);
+        folders.extend(certificates.map(Path::to_path_buf));
+        folders.sort();
+        folders.dedup();
+        folders
     }
 
     fn tell(&self, latest: &Config, changed: &[String]) {
@@ -124,10 +139,8 @@ impl Watched {
     }
 }
 
-/// Rings when something happens in the folders of the configuration. Without it there is the look now and then.
-fn watch(path: &Path, bell: &Bell) -> Option<RecommendedWatcher> {
-    let path = std::path::absolute(path).ok()?;
-    let folder = path.parent()?.to_owned();
+/// Rings when something happens in these folders. Without it there is the look now and then.
+fn watch(folders: &[PathBuf], bell: &Bell) -> Option<RecommendedWatcher> {
     let bell = bell.clone();
     let watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
         // Reading a file is an event too, and we read them.
@@ -136,8 +149,8 @@ fn watch(path: &Path, bell: &Bell) -> Option<RecommendedWatcher> {
         }
     });
     let mut watcher = watcher.inspect_err(|error| tracing::debug!(%error, "the configuration is not watched")).ok()?;
-    for folder in [folder.join("conf.d"), folder] {
-        if let Err(error) = watcher.watch(&folder, RecursiveMode::NonRecursive) {
+    for folder in folders {
+        if let Err(error) = watcher.watch(folder, RecursiveMode::NonRecursive) {
             tracing::debug!(%error, "a folder of the configuration is not watched");
         }
     }

@@ -2,7 +2,8 @@
 
 use callvault_catalogue::{Archive, Direction, Flaw, Recording, Track, Traffic, Verdict};
 use callvault_journal::facts::SessionEvent;
-use callvault_policy::Summary;
+use callvault_policy::{Summary, TrackHeard, flaws_heard};
+use callvault_render_protocol::Heard;
 use jiff::Timestamp;
 use uuid::Uuid;
 
@@ -57,13 +58,41 @@ pub(crate) fn recording(id: Uuid, summary: Summary, events: &[SessionEvent]) -> 
                 duplicates: t.duplicates,
                 late: t.late,
                 gaps_ms: t.gaps_ms,
+                jitter_ms_max: t.jitter_ms_max,
+                started_after_ms: t.started_after_ms,
+                clock_skew_ppm: t.clock_skew_ppm,
+                tones: t.tones,
                 local: t.local,
+                ..Track::default()
             })
             .collect(),
         flaws: summary.flaws.into_iter().map(|f| Flaw { code: f.code, text: f.text }).collect(),
         archive: Archive::journal(),
+        linked: Vec::new(),
         tracking_id: summary.tracking_id,
         facts: serde_json::to_value(events).unwrap_or_default(),
+    }
+}
+
+/// Puts into a row what is heard on its tracks, by their place. Done twice it is the same as once.
+pub(crate) fn listen(row: &mut Recording, heard: &[(usize, Heard)]) {
+    let mut tracks = Vec::new();
+    for (place, heard) in heard {
+        let Some(track) = row.tracks.get_mut(*place) else { continue };
+        track.silent_ms = Some(heard.silent_ms);
+        track.clipped_ms = Some(heard.clipped_ms);
+        track.level_dbfs = heard.level_dbfs;
+        let Heard { audio_ms, silent_ms, active_ms, .. } = *heard;
+        tracks.push(TrackHeard { label: track.label.clone(), audio_ms, silent_ms, active_ms });
+    }
+    for flaw in flaws_heard(&tracks) {
+        let flaw = Flaw { code: flaw.code, text: flaw.text };
+        if row.verdict == Verdict::Ok {
+            row.verdict = Verdict::Degraded;
+        }
+        if !row.flaws.contains(&flaw) && row.flaws.len() < callvault_policy::FLAWS_MAX {
+            row.flaws.push(flaw);
+        }
     }
 }
 
@@ -88,6 +117,7 @@ pub(crate) fn nameless(id: Uuid, verdict: Verdict, code: &str, text: &str) -> Re
         tracks: Vec::new(),
         flaws: vec![Flaw { code: code.to_owned(), text: text.to_owned() }],
         archive: Archive::journal(),
+        linked: Vec::new(),
         tracking_id: None,
         facts: serde_json::Value::Null,
     }

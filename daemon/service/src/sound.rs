@@ -16,13 +16,13 @@ use callvault_archive::timeline::{Alignment, Timeline};
 use callvault_archive::{ArchiveCodec, ArchiveError, ArchiveTrack, Played, Unlocked};
 use callvault_journal::facts::{SessionEvent, TrackCounts};
 use callvault_journal::{FindingKind, JournalError};
-use callvault_policy::{Damage, HeardCodec};
-use callvault_render_protocol::{Codec, CodecSpec, Packet, RenderError};
+use callvault_policy::{Damage, HeardCodec, TrackClock};
+use callvault_render_protocol::{CODEC_TEXT_BYTES_MAX, Codec, CodecSpec, Packet, RenderError};
 use callvault_seal::{Cipher, DataKey, Keyring, SealError};
 
 use crate::journals::LaneView;
 use crate::listing::{Places, tracks};
-use crate::walk::{Item, Walk};
+use crate::walk::{CodecTable, Item, Walk};
 
 /// Ticks in a second.
 pub(crate) const TICKS_PER_SECOND: u64 = 48_000;
@@ -119,6 +119,7 @@ impl Reading {
         while walk.step(|item| match item {
             Item::Event(event) => events.push(event.clone()),
             Item::Lost(frames) => lost_frames = lost_frames.saturating_add(frames),
+            Item::Report(report) => timeline.observe_report(&report),
             Item::Unnumbered => unnumbered += 1,
             Item::Packet(met) => {
                 timeline.observe(&met.header);
@@ -140,6 +141,7 @@ impl Reading {
             anchor: lanes.first().and_then(|l| l.view.anchor),
             counted: counted(&heard),
             heard: most_heard(&types),
+            clocks: clocks(&walk.table, &alignment),
         };
         let total_ticks = alignment.total_ticks();
         let unplaced = alignment.unplaced().saturating_add(unnumbered);
@@ -185,6 +187,15 @@ fn counted(heard: &BTreeMap<(u8, u8), u64>) -> Vec<TrackCounts> {
         *per_track.entry(*track).or_default() += packets;
     }
     per_track.into_iter().map(|(track, packets)| TrackCounts { track, packets, ..TrackCounts::default() }).collect()
+}
+
+fn clocks(table: &CodecTable, alignment: &Alignment) -> Vec<TrackClock> {
+    let clock = |&track: &u8| TrackClock {
+        track,
+        skew_ppm: alignment.clock_skew_ppm(track),
+        reports_ignored: alignment.reports_ignored(track),
+    };
+    table.tracks.keys().map(clock).collect()
 }
 
 fn most_heard(types: &HashMap<(u8, u8), u64>) -> Vec<HeardCodec> {
@@ -292,11 +303,13 @@ pub(crate) fn archive_packets<R: io::Read + io::Seek>(
 
 /// A codec as the render process knows it.
 pub(crate) fn codec_spec(codec: &ArchiveCodec) -> CodecSpec {
+    // A name or parameters beyond all measure are no reason to render nothing.
+    let name = &codec.encoding[..codec.encoding.floor_char_boundary(CODEC_TEXT_BYTES_MAX)];
     CodecSpec {
-        codec: Codec::from_encoding(&codec.encoding),
+        codec: Codec::from_encoding(name),
         clock_rate: codec.clock_rate,
         channels: codec.channels,
-        fmtp: codec.fmtp.clone(),
+        fmtp: codec.fmtp.clone().filter(|fmtp| fmtp.len() <= CODEC_TEXT_BYTES_MAX),
         pre_skip: codec.pre_skip,
     }
 }

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, anyhow};
 use callvault_catalogue::Catalogue;
 use callvault_config::{Config, HttpListen};
+use callvault_control::TlsIdentity;
 use callvault_http::{Limits as HttpLimits, Listen, Server};
 use callvault_queue::{JobKind, Queue, RetryPolicies, RetryPolicy, Settings};
 use callvault_seal::{PublicKey, Secret};
@@ -21,6 +22,7 @@ use uuid::Uuid;
 
 use crate::api::Control;
 use crate::appliance::{Appliance, Bell, Metrics, Notes};
+use crate::certificates::{CertificateFiles, CertificateWatch, unix_s};
 use crate::files::{make_folder, write_whole};
 use crate::ingest::{Ingest, unix_ms};
 use crate::journals::Shared;
@@ -74,8 +76,10 @@ pub(crate) fn run(path: &Path) -> anyhow::Result<()> {
     folder(&config.journal_path(), "journal")?;
     let (appliance, channels) = open(config, reload)?;
     let sockets = open_sockets(&appliance.config)?;
-    let reload = Reload { path: path.to_owned(), set_level };
-    let result = serve(&runtime, &appliance, sockets, channels, reload, stop);
+    let (mut certificates, in_force) = CertificateWatch::new(CertificateFiles::of(&appliance.config));
+    certificates.look(unix_s(), &appliance.notes, &appliance.metrics);
+    let reload = Reload { path: path.to_owned(), set_level, certificates };
+    let result = serve(&runtime, &appliance, sockets, channels, (reload, in_force), stop);
     runtime.shutdown_timeout(Duration::from_secs(1));
     result
 }
@@ -182,6 +186,7 @@ fn open_sockets(config: &Config) -> anyhow::Result<Sockets> {
         Sockets::open(
             &config.sip.udp.0,
             &config.sip.tcp.0,
+            &config.sip.tls.0,
             told::media_bound(config),
             range.first..=range.last,
             pairs,
@@ -252,7 +257,7 @@ fn serve(
     appliance: &Arc<Appliance>,
     sockets: Sockets,
     channels: Channels,
-    reload: Reload,
+    (reload, certificates): (Reload, watch::Receiver<Option<Arc<TlsIdentity>>>),
     mut stop: watch::Receiver<bool>,
 ) -> anyhow::Result<()> {
     let server = start_server(appliance)?;
@@ -263,11 +268,13 @@ fn serve(
     for number in 0..appliance.config.render.parallel.max(1) {
         crew.hire(appliance, &format!("worker-{number}"), workers::run)?;
     }
+    let policy = told::policy(&appliance.config);
     let driver = Driver {
         program: beside("callvault-recorder"),
         start: told::settings(appliance, &sockets),
         sockets: Arc::new(sockets),
-        decide: Arc::new(told::decide),
+        certificates,
+        decide: Arc::new(move |facts| told::decide(facts, &policy)),
         wake: appliance.wake_ingest.clone(),
         state: channels.state,
     };

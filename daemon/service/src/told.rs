@@ -1,23 +1,32 @@
 //! What a recorder is told: its settings when it is started, and what becomes of each call.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
 use callvault_config::{Config, MediaAddress};
 use callvault_control::{Decision, Network, Start};
 use callvault_journal::facts::CallFacts;
-use callvault_policy::{KeepVerdict, PolicySettings, keep};
+use callvault_policy::{KeepVerdict, PolicySettings, RecordingMode, keep};
 use callvault_seal::PublicKey;
 use uuid::Uuid;
 
 use crate::appliance::Appliance;
 use crate::sockets::Sockets;
 
+/// The policy's settings, from those of the operator.
+pub(crate) fn policy(config: &Config) -> PolicySettings {
+    let mode = match config.recording.mode {
+        callvault_config::RecordingMode::Always => RecordingMode::Always,
+        callvault_config::RecordingMode::OnDemand => RecordingMode::OnDemand,
+    };
+    PolicySettings::new(mode, &config.recording.on_demand_users.0, &config.recording.keep_types.0)
+}
+
 /// What becomes of a call, by the rules of the policy.
-pub(crate) fn decide(facts: &CallFacts) -> Decision {
-    match keep(facts, &PolicySettings::default()) {
-        // Nobody can ask for a call yet, so none waits to be asked for.
-        KeepVerdict::Keep | KeepVerdict::OnDemand => Decision::Keep,
+pub(crate) fn decide(facts: &CallFacts, settings: &PolicySettings) -> Decision {
+    match keep(facts, settings) {
+        KeepVerdict::Keep => Decision::Keep,
+        KeepVerdict::OnDemand => Decision::OnDemand,
         KeepVerdict::Discard { rule } => Decision::Discard { rule },
     }
 }
@@ -43,14 +52,21 @@ pub(crate) fn settings(appliance: &Appliance, sockets: &Sockets) -> Start {
             .map(|n| Network { address: n.address(), prefix: n.prefix_bits() })
             .collect(),
         server_name: config.sip.server_name.clone(),
+        session_expires_s: u32_of(config.sip.session_expires.as_secs()),
+        session_expires_min_s: u32_of(config.sip.session_expires_min.as_secs()),
         sessions_max: config.limits.sessions_max,
         retry_after_s: u32_of(config.limits.retry_after.as_secs().max(1)),
         tracks_per_session_max: u8::try_from(config.limits.tracks_per_session_max).unwrap_or(u8::MAX),
+        sessions_per_peer_max: config.limits.sessions_per_peer_max,
+        invites_per_second: config.limits.invites_per_second,
+        invites_per_peer_per_second: config.limits.invites_per_peer_per_second,
         connections_max: config.limits.connections_max,
-        connections_per_peer_max: config.limits.connections_max,
-        connection_idle_s: 3_600,
+        connections_per_peer_max: config.limits.connections_per_peer_max,
+        connection_idle_s: u32_of(config.limits.connection_idle.as_secs()),
         body_bytes_max: u32_of(config.limits.message_bytes_max.0),
         media_timeout_s: u32_of(config.media.timeout.as_secs()),
+        paused_timeout_s: u32_of(config.media.paused_timeout.as_secs()),
+        receiver_reports: config.media.receiver_reports,
         commit_interval_ms: ms(config.journal.commit_interval),
         batch_interval_ms: ms(config.journal.batch_interval),
         file_bytes_max: config.journal.file_bytes_max.0,
@@ -59,13 +75,51 @@ pub(crate) fn settings(appliance: &Appliance, sockets: &Sockets) -> Start {
     }
 }
 
+/// The one address that all these are, or else every address of the families that they are of.
+fn common_address(addresses: impl Iterator<Item = IpAddr>) -> IpAddr {
+    addresses
+        .reduce(|a, b| match (a, b) {
+            _ if a == b => a,
+            (IpAddr::V4(_), IpAddr::V4(_)) => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+            // Sockets that take IPv6 at all addresses take IPv4 as well.
+            _ => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+        })
+        .unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED))
+}
+
 /// The address that media sockets are bound to.
 pub(crate) fn media_bound(config: &Config) -> IpAddr {
     match config.media.address {
         MediaAddress::Ip(ip) => ip,
-        MediaAddress::Auto => match config.sip.udp.0.iter().chain(&config.sip.tcp.0).next() {
-            Some(listener) => listener.ip(),
-            None => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
-        },
+        MediaAddress::Auto => {
+            let listeners = config.sip.udp.0.iter().chain(&config.sip.tcp.0).chain(&config.sip.tls.0);
+            common_address(listeners.map(|listener| listener.ip().to_canonical()))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::IpAddr;
+
+    use super::common_address;
+
+    fn check(listeners: &[&str], expected: &str) {
+        let addresses = listeners.iter().map(|text| text.parse::<IpAddr>().unwrap());
+        assert_eq!(common_address(addresses).to_string(), expected, "{listeners:?}");
+    }
+
+    #[test]
+    fn media_is_received_wherever_calls_are() {
+        check(&["0.0.0.0", "0.0.0.0"], "0.0.0.0");
+        check(&["10.0.0.1", "10.0.0.1"], "10.0.0.1");
+        check(&["10.0.0.1", "192.168.0.1"], "0.0.0.0");
+        check(&["10.0.0.1", "192.168.0.1", "10.0.0.1"], "0.0.0.0");
+        check(&["::"], "::");
+        check(&["2001:db8::1"], "2001:db8::1");
+        check(&["0.0.0.0", "::"], "::");
+        check(&["::", "10.0.0.1"], "::");
+        check(&["10.0.0.1", "2001:db8::1"], "::");
+        check(&[], "0.0.0.0");
     }
 }

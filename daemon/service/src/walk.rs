@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::path::Path;
 
-use callvault_archive::timeline::PacketHeader;
+use callvault_archive::timeline::{PacketHeader, ReportHeader};
 use callvault_journal::facts::{CodecFacts, SessionEvent, TrackFacts};
 use callvault_journal::{LaneItem, LaneReader};
 use callvault_media::{Encoding, payload_duration};
@@ -117,6 +117,8 @@ pub(crate) struct Met<'a> {
 
 pub(crate) enum Item<'a> {
     Event(&'a SessionEvent),
+    /// A sender report, which is an event too.
+    Report(ReportHeader),
     Packet(Met<'a>),
     /// A packet of a source that has no number.
     Unnumbered,
@@ -148,6 +150,18 @@ impl Walk {
             Some(LaneItem::Facts(event)) => {
                 self.table.learn(&event);
                 each(Item::Event(&event));
+                if let SessionEvent::SenderReport(facts) = &event
+                    && let Some(source) = self.sources.number(self.lane, facts.track, facts.source)
+                {
+                    each(Item::Report(ReportHeader {
+                        track: facts.track,
+                        source,
+                        ntp: facts.ntp,
+                        timestamp: facts.rtp_timestamp,
+                        arrival_ns: facts.at_ns,
+                        clock: facts.clock,
+                    }));
+                }
             }
             Some(LaneItem::Audio(packets)) => {
                 for packet in packets {

@@ -76,6 +76,8 @@ pub(crate) enum Entry {
     Audio { recording: Uuid, batch: AudioBatch },
     /// What becomes of it.
     Decide { recording: Uuid, decision: Decision },
+    /// What becomes of it is asked again: should it end meanwhile, its end waits for the answer.
+    Reconsider { recording: Uuid },
     /// It has ended.
     End { recording: Uuid, ended: Ended },
     /// Flush everything and stop.
@@ -320,6 +322,10 @@ impl Appender {
                 let result = lanes.decide(writer, rng, recording, &decision);
                 self.after_end(recording, result)
             }
+            Entry::Reconsider { recording } => {
+                lanes.reconsider(recording);
+                Ok(())
+            }
             Entry::End { recording, ended } => {
                 let result = lanes.end(writer, recording, ended);
                 self.after_end(recording, result)
@@ -423,8 +429,9 @@ impl Appender {
 
     fn stop(mut self) {
         for recording in self.lanes.recordings() {
-            // The daemon did not say: keeping is what loses nothing. A recording that has ended is ended by this.
-            let kept = self.lanes.decide(&mut self.writer, &mut rand::rng(), recording, &Decision::Keep);
+            // A recording that has ended is ended by this.
+            let decision = self.lanes.last_decision(recording);
+            let kept = self.lanes.decide(&mut self.writer, &mut rand::rng(), recording, &decision);
             let aborted = self.lanes.abort(&mut self.writer, recording);
             let ended = kept.and_then(|kept| Ok(kept | aborted?));
             if let Err(error) = self.after_end(recording, ended) {

@@ -5,6 +5,12 @@
 
 use nix::time::{ClockId, clock_gettime};
 
+/// Two readings further apart than this are not of one moment. Reading takes some tens of nanoseconds.
+const APART_NS_MAX: u64 = 20_000;
+
+/// On a machine that is so busy that this many attempts fail, the last will do.
+const READINGS_MAX: u32 = 8;
+
 /// Journal time now, in nanoseconds.
 #[must_use]
 pub(crate) fn journal_ns() -> u64 {
@@ -30,9 +36,17 @@ pub(crate) struct ArrivalClock {
 }
 
 impl ArrivalClock {
-    /// Reads both clocks.
+    /// Reads both clocks at one moment, as nearly as can be: when this thread was put aside between the two readings it reads again,
+    /// or packets would seem to have arrived that much earlier.
     pub(crate) fn read() -> Self {
-        Self::at(journal_ns(), wall_ns())
+        let mut clock = Self::at(journal_ns(), wall_ns());
+        for _ in 0..READINGS_MAX {
+            if journal_ns().saturating_sub(clock.now_ns) <= APART_NS_MAX {
+                break;
+            }
+            clock = Self::at(journal_ns(), wall_ns());
+        }
+        clock
     }
 
     fn at(now_ns: u64, wall_ns: i64) -> Self {

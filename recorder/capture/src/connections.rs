@@ -1,22 +1,27 @@
-//! SIP connections over TCP: who is connected, reading messages from the stream, writing answers to it.
+//! SIP connections over TCP and TLS: who is connected, which dialogs live on what, and who must go when there are too many.
 //!
-//! Each connection has one task. Its number is bounded, as is the number from one address, how long it may say nothing unless a
-//! dialog lives on it, how long a message may take to come whole, and what may wait to be written to it.
+//! Each connection has one task (`stream`). Its number is bounded, as is the number from one address; how long a connection may say
+//! nothing unless a dialog lives on it, how long a handshake and a message may take, and what may wait to be written. Where there are
+//! too many, one that never carried a message makes room: that is what a flood is made of, and what a client in use is not.
 
-use std::collections::{BTreeMap, HashMap};
+mod stream;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use callvault_sip::{DialogId, Flow, FlowId, Limits, Message, ParseError, StreamItem, StreamParser, TransportKind};
+use callvault_control::{ClosedBecause, HandshakeFailure};
+use callvault_sip::{ConnectId, DialogId, Flow, FlowId, Limits, Message, ParseError, StreamParser, TransportKind};
 use nix::sys::socket::setsockopt;
 use nix::sys::socket::sockopt::{KeepAlive, TcpKeepIdle};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
-use tokio::time::Instant;
+
+use crate::tls::Tls;
+use stream::{Connection, Secured};
 
 /// Numbers below are UDP listeners; connections count from here.
 pub(crate) const FIRST_CONNECTION: u64 = 1 << 32;
@@ -24,25 +29,8 @@ pub(crate) const FIRST_CONNECTION: u64 = 1 << 32;
 /// Answers that may wait for a slow reader; a client that does not read its answers is no client.
 const WAITING_WRITES_MAX: usize = 64;
 
-/// How long one write may take.
-const WRITE_WITHIN: Duration = Duration::from_secs(10);
-
-/// How long a message may take from its first byte to its last.
-const MESSAGE_WITHIN: Duration = Duration::from_secs(10);
-
-/// How long the endpoint has to answer what could not be read before the connection is closed all the same.
-const LAST_ANSWER_WITHIN: Duration = Duration::from_secs(1);
-
-/// How long, and how much, is still read after the last answer: closing while the client sends would reset the connection, and
-/// the answer would be lost with it.
-const LINGER_WITHIN: Duration = Duration::from_secs(2);
-const LINGER_BYTES_MAX: usize = 16 << 20;
-
 /// After this long without traffic the kernel asks whether the other end is still there, so that one that vanished in a call is noticed.
 const KEEP_ALIVE_AFTER_S: u32 = 60;
-
-/// Bytes read at once.
-const READ_BYTES: usize = 16 * 1024;
 
 /// What a listener or a connection has to say.
 pub(crate) enum Inbound {
@@ -50,10 +38,16 @@ pub(crate) enum Inbound {
     Message(Flow, Box<Message>),
     /// Bytes that are none.
     Invalid(Flow, Vec<u8>, ParseError),
-    /// A connection is closed.
-    Closed(FlowId),
+    /// A connection is closed; why, when it was we who closed it.
+    Closed(FlowId, Option<ClosedBecause>),
     /// A connection was accepted.
-    Accepted(TcpStream, SocketAddr),
+    Accepted(TcpStream, SocketAddr, TransportKind),
+    /// A TLS handshake is done: with whom, or why not. A connection whose handshake failed is closed by its task.
+    Handshake(Flow, Result<(), HandshakeFailure>),
+    /// A connection that was asked for is there.
+    Connected(ConnectId, Flow),
+    /// A connection that was asked for could not be made; its task has ended.
+    ConnectFailed(ConnectId, FlowId),
 }
 
 /// What is asked of a connection.
@@ -62,15 +56,31 @@ enum ToConnection {
     Close,
 }
 
+/// What became of a connection that came.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Taken {
+    /// It is open.
+    Yes,
+    /// It is open, and this one was closed for it.
+    Instead(FlowId),
+    /// It is closed.
+    No(ClosedBecause),
+    /// It is closed, because there is nothing to secure it with.
+    NoCertificate,
+}
+
 /// The connections.
 pub(crate) struct Connections {
     next: u64,
     open: BTreeMap<FlowId, Open>,
+    /// Those that have not carried a message yet, the oldest first.
+    unproven: BTreeSet<FlowId>,
     /// The connection on which each dialog was last heard.
     dialogs: BTreeMap<DialogId, FlowId>,
     per_peer: HashMap<IpAddr, u32>,
     limits: ConnectionLimits,
     messages: Limits,
+    tls: Option<Tls>,
     inbound: mpsc::Sender<Inbound>,
 }
 
@@ -78,9 +88,12 @@ pub(crate) struct Connections {
 struct Open {
     to: mpsc::Sender<ToConnection>,
     peer: IpAddr,
+    kind: TransportKind,
     /// Dialogs that live on it.
     dialogs: Arc<AtomicUsize>,
     task: AbortHandle,
+    /// The request that it is being made for, until it is there.
+    connecting: Option<ConnectId>,
 }
 
 /// Their limits.
@@ -96,39 +109,108 @@ impl Connections {
         Self {
             next: FIRST_CONNECTION,
             open: BTreeMap::new(),
+            unproven: BTreeSet::new(),
             dialogs: BTreeMap::new(),
             per_peer: HashMap::new(),
             limits,
             messages,
+            tls: None,
             inbound,
         }
     }
 
-    /// Takes a connection, or drops it when there are too many.
-    pub(crate) fn accept(&mut self, stream: TcpStream, peer: SocketAddr) {
-        let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
-        let of_peer = self.per_peer.entry(peer.ip()).or_insert(0);
-        if self.open.len() >= self.limits.all_max || *of_peer >= self.limits.per_peer_max {
-            if *of_peer == 0 {
-                self.per_peer.remove(&peer.ip());
-            }
-            tracing::warn!(
-                open = self.open.len(),
-                "a connection was refused: limits.connections_max or its per-peer limit is reached"
-            );
-            return;
+    /// What new TLS connections are secured with from now on.
+    pub(crate) fn secure_with(&mut self, tls: Option<Tls>) {
+        self.tls = tls;
+    }
+
+    /// How many are open, in the handshake included, of this transport.
+    pub(crate) fn count(&self, kind: TransportKind) -> usize {
+        self.open.values().filter(|open| open.kind == kind).count()
+    }
+
+    /// Whether one of our own is being made.
+    pub(crate) fn is_connecting(&self) -> bool {
+        self.open.values().any(|open| open.connecting.is_some())
+    }
+
+    /// Whether this one is open.
+    pub(crate) fn is_open(&self, flow: FlowId) -> bool {
+        self.open.contains_key(&flow)
+    }
+
+    /// Takes a connection that a peer has opened, if need be in place of another.
+    pub(crate) fn accept(&mut self, stream: TcpStream, peer: SocketAddr, kind: TransportKind) -> Taken {
+        let secured = match (kind, &self.tls) {
+            (TransportKind::Tls, None) => return Taken::NoCertificate,
+            (TransportKind::Tls, Some(tls)) => Secured::AsServer(Arc::clone(&tls.server)),
+            _ => Secured::Not,
+        };
+        let peer = canonical(peer);
+        let replaced = match self.make_room(peer.ip()) {
+            Ok(replaced) => replaced,
+            Err(because) => return Taken::No(because),
+        };
+        let local = canonical(stream.local_addr().unwrap_or(SocketAddr::from(([0, 0, 0, 0], 0))));
+        let flow = Flow { id: self.new_id(), kind, local, peer };
+        tune(&stream);
+        self.open(flow, None, move |connection, asked| tokio::spawn(connection.accepted(stream, secured, asked)));
+        self.unproven.insert(flow.id);
+        replaced.map_or(Taken::Yes, Taken::Instead)
+    }
+
+    /// Opens a connection to a peer. Says whether it is being made ([`Inbound::Connected`] or [`Inbound::ConnectFailed`] will follow),
+    /// and which connection was closed for it.
+    pub(crate) fn connect(
+        &mut self,
+        request: ConnectId,
+        kind: TransportKind,
+        local: SocketAddr,
+        peer: SocketAddr,
+    ) -> Taken {
+        let secured = match (kind, &self.tls) {
+            (TransportKind::Tls, None) => return Taken::NoCertificate,
+            (TransportKind::Tls, Some(tls)) => Secured::AsClient(Arc::clone(&tls.client)),
+            _ => Secured::Not,
+        };
+        let replaced = match self.make_room(peer.ip().to_canonical()) {
+            Ok(replaced) => replaced,
+            Err(because) => return Taken::No(because),
+        };
+        let flow = Flow { id: self.new_id(), kind, local, peer };
+        self.open(flow, Some(request), move |connection, asked| tokio::spawn(connection.made(request, secured, asked)));
+        replaced.map_or(Taken::Yes, Taken::Instead)
+    }
+
+    /// Makes room for one more connection with this peer: there is some, or one goes that has not carried a message yet, the oldest.
+    fn make_room(&mut self, peer: IpAddr) -> Result<Option<FlowId>, ClosedBecause> {
+        let of_peer_full = self.per_peer.get(&peer).is_some_and(|count| *count >= self.limits.per_peer_max);
+        let all_full = self.open.len() >= self.limits.all_max;
+        if !of_peer_full && !all_full {
+            return Ok(None);
         }
-        *of_peer += 1;
+        let is_peers = |flow: &&FlowId| self.open.get(flow).is_some_and(|open| open.peer == peer);
+        let oldest = self.unproven.iter().find(|flow| !of_peer_full || is_peers(flow)).copied();
+        let Some(oldest) = oldest else { return Err(ClosedBecause::Full) };
+        self.cut(oldest);
+        Ok(Some(oldest))
+    }
+
+    fn new_id(&mut self) -> FlowId {
         let id = FlowId(self.next);
         self.next += 1;
-        let local = stream.local_addr().unwrap_or(SocketAddr::from(([0, 0, 0, 0], 0)));
-        let local = SocketAddr::new(local.ip().to_canonical(), local.port());
-        let flow = Flow { id, kind: TransportKind::Tcp, local, peer };
+        id
+    }
+
+    fn open(
+        &mut self,
+        flow: Flow,
+        connecting: Option<ConnectId>,
+        start: impl FnOnce(Connection, mpsc::Receiver<ToConnection>) -> tokio::task::JoinHandle<()>,
+    ) {
+        let peer = flow.peer.ip().to_canonical();
+        *self.per_peer.entry(peer).or_insert(0) += 1;
         let (to, asked) = mpsc::channel(WAITING_WRITES_MAX);
-        // Without these it works too, only less well.
-        let _ = stream.set_nodelay(true);
-        let _ = setsockopt(&stream, KeepAlive, &true);
-        let _ = setsockopt(&stream, TcpKeepIdle, &KEEP_ALIVE_AFTER_S);
         let dialogs = Arc::new(AtomicUsize::new(0));
         let connection = Connection {
             flow,
@@ -137,8 +219,20 @@ impl Connections {
             inbound: self.inbound.clone(),
             parser: StreamParser::new(self.messages),
         };
-        let task = tokio::spawn(connection.serve(stream, asked)).abort_handle();
-        self.open.insert(id, Open { to, peer: peer.ip(), dialogs, task });
+        let task = start(connection, asked).abort_handle();
+        self.open.insert(flow.id, Open { to, peer, kind: flow.kind, dialogs, task, connecting });
+    }
+
+    /// A connection of our own is there.
+    pub(crate) fn connected(&mut self, flow: FlowId) {
+        if let Some(open) = self.open.get_mut(&flow) {
+            open.connecting = None;
+        }
+    }
+
+    /// A message came on a connection.
+    pub(crate) fn heard(&mut self, flow: FlowId) {
+        self.unproven.remove(&flow);
     }
 
     /// Sends on a connection; says whether it is there and follows. If not, [`Connections::cut`] it.
@@ -166,6 +260,7 @@ impl Connections {
     /// A connection's task has ended.
     pub(crate) fn closed(&mut self, flow: FlowId) {
         let Some(Open { peer, .. }) = self.open.remove(&flow) else { return };
+        self.unproven.remove(&flow);
         self.dialogs.retain(|_, on| *on != flow);
         if let Some(count) = self.per_peer.get_mut(&peer) {
             *count = count.saturating_sub(1);
@@ -196,128 +291,16 @@ impl Connections {
     }
 }
 
-/// What the task of a connection holds.
-struct Connection {
-    flow: Flow,
-    idle: Duration,
-    dialogs: Arc<AtomicUsize>,
-    inbound: mpsc::Sender<Inbound>,
-    parser: StreamParser,
+/// An IPv4 address that came through an IPv6 socket as the IPv4 address that it is.
+fn canonical(address: SocketAddr) -> SocketAddr {
+    SocketAddr::new(address.ip().to_canonical(), address.port())
 }
 
-/// Whether to go on after what was read.
-enum Read {
-    GoOn {
-        /// Whether a whole message or keep-alive was among it.
-        whole: bool,
-    },
-    /// The framing is lost.
-    Fault,
-    End,
-}
-
-impl Connection {
-    async fn serve(mut self, mut stream: TcpStream, mut asked: mpsc::Receiver<ToConnection>) {
-        let mut buffer = vec![0; READ_BYTES];
-        // When the message began whose end is awaited.
-        let mut begun: Option<Instant> = None;
-        let mut last = Instant::now();
-        loop {
-            let deadline = begun.map_or(last + self.idle, |begun| begun + MESSAGE_WITHIN);
-            tokio::select! {
-                read = stream.read(&mut buffer) => {
-                    let Ok(count @ 1..) = read else { break };
-                    last = Instant::now();
-                    match self.take(&mut stream, &buffer[..count]).await {
-                        Read::GoOn { whole } => {
-                            let since = begun.filter(|_| !whole).unwrap_or(last);
-                            begun = self.parser.is_within_message().then_some(since);
-                        }
-                        Read::Fault => {
-                            drain_writes(&mut stream, &mut asked).await;
-                            linger(&mut stream, &mut buffer).await;
-                            break;
-                        }
-                        Read::End => break,
-                    }
-                },
-                request = asked.recv() => match request {
-                    Some(ToConnection::Send(bytes)) => {
-                        last = Instant::now();
-                        if !write(&mut stream, &bytes).await {
-                            break;
-                        }
-                    }
-                    Some(ToConnection::Close) | None => break,
-                },
-                () = tokio::time::sleep_until(deadline) => {
-                    if begun.is_some() || self.dialogs.load(Ordering::Relaxed) == 0 {
-                        break;
-                    }
-                    // A call lives on it, and may say nothing for hours.
-                    last = Instant::now();
-                },
-            }
-        }
-        let _ = stream.shutdown().await;
-        let _ = self.inbound.send(Inbound::Closed(self.flow.id)).await;
-    }
-
-    /// Takes what was read.
-    async fn take(&mut self, stream: &mut TcpStream, bytes: &[u8]) -> Read {
-        self.parser.push(bytes);
-        let mut whole = false;
-        loop {
-            match self.parser.poll() {
-                Ok(Some(StreamItem::Message(message))) => {
-                    whole = true;
-                    if self.inbound.send(Inbound::Message(self.flow, Box::new(message))).await.is_err() {
-                        return Read::End;
-                    }
-                }
-                Ok(Some(StreamItem::Ping)) => {
-                    whole = true;
-                    if !write(stream, StreamParser::PONG).await {
-                        return Read::End;
-                    }
-                }
-                Ok(None) => return Read::GoOn { whole },
-                Err(fault) => {
-                    // The endpoint answers where it can, and asks for the connection to be closed.
-                    let _ = self.inbound.send(Inbound::Invalid(self.flow, fault.raw, fault.error)).await;
-                    return Read::Fault;
-                }
-            }
-        }
-    }
-}
-
-/// Writes what the endpoint still has to say, until it closes the connection.
-async fn drain_writes(stream: &mut TcpStream, asked: &mut mpsc::Receiver<ToConnection>) {
-    while let Ok(Some(ToConnection::Send(bytes))) = tokio::time::timeout(LAST_ANSWER_WITHIN, asked.recv()).await {
-        if !write(stream, &bytes).await {
-            return;
-        }
-    }
-}
-
-/// Says that nothing more will be written, and reads and forgets what the client is still sending, within bounds.
-async fn linger(stream: &mut TcpStream, buffer: &mut [u8]) {
-    let _ = stream.shutdown().await;
-    let rest = async {
-        let mut bytes = 0;
-        while bytes < LINGER_BYTES_MAX {
-            match stream.read(buffer).await {
-                Ok(count @ 1..) => bytes += count,
-                _ => return,
-            }
-        }
-    };
-    let _ = tokio::time::timeout(LINGER_WITHIN, rest).await;
-}
-
-async fn write(stream: &mut TcpStream, bytes: &[u8]) -> bool {
-    matches!(tokio::time::timeout(WRITE_WITHIN, stream.write_all(bytes)).await, Ok(Ok(())))
+/// What makes a connection quicker, and shows when the other end is gone. Without it, it works too, only less well.
+fn tune(stream: &TcpStream) {
+    let _ = stream.set_nodelay(true);
+    let _ = setsockopt(stream, KeepAlive, &true);
+    let _ = setsockopt(stream, TcpKeepIdle, &KEEP_ALIVE_AFTER_S);
 }
 
 #[cfg(test)]

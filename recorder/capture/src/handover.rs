@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::io;
 use std::os::fd::OwnedFd;
 
-use callvault_control::{Channel, ControlError, SocketKind, Start, ToRecorder};
+use callvault_control::{Channel, ControlError, SocketKind, Start, TlsIdentity, ToRecorder};
 
 use crate::ports::PortPair;
 
@@ -16,6 +16,10 @@ pub(crate) struct Handover {
     pub(crate) udp: Vec<OwnedFd>,
     /// SIP over TCP.
     pub(crate) tcp: Vec<OwnedFd>,
+    /// SIP over TLS.
+    pub(crate) tls: Vec<OwnedFd>,
+    /// What TLS is secured with, if there is something that can be used.
+    pub(crate) certificates: Option<Box<TlsIdentity>>,
     /// Media sockets in pairs.
     pub(crate) media: Vec<PortPair>,
 }
@@ -47,7 +51,7 @@ pub(crate) fn control() -> Result<Channel, HandoverError> {
 
 /// Receives everything up to the `Start` message.
 pub(crate) fn receive(channel: &Channel) -> Result<Handover, HandoverError> {
-    let (mut udp, mut tcp) = (Vec::new(), Vec::new());
+    let (mut udp, mut tcp, mut tls, mut certificates) = (Vec::new(), Vec::new(), Vec::new(), None);
     let mut media: HashMap<u16, OwnedFd> = HashMap::new();
     loop {
         match channel.receive::<ToRecorder>()? {
@@ -59,14 +63,16 @@ pub(crate) fn receive(channel: &Channel) -> Result<Handover, HandoverError> {
                     match kind {
                         SocketKind::SipUdp => udp.push(fd),
                         SocketKind::SipTcp => tcp.push(fd),
+                        SocketKind::SipTls => tls.push(fd),
                         SocketKind::Media { port } => {
                             media.insert(port, fd);
                         }
                     }
                 }
             }
+            (ToRecorder::Certificates(sent), _) => certificates = sent,
             (ToRecorder::Start(start), _) => {
-                return Ok(Handover { start, udp, tcp, media: pairs(media) });
+                return Ok(Handover { start, udp, tcp, tls, certificates, media: pairs(media) });
             }
             _ => return Err(HandoverError::Sockets("another message came before the settings")),
         }

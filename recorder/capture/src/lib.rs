@@ -2,7 +2,7 @@
 //!
 //! Three threads, each with one loop, and queues between them; no lock is held across any of them:
 //!
-//! - **signalling** ([`run`], the main thread): SIP over UDP and TCP, the sessions, the control connection to the daemon.
+//! - **signalling** ([`run`], the main thread): SIP over UDP, TCP and TLS, the sessions, the control connection to the daemon.
 //! - **media** (`sweep`): takes what waits at the media sockets, every 20 ms.
 //! - **journal** (`appender`, with a thread of its own for `fdatasync`): seals, writes, commits.
 //!
@@ -12,11 +12,13 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+mod admission;
 mod appender;
 mod clock;
 mod connections;
 mod convert;
 mod handover;
+mod listeners;
 mod ports;
 mod receive;
 #[cfg(test)]
@@ -24,6 +26,8 @@ mod rig;
 mod sessions;
 mod signalling;
 mod sweep;
+mod tls;
+mod transports;
 
 use std::process::ExitCode;
 use std::sync::Arc;

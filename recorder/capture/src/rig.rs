@@ -6,6 +6,9 @@ use std::sync::Arc;
 
 use callvault_control::{Network, Start};
 use callvault_seal::{Keyring, PrivateKey};
+use callvault_sip::{
+    DialogId, Endpoint, EndpointConfig, Event, Flow, FlowId, Limits, Now, Output, TransportKind, parse_datagram,
+};
 use nix::sys::socket::{setsockopt, sockopt::ReceiveTimestampns};
 use uuid::Uuid;
 
@@ -25,14 +28,21 @@ pub(crate) fn settings() -> Start {
         sip_listeners: Vec::new(),
         allowed_peers: vec![Network { address: local, prefix: 8 }],
         server_name: "callvault".into(),
+        session_expires_s: 1_800,
+        session_expires_min_s: 90,
         sessions_max: 100,
         retry_after_s: 7,
         tracks_per_session_max: 4,
+        sessions_per_peer_max: 0,
+        invites_per_second: 0,
+        invites_per_peer_per_second: 0,
         connections_max: 10,
         connections_per_peer_max: 10,
         connection_idle_s: 60,
         body_bytes_max: 64 * 1024,
         media_timeout_s: 0,
+        paused_timeout_s: 86_400,
+        receiver_reports: true,
         commit_interval_ms: 1_000,
         batch_interval_ms: 200,
         file_bytes_max: 256 << 20,
@@ -46,6 +56,28 @@ pub(crate) fn keys() -> (Keyring, String) {
     let private = PrivateKey::generate(&mut rand::rng());
     let public = private.public().to_text();
     (Keyring::new(private, Vec::new()).unwrap(), public)
+}
+
+/// Dialogs, as only the endpoint makes them.
+pub(crate) fn dialogs(count: usize) -> Vec<DialogId> {
+    let mut endpoint = Endpoint::new(EndpointConfig::new("x"), [1; 32]);
+    let address = "127.0.0.1:5060".parse().unwrap();
+    let flow = Flow { id: FlowId(0), kind: TransportKind::Udp, local: address, peer: address };
+    let mut made = Vec::new();
+    for call in 0..count {
+        let text = format!(
+            "INVITE sip:a SIP/2.0\r\nVia: SIP/2.0/UDP b;branch=z9hG4bK{call}\r\nFrom: <sip:b>;tag=1\r\nTo: <sip:a>\r\n\
+             Call-ID: {call}\r\nCSeq: 1 INVITE\r\n\r\n"
+        );
+        let message = parse_datagram(text.as_bytes(), &Limits::default()).unwrap().unwrap();
+        endpoint.receive(Now(0), &flow, message);
+        while let Some(output) = endpoint.poll() {
+            if let Output::Event(Event::Invite { dialog, .. }) = output {
+                made.push(dialog);
+            }
+        }
+    }
+    made
 }
 
 /// A pair of media ports on loopback, with timestamps as the daemon sets them.

@@ -7,19 +7,21 @@
 //! The rule is *accept and flag*: a session is refused only for a source outside the allow-list, for a limit, or for an offer
 //! without audio. Everything else is recorded, and what was odd about it is written beside it.
 
+mod control;
 mod keys;
 mod media;
 mod session;
 #[cfg(test)]
 mod tests;
 mod told;
+mod verdicts;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use callvault_control::{CallState, Decision, LiveCall, Start, ToDaemon};
+use callvault_control::{LiveCall, Start, ToDaemon};
 use callvault_journal::facts::{self, CallFacts, Ended, SessionEvent, Started};
 use callvault_sip::{
     Accept, DialogId, Event, Flow, Multipart, NameAddr, Request, TransactionId, TransportKind, multipart,
@@ -32,20 +34,12 @@ use crate::appender::Entry;
 use crate::convert;
 use crate::ports::{PortPair, PortPool};
 use crate::sweep::{Command, Counters};
-use session::{AnswerState, Session, with_sdp};
+use session::{AnswerState, Kept, Session, with_sdp};
+use told::SnapshotRequests;
+use verdicts::Question;
 
 /// Flaws kept per session: a client that goes wrong all day must not fill the journal.
 const FLAWS_MAX: usize = 64;
-
-/// Between two questions for the same verdict: a message in either direction may be lost, the recording must not be.
-const ASK_AGAIN_NS: u64 = 5_000_000_000;
-
-/// Recordings without a verdict, ended ones included: their keys are in memory only. Beyond it the oldest is kept, which loses nothing;
-/// a daemon that answers never gets this far.
-const UNDECIDED_MAX: usize = 10_000;
-
-/// Remote parties in a question for a verdict: rules look at the main one; the journal has all.
-const REMOTES_ASKED_MAX: usize = 16;
 
 /// Longest text of a live call, in bytes: three of them fit what the control protocol gives a call.
 const LIVE_TEXT_BYTES_MAX: usize = 120;
@@ -65,6 +59,8 @@ pub(crate) enum Todo {
     Accept(TransactionId, Accept),
     /// Refuse a request.
     Reject(TransactionId, u16, &'static str, Vec<(String, String)>),
+    /// Send UPDATE with a body of this type and further header fields.
+    Update(DialogId, (String, Vec<u8>), Vec<(String, String)>),
     /// End a dialog; the text goes into the Reason header (RFC 3326).
     Bye(DialogId, &'static str),
     /// For the sweep.
@@ -80,6 +76,8 @@ pub(crate) enum Todo {
 pub(crate) struct Totals {
     /// Sessions accepted.
     pub(crate) accepted: u64,
+    /// Recordings begun after another of their session was stopped.
+    pub(crate) started_again: u64,
     /// INVITEs refused for a limit.
     pub(crate) overloaded: u64,
     /// INVITEs refused for what they are.
@@ -98,9 +96,10 @@ pub(crate) struct Sessions {
     settings: Arc<Start>,
     ports: PortPool,
     by_dialog: BTreeMap<DialogId, Session>,
+    /// All recordings of sessions that live: those that were stopped go on naming their call.
     by_recording: HashMap<Uuid, DialogId>,
-    /// Recordings without a verdict, oldest first (their ids are ordered by time): when to ask again, and what.
-    undecided: BTreeMap<Uuid, (u64, Box<CallFacts>)>,
+    /// Recordings without a verdict, oldest first (their ids are ordered by time).
+    undecided: BTreeMap<Uuid, Question>,
     todo: VecDeque<Todo>,
     totals: Totals,
     draining: bool,
@@ -145,9 +144,9 @@ impl Sessions {
         self.draining
     }
 
-    /// From now on no new session is taken.
-    pub(crate) fn drain(&mut self) {
-        self.draining = true;
+    /// From now on no new session is taken, or they are taken again.
+    pub(crate) fn set_draining(&mut self, draining: bool) {
+        self.draining = draining;
     }
 
     /// Whether the journal's disk is below its floor, and whether the journal is behind.
@@ -163,39 +162,6 @@ impl Sessions {
             self.todo.push_back(Todo::Bye(dialog, "SIP ;text=\"the recorder stops\""));
             self.end(now, dialog, reason);
         }
-    }
-
-    /// The daemon's verdict on a recording.
-    pub(crate) fn verdict(&mut self, recording: Uuid, decision: Decision) {
-        // An answer to a question that was asked twice comes twice.
-        if self.undecided.remove(&recording).is_none() {
-            return;
-        }
-        self.todo.push_back(Todo::Journal(Entry::Decide { recording, decision }));
-    }
-
-    /// To be called now and then: asks again for verdicts that do not come.
-    pub(crate) fn tick(&mut self, now: Moment) {
-        for (recording, (ask_ns, facts)) in &mut self.undecided {
-            if *ask_ns <= now.journal_ns {
-                *ask_ns = now.journal_ns.saturating_add(ASK_AGAIN_NS);
-                let facts = facts.clone();
-                self.todo.push_back(Todo::Tell(ToDaemon::Decide { recording: *recording, facts }));
-            }
-        }
-    }
-
-    fn ask(&mut self, now: Moment, recording: Uuid, call: &CallFacts) {
-        if self.undecided.len() >= UNDECIDED_MAX
-            && let Some((oldest, _)) = self.undecided.pop_first()
-        {
-            tracing::error!("the daemon does not say what becomes of recordings; the oldest without a verdict is kept");
-            self.todo.push_back(Todo::Journal(Entry::Decide { recording: oldest, decision: Decision::Keep }));
-        }
-        let mut facts = Box::new(call.clone());
-        facts.remotes.truncate(REMOTES_ASKED_MAX);
-        self.undecided.insert(recording, (now.journal_ns.saturating_add(ASK_AGAIN_NS), facts.clone()));
-        self.todo.push_back(Todo::Tell(ToDaemon::Decide { recording, facts }));
     }
 
     /// The sweep has left the sockets of a session.
@@ -219,7 +185,7 @@ impl Sessions {
             .map(|s| {
                 let remote = s.call.remotes.first();
                 LiveCall {
-                    recording: s.recording,
+                    standing: s.standing(),
                     started_unix_ms: s.started.wall_ns / 1_000_000,
                     duration_ms: now.journal_ns.saturating_sub(s.started.journal_ns) / 1_000_000,
                     local_number: s.call.local.number.as_deref().map(clipped),
@@ -228,11 +194,10 @@ impl Sessions {
                     direction: convert::direction_name(s.call.direction).to_owned(),
                     tracks: u8::try_from(s.tracks.len()).unwrap_or(u8::MAX),
                     packets: s.counters.packets.load(Ordering::Relaxed),
-                    state: if s.is_paused() { CallState::Paused } else { CallState::Recording },
                 }
             })
             .collect();
-        calls.sort_by_key(|c| c.recording);
+        calls.sort_by_key(|c| c.standing.recording);
         calls
     }
 
@@ -262,7 +227,7 @@ impl Sessions {
             Event::Info { tx, dialog, request } => {
                 if let Ok(bodies) = multipart::bodies(&request) {
                     self.keep_raw(dialog, &request, &bodies);
-                    self.take_metadata(dialog, &bodies);
+                    self.take_metadata(now, dialog, &bodies);
                 }
                 self.todo.push_back(Todo::Accept(tx, Accept::default()));
             }
@@ -273,14 +238,16 @@ impl Sessions {
             Event::Bye { dialog, request } => {
                 if let Ok(bodies) = multipart::bodies(&request) {
                     self.keep_raw(dialog, &request, &bodies);
-                    self.take_metadata(dialog, &bodies);
+                    self.take_metadata(now, dialog, &bodies);
                 }
                 self.end(now, dialog, "bye");
             }
             Event::Cancelled { dialog, .. } => self.end(now, dialog, "cancel"),
             Event::AckTimeout { dialog } => self.ack_missing(now, dialog),
+            Event::SessionExpired { dialog } => self.session_expired(now, dialog),
             Event::Ended { dialog, .. } => self.end(now, dialog, "dialog-ended"),
-            Event::Acked { .. } | Event::RequestAnswered { .. } => {}
+            Event::Acked { dialog, request } => self.take_answer(now, dialog, &request, rng),
+            Event::RequestAnswered { .. } => {}
         }
     }
 
@@ -307,10 +274,10 @@ impl Sessions {
                 return self.refuse(tx, 400, "Bad Request", "the parts of the body cannot be told apart");
             }
         };
-        let Some(sdp) = bodies.sdp() else {
-            return self.refuse(tx, 488, "Not Acceptable Here", "there is no session description to answer");
-        };
-        let offer = match Offer::parse(&sdp.body) {
+        // Without an offer (Cisco's call manager does so unless told otherwise) the client wants ours, and answers it in its ACK.
+        let wanted = bodies.sdp().is_none().then(|| offer_for(flow.peer.ip()));
+        let described = wanted.as_ref().map_or_else(|| bodies.sdp().map_or(&[][..], |sdp| &sdp.body), String::as_bytes);
+        let offer = match Offer::parse(described) {
             Ok(offer) => offer,
             Err(error) => {
                 tracing::warn!(%error, "failed to {error}");
@@ -359,16 +326,23 @@ impl Sessions {
         let recording = new_id(now, rng);
         let address = self.settings.media_address.unwrap_or_else(|| flow.local.ip());
         let mut state = AnswerState::new(rng.next_u64() >> 1, address);
-        let agreed = state.own_keys.agree(offer, given.keys().copied(), rng);
+        let mut agreed = state.own_keys.agree(offer, given.keys().copied(), rng);
         let negotiated = state.answer(offer, given, &agreed);
+        state.is_offer = bodies.sdp().is_none();
         self.todo.push_back(Todo::Accept(tx, with_sdp(&state.last)));
         self.totals.accepted += 1;
 
         let counters = Arc::new(Counters::default());
         self.journal(Entry::Open { recording });
-        self.event(recording, SessionEvent::Started(started(now, request, flow)));
+        let origin = started(now, request, flow);
         let mut session = Session {
             recording,
+            recordings: vec![recording],
+            origin: origin.clone(),
+            kept: Kept::Undecided,
+            stopped: false,
+            held_back: false,
+            snapshots: SnapshotRequests::of(request),
             started: now,
             parties: parties(request),
             offer: offer.clone(),
@@ -381,12 +355,13 @@ impl Sessions {
             flaws: Vec::new(),
             counters: Arc::clone(&counters),
         };
+        self.event(recording, SessionEvent::Started(origin));
         for track in &negotiated {
             if let Some(pair) = given.get(&track.media_line) {
                 session.add_track(track, Arc::clone(pair));
             }
         }
-        let new = session.tracks.iter().map(|track| track.to_new(agreed.get(&track.media_line))).collect();
+        let new = session.tracks.iter().map(|track| track.to_new(agreed.get_mut(&track.media_line), false)).collect();
         self.todo.push_back(Todo::Media(Command::Open { recording, tracks: new, counters, opened_ns: now.journal_ns }));
         self.by_recording.insert(recording, dialog);
         self.by_dialog.insert(dialog, session);
@@ -397,24 +372,27 @@ impl Sessions {
         for flaw in &bodies.flaws {
             self.flaw(dialog, "body-malformed", format!("the body was not as RFC 2046 has it: {}", flaw.name()));
         }
+        if bodies.sdp().is_none() {
+            let text = "the INVITE had no offer; it was answered with one";
+            self.flaw(dialog, "offer-missing", text.into());
+        }
         self.note_refused_lines(dialog, offer);
         self.keep_raw(dialog, request, bodies);
-        if let Some(session) = self.by_dialog.get_mut(&dialog) {
-            session.metadata = match bodies.recording_metadata() {
-                Some(part) => Metadata::parse(&part.body).map(Some),
-                // Cisco's network-based recording has no metadata part: the participants are in header fields.
-                None => {
-                    let participants = request.headers.all("X-Cisco-Recording-Participant");
-                    Ok(Metadata::from_cisco_participants(participants.map(callvault_sip::Field::value)))
-                }
-            };
-        }
-        self.tell_call(dialog);
+        let metadata = match bodies.recording_metadata() {
+            Some(part) => Metadata::parse(&part.body).map(Some),
+            // Cisco's network-based recording has no metadata part: the participants are in header fields.
+            None => {
+                let participants = request.headers.all("X-Cisco-Recording-Participant");
+                Ok(Metadata::from_cisco_participants(participants.map(callvault_sip::Field::value)))
+            }
+        };
+        self.begin_metadata(now, dialog, metadata);
+        self.tell_call(now, dialog);
         let Some(session) = self.by_dialog.get(&dialog) else { return };
         let paused: Vec<_> = session.tracks.iter().filter(|t| t.paused).map(|t| (t.number, true)).collect();
-        let (count, call) = (session.tracks.len(), session.call.clone());
+        let count = session.tracks.len();
         self.tell_pauses(now, recording, &paused, count);
-        self.ask(now, recording, &call);
+        self.ask(now, dialog);
     }
 
     /// A re-INVITE or an UPDATE: media, metadata, both or neither.
@@ -426,11 +404,10 @@ impl Sessions {
         request: &Request,
         rng: &mut dyn CryptoRng,
     ) {
-        let Some(session) = self.by_dialog.get(&dialog) else {
+        if !self.by_dialog.contains_key(&dialog) {
             return self.decline(tx, 481, "Call/Transaction Does Not Exist", "this session has ended");
-        };
+        }
         let is_invite = request.method == callvault_sip::Method::Invite;
-        let last = session.sdp.last.clone();
         let bodies = match multipart::bodies(request) {
             Ok(bodies) => bodies,
             Err(_) => {
@@ -440,8 +417,10 @@ impl Sessions {
         };
         self.keep_raw(dialog, request, &bodies);
         match bodies.sdp().map(|part| Offer::parse(&part.body)) {
-            // Without an offer a re-INVITE wants ours, which is what we said last (RFC 3261 section 14.2).
-            None if is_invite => self.todo.push_back(Todo::Accept(tx, with_sdp(&last))),
+            None if is_invite => {
+                let offer = self.by_dialog.get_mut(&dialog).map(|session| with_sdp(session.sdp.offer()));
+                self.todo.push_back(Todo::Accept(tx, offer.unwrap_or_default()));
+            }
             None => self.todo.push_back(Todo::Accept(tx, Accept::default())),
             Some(Err(error)) => {
                 tracing::warn!(%error, "failed to {error}");
@@ -452,15 +431,15 @@ impl Sessions {
                 );
                 return self.decline(tx, 488, "Not Acceptable Here", "the session description offers no audio");
             }
-            Some(Ok(offer)) => self.renegotiate(now, tx, dialog, &offer, rng),
+            Some(Ok(offer)) => self.renegotiate(now, Some(tx), dialog, &offer, rng),
         }
-        self.take_metadata(dialog, &bodies);
+        self.take_metadata(now, dialog, &bodies);
     }
 
     /// The answer was never acknowledged: while media comes there is something to record, without it there is nobody.
     fn ack_missing(&mut self, now: Moment, dialog: DialogId) {
         let Some(session) = self.by_dialog.get(&dialog) else { return };
-        if session.counters.packets.load(Ordering::Relaxed) > 0 {
+        if session.had_media() {
             let text = "the client never acknowledged the answer; the recording went on with the media that came";
             return self.flaw(dialog, "ack-missing", text.into());
         }
@@ -468,9 +447,23 @@ impl Sessions {
         self.end(now, dialog, "ack-timeout");
     }
 
+    /// The client has not refreshed its session: as when an answer is not acknowledged.
+    fn session_expired(&mut self, now: Moment, dialog: DialogId) {
+        let Some(session) = self.by_dialog.get(&dialog) else { return };
+        if session.had_media() {
+            let text = "the client let its session timer run out; the recording went on with the media that came";
+            return self.flaw(dialog, "session-expired", text.into());
+        }
+        self.todo.push_back(Todo::Bye(dialog, "SIP ;text=\"session expired and no media\""));
+        self.end(now, dialog, "session-expired");
+    }
+
     fn end(&mut self, now: Moment, dialog: DialogId, reason: &str) {
+        self.note_broken_sequence(dialog);
         let Some(session) = self.by_dialog.remove(&dialog) else { return };
-        self.by_recording.remove(&session.recording);
+        for recording in &session.recordings {
+            self.by_recording.remove(recording);
+        }
         let ended =
             Ended { wall_ns: now.wall_ns, at_ns: now.journal_ns, reason: reason.to_owned(), tracks: Vec::new() };
         self.todo.push_back(Todo::Media(Command::Close { recording: session.recording, ended }));
@@ -529,6 +522,20 @@ impl Sessions {
     }
 }
 
+/// What a client that sends no offer is taken to have offered, so that our answer to it is an offer of the usual codecs: one line, as
+/// clients of that kind send. Where its audio comes from is not known until it answers.
+fn offer_for(client: IpAddr) -> String {
+    let family = if client.is_ipv4() { "IP4" } else { "IP6" };
+    let mut text = format!("v=0\r\no=- 0 0 IN {family} {client}\r\ns=-\r\nc=IN {family} {client}\r\nt=0 0\r\n");
+    text += "m=audio 9 RTP/AVP 0 8 9 18 96 101\r\n";
+    for codec in
+        ["0 PCMU/8000", "8 PCMA/8000", "9 G722/8000", "18 G729/8000", "96 opus/48000/2", "101 telephone-event/8000"]
+    {
+        text += &format!("a=rtpmap:{codec}\r\n");
+    }
+    text + "a=fmtp:96 useinbandfec=1\r\na=fmtp:101 0-15\r\na=ptime:20\r\na=sendonly\r\n"
+}
+
 fn parties(request: &Request) -> Parties {
     Parties {
         from: NameAddr::parse(request.headers.get("From").unwrap_or_default()),
@@ -550,6 +557,7 @@ fn started(now: Moment, request: &Request, flow: &Flow) -> Started {
         }
         .to_owned(),
         user_agent: request.headers.get("User-Agent").map(str::to_owned),
+        follows: None,
     }
 }
 

@@ -1,35 +1,35 @@
 //! The signalling thread: one loop over everything that can happen, around the SIP endpoint and the sessions.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::future::pending;
 use std::io;
-use std::net::{IpAddr, SocketAddr, UdpSocket as StdUdpSocket};
-use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Sender, SyncSender, TrySendError, channel, sync_channel};
 use std::thread;
 use std::time::Duration;
 
-use callvault_control::{CALLS_PER_MESSAGE_MAX, Channel, ControlError, Heartbeat, Start, ToDaemon, ToRecorder};
-use callvault_sip::{
-    DialogId, Endpoint, EndpointConfig, Event, Flow, FlowId, Limits, Now, Output, TransportKind, parse_datagram,
+use callvault_control::{
+    CALLS_PER_MESSAGE_MAX, Channel, ControlError, Heartbeat, Start, TlsIdentity, ToDaemon, ToRecorder,
 };
+use callvault_sip::{DialogId, Endpoint, EndpointConfig, Event, FlowId, Limits, Now, Output, TransportKind};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 use tokio::io::unix::AsyncFd;
-use tokio::net::{TcpListener, UdpSocket};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 
 use crate::Feedback;
 use crate::appender::{AppendError, Appender, AppenderState, Entry, spare_batches};
 use crate::clock::{journal_ns, wall_ns};
-use crate::connections::{ConnectionLimits, Connections, FIRST_CONNECTION, Inbound};
+use crate::connections::Inbound;
 use crate::handover::{self, Handover, HandoverError};
+use crate::listeners::{ListenerCounts, listen_tcp, listen_udp};
 use crate::ports::PortPool;
 use crate::sessions::{Moment, Sessions, Todo};
 use crate::sweep::{Command, Sweep, SweepState};
+use crate::transports::Transports;
 
 /// Messages that may wait between the listeners and the loop; beyond it they wait in the kernel.
 const INBOUND_MAX: usize = 1_024;
@@ -50,14 +50,8 @@ const BEAT: Duration = Duration::from_millis(500);
 /// How long BYEs are waited for when the recorder stops.
 const GOODBYE: Duration = Duration::from_millis(300);
 
-/// Pause after an error of a listening socket, which may last: a loop without one would burn the CPU.
-const AFTER_ERROR: Duration = Duration::from_millis(10);
-
-/// Largest datagram.
-const DATAGRAM_BYTES_MAX: usize = 65_535;
-
-/// Local addresses remembered per peer.
-const ROUTES_MAX: usize = 4_096;
+/// How long connections that BYEs need are waited for beyond that.
+const GOODBYE_CONNECTING: Duration = Duration::from_millis(1_200);
 
 /// Why the recorder cannot run.
 #[derive(Debug, thiserror::Error)]
@@ -96,8 +90,7 @@ struct Signalling {
     endpoint: Endpoint,
     sessions: Sessions,
     rng: StdRng,
-    udp: Vec<Arc<UdpSocket>>,
-    connections: Connections,
+    transports: Transports,
     control: AsyncFd<Channel>,
     media: Sender<Command>,
     journal: SyncSender<Entry>,
@@ -120,7 +113,7 @@ struct Signalling {
 /// When the daemon's handover or the journal's first file fails. Later failures are alarms, not ends.
 pub async fn run() -> Result<(), RunError> {
     let channel = handover::control()?;
-    let Handover { start, udp, tcp, media } = handover::receive(&channel)?;
+    let Handover { start, udp, tcp, tls, certificates, media } = handover::receive(&channel)?;
     let settings = Arc::new(*start);
     let mut terminate = signal(SignalKind::terminate())?;
 
@@ -141,10 +134,14 @@ pub async fn run() -> Result<(), RunError> {
 
     let (inbound_tx, mut inbound) = mpsc::channel(INBOUND_MAX);
     let messages = Limits { body_bytes_max: settings.body_bytes_max as usize, ..Limits::default() };
-    let udp = listen_udp(udp, &settings, messages, &inbound_tx)?;
-    listen_tcp(tcp, &inbound_tx)?;
+    let listeners = Arc::new(ListenerCounts::default());
+    let udp = listen_udp(udp, &settings, messages, &listeners, &inbound_tx)?;
+    listen_tcp(tcp, TransportKind::Tcp, &inbound_tx)?;
+    listen_tcp(tls, TransportKind::Tls, &inbound_tx)?;
     let mut config = EndpointConfig::new(&settings.server_name);
     config.limits = messages;
+    config.session_expires_s = settings.session_expires_s;
+    config.min_se_s = settings.session_expires_min_s;
     // Sessions are limited by the session layer, which says 503; dialogs that are ending need room beyond.
     config.dialogs_max = config.dialogs_max.max(2 * settings.sessions_max as usize);
     let mut seed = [0; 32];
@@ -155,16 +152,7 @@ pub async fn run() -> Result<(), RunError> {
         endpoint: Endpoint::new(config, seed),
         sessions: Sessions::new(Arc::clone(&settings), pool),
         rng: StdRng::from_rng(&mut rand::rng()),
-        udp,
-        connections: Connections::new(
-            ConnectionLimits {
-                all_max: settings.connections_max as usize,
-                per_peer_max: settings.connections_per_peer_max,
-                idle: Duration::from_secs(settings.connection_idle_s.into()),
-            },
-            messages,
-            inbound_tx,
-        ),
+        transports: Transports::new(&settings, messages, udp, listeners, inbound_tx),
         control: register(channel)?,
         media: media_tx,
         journal: journal_tx,
@@ -178,6 +166,7 @@ pub async fn run() -> Result<(), RunError> {
         stopping: false,
         hearing: None,
     };
+    signalling.secure_with(certificates.as_deref());
     signalling.tell(ToDaemon::Ready { generation: signalling.settings.generation, port_pairs });
     signalling.run(&mut inbound, &mut feedback, &mut terminate).await;
 
@@ -209,19 +198,20 @@ impl Signalling {
     ) {
         let mut beat = tokio::time::interval(BEAT);
         beat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        let mut goodbye: Option<tokio::time::Instant> = None;
+        let mut goodbye: Option<Goodbye> = None;
         loop {
             self.rounds += 1;
             self.work();
             if self.stopping && goodbye.is_none() {
-                self.sessions.drain();
+                self.sessions.set_draining(true);
                 self.sessions.end_all(moment(), "recorder-stopped");
                 self.work();
-                goodbye = Some(tokio::time::Instant::now() + GOODBYE);
+                goodbye = Some(Goodbye::begin());
             }
             if goodbye.is_some() && self.endpoint.dialogs() == 0 {
                 return;
             }
+            let until = goodbye.as_mut().map(|goodbye| goodbye.until(self.transports.connections.is_connecting()));
             let wait = self.endpoint.deadline().map(|Now(at)| Duration::from_nanos(at.saturating_sub(journal_ns())));
             tokio::select! {
                 Some(message) = inbound.recv() => self.receive(message),
@@ -231,7 +221,7 @@ impl Signalling {
                 _ = beat.tick() => self.beat(),
                 _ = terminate.recv() => self.stopping = true,
                 () = sleep_for(wait) => self.endpoint.handle_timeout(now()),
-                () = sleep_until(goodbye) => return,
+                () = sleep_until(until) => return,
             }
         }
     }
@@ -254,30 +244,37 @@ impl Signalling {
 
     fn output(&mut self, output: Output) {
         match output {
-            Output::Send { flow: FlowId(id), peer, bytes } if id < FIRST_CONNECTION => {
-                let socket = usize::try_from(id).ok().and_then(|i| self.udp.get(i));
-                if let Some(socket) = socket
-                    && let Err(error) = socket.try_send_to(&bytes, unmapped(socket, peer))
-                {
-                    // A datagram that is lost here is sent again by the endpoint's timers.
-                    tracing::debug!(%error, "a datagram could not be sent: {error}");
+            Output::Send { flow, peer, bytes } => {
+                let closed = self.transports.send(flow, peer, bytes);
+                self.flow_closed(closed);
+            }
+            Output::CloseFlow { flow } => self.transports.connections.close(flow),
+            Output::Connect { request, kind, local, peer } => {
+                match self.transports.connect(journal_ns(), request, kind, local, peer) {
+                    Ok(closed) => self.flow_closed(closed),
+                    Err(()) => self.endpoint.connect_failed(now(), request),
                 }
             }
-            Output::Send { flow, bytes, .. } => {
-                // One that does not read its answers is no client.
-                if !self.connections.send(flow, bytes) && self.connections.cut(flow) {
-                    self.endpoint.flow_closed(now(), flow);
-                }
-            }
-            Output::CloseFlow { flow } => self.connections.close(flow),
-            Output::Event(event) => {
-                match (&event, dialog_of(&event), self.hearing) {
-                    (Event::Ended { dialog, .. }, ..) => self.connections.dialog_ended(*dialog),
-                    (_, Some(dialog), Some(flow)) => self.connections.dialog_heard(dialog, flow),
-                    _ => {}
-                }
-                self.sessions.handle(moment(), event, &mut self.rng);
-            }
+            Output::Event(event) => self.event(event),
+        }
+    }
+
+    fn event(&mut self, event: Event) {
+        if let (Some(dialog), Some(flow)) = (dialog_of(&event), self.hearing) {
+            self.transports.connections.dialog_heard(dialog, flow);
+        }
+        if self.transports.admit(journal_ns(), &event) {
+            return self.sessions.handle(moment(), event, &mut self.rng);
+        }
+        if let Event::Invite { tx, .. } = event {
+            let wait = [("Retry-After".to_owned(), self.settings.retry_after_s.to_string())];
+            self.endpoint.reject(now(), tx, 503, "Service Unavailable", wait.into());
+        }
+    }
+
+    fn flow_closed(&mut self, flow: Option<FlowId>) {
+        if let Some(flow) = flow {
+            self.endpoint.flow_closed(now(), flow);
         }
     }
 
@@ -286,6 +283,9 @@ impl Signalling {
             // False: the transaction or dialog is over already, and its own event has said so or will.
             Todo::Accept(tx, accept) => drop(self.endpoint.accept(now(), tx, accept)),
             Todo::Reject(tx, status, reason, headers) => drop(self.endpoint.reject(now(), tx, status, reason, headers)),
+            Todo::Update(dialog, body, headers) => {
+                _ = self.endpoint.update_request(now(), dialog, Some(body), headers);
+            }
             Todo::Bye(dialog, reason) => drop(self.endpoint.bye(now(), dialog, Some(reason))),
             Todo::Media(command) => self.waiting.push_back(Step::Media(command)),
             Todo::Journal(entry) => self.waiting.push_back(Step::Journal(entry)),
@@ -335,7 +335,10 @@ impl Signalling {
 
     fn receive(&mut self, message: Inbound) {
         match message {
+            // What a connection said that was closed meanwhile has nowhere to be answered.
+            Inbound::Message(flow, _) | Inbound::Invalid(flow, ..) if self.transports.is_closed(flow.id) => {}
             Inbound::Message(flow, message) => {
+                self.transports.connections.heard(flow.id);
                 self.hearing = Some(flow.id);
                 self.endpoint.receive(now(), &flow, *message);
                 self.work();
@@ -346,11 +349,32 @@ impl Signalling {
                 tracing::debug!(%error, "failed to {error}");
                 self.endpoint.receive_invalid(now(), &flow, &raw, &error);
             }
-            Inbound::Accepted(stream, peer) => self.connections.accept(stream, peer),
-            Inbound::Closed(flow) => {
-                self.connections.closed(flow);
-                self.endpoint.flow_closed(now(), flow);
+            Inbound::Accepted(stream, peer, kind) => {
+                let closed = self.transports.accepted(journal_ns(), stream, peer, kind);
+                self.flow_closed(closed);
             }
+            Inbound::Closed(flow, because) => {
+                self.transports.closed(flow, because);
+                self.flow_closed(Some(flow));
+            }
+            Inbound::Handshake(flow, done) => self.transports.handshake(journal_ns(), flow.peer.ip(), done),
+            Inbound::Connected(request, flow) => {
+                self.transports.connected(flow.id);
+                self.endpoint.connected(now(), request, &flow);
+            }
+            Inbound::ConnectFailed(request, flow) => {
+                self.transports.closed(flow, None);
+                self.transports.connect_failed(journal_ns(), "it was refused or took too long");
+                self.endpoint.connect_failed(now(), request);
+            }
+        }
+    }
+
+    /// Takes certificates that the daemon has sent.
+    fn secure_with(&mut self, identity: Option<&TlsIdentity>) {
+        if let Err(error) = self.transports.secure_with(identity) {
+            tracing::error!(%error, "failed to {error}");
+            self.tell(ToDaemon::Alarm { code: "certificates".into(), text: format!("failed to {error}") });
         }
     }
 
@@ -370,9 +394,17 @@ impl Signalling {
 
     fn obey(&mut self, message: Result<ToRecorder, ControlError>) {
         match message {
-            Ok(ToRecorder::Verdict { recording, decision }) => self.sessions.verdict(recording, decision),
+            Ok(ToRecorder::Verdict { recording, decision }) => self.sessions.verdict(moment(), recording, decision),
             Ok(ToRecorder::Calls { request }) => self.list_calls(request),
-            Ok(ToRecorder::Drain) => self.sessions.drain(),
+            Ok(ToRecorder::Certificates(identity)) => self.secure_with(identity.as_deref()),
+            Ok(ToRecorder::Control { request, recording, action }) => {
+                let result = self.sessions.control(moment(), recording, action, &mut self.rng);
+                // What was decided is on its way before anybody hears of it.
+                self.work();
+                self.tell(ToDaemon::Controlled { request, result });
+            }
+            Ok(ToRecorder::Drain) => self.sessions.set_draining(true),
+            Ok(ToRecorder::Undrain) => self.sessions.set_draining(false),
             Ok(ToRecorder::Stop) | Err(ControlError::Closed) => self.stopping = true,
             Ok(ToRecorder::Sockets(_) | ToRecorder::Start(_)) => {
                 tracing::error!("the daemon sent its settings twice; the second ones are ignored");
@@ -398,6 +430,7 @@ impl Signalling {
         self.sessions.tick(moment());
         let totals = self.sessions.totals();
         let (used, _) = self.sessions.port_pairs();
+        let transport = self.transports.counts();
         let beat = Heartbeat {
             signalling_rounds: self.rounds,
             sweeps: self.sweep.sweeps.load(Ordering::Relaxed),
@@ -405,19 +438,21 @@ impl Signalling {
             appended_bytes: self.appender.appended_bytes.load(Ordering::Relaxed),
             commits: self.appender.commits.load(Ordering::Relaxed),
             accepted: totals.accepted,
+            started_again: totals.started_again,
             overloaded: totals.overloaded,
             refused: totals.refused,
             live: u32::try_from(self.sessions.live()).unwrap_or(u32::MAX),
             packets: self.sweep.packets.load(Ordering::Relaxed),
             dropped: self.sweep.dropped.load(Ordering::Relaxed),
-            invalid_messages: self.invalid,
+            invalid_messages: self.invalid.saturating_add(transport.datagrams_unanswered),
             port_pairs_used: u32::try_from(used).unwrap_or(u32::MAX),
             spool_free_bytes: self.appender.spool_free_bytes.load(Ordering::Relaxed),
             draining: self.sessions.is_draining(),
+            transport,
         };
         // A daemon that does not listen does not need old heartbeats.
         if self.untold.is_empty() {
-            self.tell(ToDaemon::Heartbeat(beat));
+            self.tell(ToDaemon::Heartbeat(Box::new(beat)));
         }
     }
 }
@@ -447,6 +482,28 @@ fn channel_of_commands() -> (Sender<Command>, std::sync::mpsc::Receiver<Command>
     channel()
 }
 
+/// How long the ends of the last dialogs are waited for.
+struct Goodbye {
+    until: Instant,
+    connecting_until: Instant,
+    was_connecting: bool,
+}
+
+impl Goodbye {
+    fn begin() -> Self {
+        let until = Instant::now() + GOODBYE;
+        Self { until, connecting_until: until + GOODBYE_CONNECTING, was_connecting: false }
+    }
+
+    /// Until when, as things stand. A connection that is there now still has its BYE to carry.
+    fn until(&mut self, is_connecting: bool) -> Instant {
+        if std::mem::replace(&mut self.was_connecting, is_connecting) && !is_connecting {
+            self.until = self.until.max(Instant::now() + GOODBYE);
+        }
+        if is_connecting { self.connecting_until } else { self.until }
+    }
+}
+
 async fn sleep_for(wait: Option<Duration>) {
     match wait {
         Some(wait) => tokio::time::sleep(wait).await,
@@ -454,7 +511,7 @@ async fn sleep_for(wait: Option<Duration>) {
     }
 }
 
-async fn sleep_until(at: Option<tokio::time::Instant>) {
+async fn sleep_until(at: Option<Instant>) {
     match at {
         Some(at) => tokio::time::sleep_until(at).await,
         None => pending().await,
@@ -478,102 +535,4 @@ fn register(channel: Channel) -> io::Result<AsyncFd<Channel>> {
     // SAFETY: a Channel owns its descriptor, gives out the same one as long as it lives, and is neither changed nor taken out
     // of the AsyncFd while registered.
     unsafe { AsyncFd::register(channel) }.map_err(|e| e.into_parts().1)
-}
-
-fn listen_udp(
-    sockets: Vec<OwnedFd>,
-    settings: &Arc<Start>,
-    limits: Limits,
-    inbound: &mpsc::Sender<Inbound>,
-) -> io::Result<Vec<Arc<UdpSocket>>> {
-    let mut listeners = Vec::new();
-    for (index, fd) in sockets.into_iter().enumerate() {
-        let socket = StdUdpSocket::from(fd);
-        socket.set_nonblocking(true)?;
-        let socket = Arc::new(UdpSocket::from_std(socket)?);
-        listeners.push(Arc::clone(&socket));
-        let bound = settings.sip_listeners.get(index).copied().unwrap_or(socket.local_addr()?);
-        let inbound = inbound.clone();
-        tokio::spawn(async move {
-            let mut buffer = vec![0; DATAGRAM_BYTES_MAX];
-            let mut routes = Routes { bound, known: HashMap::new() };
-            loop {
-                // An ICMP error for an earlier answer comes out here; it says nothing about the next datagram.
-                let Ok((length, peer)) = socket.recv_from(&mut buffer).await else {
-                    tokio::time::sleep(AFTER_ERROR).await;
-                    continue;
-                };
-                let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
-                let flow = Flow { id: FlowId(index as u64), kind: TransportKind::Udp, local: routes.local(peer), peer };
-                let bytes = &buffer[..length];
-                let message = match parse_datagram(bytes, &limits) {
-                    Ok(Some(message)) => Inbound::Message(flow, Box::new(message)),
-                    Ok(None) => continue,
-                    Err(error) => Inbound::Invalid(flow, bytes.to_vec(), error),
-                };
-                if inbound.send(message).await.is_err() {
-                    return;
-                }
-            }
-        });
-    }
-    Ok(listeners)
-}
-
-fn listen_tcp(sockets: Vec<OwnedFd>, inbound: &mpsc::Sender<Inbound>) -> io::Result<()> {
-    for fd in sockets {
-        let listener = std::net::TcpListener::from(fd);
-        listener.set_nonblocking(true)?;
-        let listener = TcpListener::from_std(listener)?;
-        let inbound = inbound.clone();
-        tokio::spawn(async move {
-            loop {
-                match listener.accept().await {
-                    Ok((stream, peer)) => {
-                        if inbound.send(Inbound::Accepted(stream, peer)).await.is_err() {
-                            return;
-                        }
-                    }
-                    // Out of descriptors, mostly: the connection waits in the kernel, a loop without a pause would burn the CPU.
-                    Err(error) => {
-                        tracing::error!(%error, "failed to accept a connection: {error}");
-                        tokio::time::sleep(10 * AFTER_ERROR).await;
-                    }
-                }
-            }
-        });
-    }
-    Ok(())
-}
-
-/// Which of our addresses a peer reaches us at, when the listener is bound to all of them.
-struct Routes {
-    bound: SocketAddr,
-    known: HashMap<IpAddr, IpAddr>,
-}
-
-impl Routes {
-    fn local(&mut self, peer: SocketAddr) -> SocketAddr {
-        if !self.bound.ip().is_unspecified() {
-            return self.bound;
-        }
-        if self.known.len() >= ROUTES_MAX {
-            self.known.clear();
-        }
-        let local = self.known.entry(peer.ip()).or_insert_with(|| {
-            // Connecting a datagram socket sends nothing; it makes the kernel choose the route.
-            StdUdpSocket::bind(SocketAddr::new(self.bound.ip(), 0))
-                .and_then(|s| s.connect(peer).and_then(|()| s.local_addr()))
-                .map_or(self.bound.ip(), |a| a.ip().to_canonical())
-        });
-        SocketAddr::new(*local, self.bound.port())
-    }
-}
-
-/// A peer's address in the family of the socket: an IPv6 socket that takes IPv4 as well wants mapped addresses.
-fn unmapped(socket: &UdpSocket, peer: SocketAddr) -> SocketAddr {
-    match (socket.local_addr(), peer.ip()) {
-        (Ok(SocketAddr::V6(_)), IpAddr::V4(v4)) => SocketAddr::new(IpAddr::V6(v4.to_ipv6_mapped()), peer.port()),
-        _ => peer,
-    }
 }

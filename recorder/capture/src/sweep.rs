@@ -10,6 +10,7 @@
 pub mod bench;
 mod live;
 mod outbox;
+mod reporting;
 #[cfg(test)]
 mod tests;
 
@@ -24,8 +25,8 @@ use callvault_control::Start;
 use callvault_journal::AudioBatch;
 use callvault_journal::facts::Ended;
 use callvault_media::PayloadType;
-use callvault_srtp::Unprotector;
 use callvault_srtp::sdes::CryptoAttribute;
+use callvault_srtp::{Protector, Unprotector};
 use uuid::Uuid;
 
 use crate::Feedback;
@@ -35,6 +36,7 @@ use crate::ports::PortPair;
 use crate::receive::Receiver;
 use live::LiveSession;
 use outbox::Outbox;
+use reporting::Reports;
 
 /// Time between two sweeps. Long enough that a sweep finds about one packet per socket, short enough that with a batch
 /// interval of 200 ms at most that much audio is in this process alone.
@@ -48,11 +50,8 @@ const DATAGRAMS_PER_SWEEP_MAX: usize = 256;
 /// arrived is there, and a bound all the same.
 const DATAGRAMS_AT_END_MAX: usize = 8_192;
 
-/// RTCP is looked at every so many sweeps: a report every few seconds is all that comes.
+/// RTCP is looked at every so many sweeps, and sent: a report every few seconds is all that comes.
 const RTCP_EVERY: u64 = 25;
-
-/// A pause is no silence, but who pauses longer than a day is gone and only keeps ports.
-const PAUSE_NS_MAX: u64 = 24 * 3_600 * 1_000_000_000;
 
 /// What the signalling asks of the sweep.
 pub(crate) enum Command {
@@ -62,10 +61,14 @@ pub(crate) enum Command {
     AddTrack { recording: Uuid, track: NewTrack },
     /// A later offer: payload types mean this from now on, and the source may be another one.
     Describe { recording: Uuid, track: u8, payload_types: Vec<PayloadType> },
-    /// A later offer: what comes is secured with these keys from now on, or with none.
-    Rekey { recording: Uuid, track: u8, keys: Option<Box<CryptoAttribute>> },
-    /// Keep nothing of the track, or keep it again.
-    Pause { recording: Uuid, track: u8, paused: bool },
+    /// A later offer: what comes is secured with these keys from now on, or with none, and what we send with this one of ours.
+    Rekey { recording: Uuid, track: u8, keys: Option<Box<CryptoAttribute>>, protector: Option<Box<Protector>> },
+    /// Keep nothing of the track that arrives at `at_ns` or later, or keep it again from then on.
+    Pause { recording: Uuid, track: u8, paused: bool, at_ns: u64 },
+    /// The recording ends, the session goes on: what arrives later than the end is taken and thrown away.
+    Cut { recording: Uuid, ended: Ended },
+    /// After that: another recording of the same session begins.
+    Begin { after: Uuid, recording: Uuid, counters: Arc<Counters>, at_ns: u64 },
     /// Take what still waits, then leave the sockets.
     Close { recording: Uuid, ended: Ended },
     /// Hand everything over and stop.
@@ -80,6 +83,10 @@ pub(crate) struct NewTrack {
     pub(crate) paused: bool,
     /// What opens its packets, where it is secured.
     pub(crate) unprotector: Option<Unprotector>,
+    /// What secures the reports to its sender, where it is secured. Its key must not have been used by another.
+    pub(crate) protector: Option<Box<Protector>>,
+    /// The client's ports for RTP and RTCP, as the signalling has them.
+    pub(crate) remote_ports: (u16, Option<u16>),
 }
 
 /// What the signalling sees of a session's media.
@@ -107,6 +114,7 @@ pub(crate) struct Sweep {
     closing: Vec<Outbox>,
     receiver: Receiver,
     ways: Ways,
+    reports: Reports,
     feedback: tokio::sync::mpsc::UnboundedSender<Feedback>,
     state: Arc<SweepState>,
     rounds: u64,
@@ -123,10 +131,17 @@ struct Ways {
 struct Look {
     with_rtcp: bool,
     datagrams_max: usize,
+    /// What arrived at this moment or later is left for the next look: a command that says what becomes of it may be on its way.
+    until_ns: u64,
 }
 
-/// Everything that is there.
-const TO_THE_END: Look = Look { with_rtcp: true, datagrams_max: DATAGRAMS_AT_END_MAX };
+/// Everything that is there and arrived before this moment.
+fn to_the_end(until_ns: u64) -> Look {
+    Look { with_rtcp: true, datagrams_max: DATAGRAMS_AT_END_MAX, until_ns }
+}
+
+/// No moment: everything.
+const ALL: u64 = u64::MAX;
 
 impl Sweep {
     pub(crate) fn new(
@@ -137,6 +152,7 @@ impl Sweep {
         state: Arc<SweepState>,
     ) -> Self {
         Self {
+            reports: Reports::new(settings.receiver_reports),
             settings,
             sessions: Vec::new(),
             places: HashMap::new(),
@@ -152,6 +168,9 @@ impl Sweep {
     /// Works until told to stop, or until nobody is left who could say so.
     pub(crate) fn run(mut self, commands: &Queue<Command>) {
         loop {
+            // A pause is on its way to here before the client hears that it is confirmed. So all commands that concern what arrived
+            // before this moment are there when they are looked for after it.
+            let until_ns = ArrivalClock::read().now_ns();
             loop {
                 match commands.try_recv() {
                     Ok(Command::Stop) | Err(TryRecvError::Disconnected) => return self.stop(),
@@ -159,7 +178,7 @@ impl Sweep {
                     Err(TryRecvError::Empty) => break,
                 }
             }
-            self.sweep();
+            self.sweep_until(until_ns);
             thread::sleep(SWEEP);
         }
     }
@@ -170,12 +189,13 @@ impl Sweep {
                 let batch = self.ways.spare.try_recv().unwrap_or_default();
                 let out = Outbox::new(recording, batch);
                 self.places.insert(recording, self.sessions.len());
-                self.sessions.push(LiveSession::new(tracks, counters, opened_ns, out));
+                self.sessions.push(LiveSession::new(tracks, counters, opened_ns, out, &mut self.reports));
             }
             Command::AddTrack { recording, track } => {
                 let now_ns = ArrivalClock::read().now_ns();
-                if let Some(session) = self.session(recording) {
-                    session.add_track(track, now_ns);
+                let session = self.places.get(&recording).and_then(|&place| self.sessions.get_mut(place));
+                if let Some(session) = session {
+                    session.add_track(track, now_ns, &mut self.reports);
                 }
             }
             Command::Describe { recording, track, payload_types } => {
@@ -183,27 +203,34 @@ impl Sweep {
                     session.describe(track, &payload_types);
                 }
             }
-            Command::Rekey { recording, track, keys } => self.rekey(recording, track, keys.as_deref()),
-            Command::Pause { recording, track, paused } => {
-                // What arrived before the pause was signalled belongs to the recording; what came in it does not.
-                self.sweep_one(recording);
+            Command::Rekey { recording, track, keys, protector } => {
+                self.rekey(recording, track, keys.as_deref(), protector);
+            }
+            Command::Pause { recording, track, paused, at_ns } => {
+                // What arrived before the pause was decided belongs to the recording; what came in it does not.
                 if let Some(session) = self.session(recording) {
-                    session.pause(track, paused);
+                    session.pause(track, paused, at_ns);
+                }
+                self.sweep_one(recording, at_ns);
+                if let Some(session) = self.session(recording) {
+                    session.await_media();
                 }
             }
+            Command::Cut { recording, ended } => self.cut(recording, ended),
+            Command::Begin { after, recording, counters, at_ns } => self.begin(after, recording, counters, at_ns),
             Command::Close { recording, ended } => self.close(recording, ended),
             Command::Stop => {}
         }
     }
 
-    fn rekey(&mut self, recording: Uuid, track: u8, keys: Option<&CryptoAttribute>) {
+    fn rekey(&mut self, recording: Uuid, track: u8, keys: Option<&CryptoAttribute>, protector: Option<Box<Protector>>) {
         // From one key to the next nothing need be taken first, since both hold for a while, and what comes under the next may
         // be here already. Between SRTP and RTP there is no such while.
         if self.session(recording).is_some_and(|session| session.is_secured(track) != keys.is_some()) {
-            self.sweep_one(recording);
+            self.sweep_one(recording, ALL);
         }
         if let Some(session) = self.session(recording) {
-            session.rekey(track, keys);
+            session.rekey(track, keys, protector);
         }
     }
 
@@ -211,19 +238,30 @@ impl Sweep {
         self.places.get(&recording).and_then(|&place| self.sessions.get_mut(place))
     }
 
+    /// A sweep of which nothing is left for later.
     fn sweep(&mut self) {
+        self.sweep_until(ALL);
+    }
+
+    fn sweep_until(&mut self, until_ns: u64) {
         self.rounds += 1;
-        let look = Look { with_rtcp: self.rounds.is_multiple_of(RTCP_EVERY), datagrams_max: DATAGRAMS_PER_SWEEP_MAX };
+        let with_rtcp = self.rounds.is_multiple_of(RTCP_EVERY);
+        let look = Look { with_rtcp, datagrams_max: DATAGRAMS_PER_SWEEP_MAX, until_ns };
         let batch_ns = u64::from(self.settings.batch_interval_ms) * 1_000_000;
         let silence_ns = u64::from(self.settings.media_timeout_s) * 1_000_000_000;
+        // A pause is no silence, but who sends nothing at all in a very long one is gone and only keeps ports.
+        let paused_ns = u64::from(self.settings.paused_timeout_s) * 1_000_000_000;
         let mut packets = 0;
         let mut dropped = 0;
         for session in &mut self.sessions {
             let clock = ArrivalClock::read();
             packets += session.sweep(&mut self.receiver, clock, look, &self.ways);
+            if look.with_rtcp {
+                session.report(clock.now_ns(), &mut self.reports);
+            }
             session.out.flush_if_due(clock.now_ns(), batch_ns, &self.ways);
             dropped += session.out.take_dropped();
-            let patience_ns = if session.is_paused() { PAUSE_NS_MAX } else { silence_ns };
+            let patience_ns = if session.is_paused() { paused_ns } else { silence_ns };
             if silence_ns > 0 && session.fell_silent(clock.now_ns(), patience_ns) {
                 let _ = self.feedback.send(Feedback::Silent(session.out.recording()));
             }
@@ -234,16 +272,40 @@ impl Sweep {
         self.state.sweeps.fetch_add(1, Ordering::Relaxed);
     }
 
-    fn sweep_one(&mut self, recording: Uuid) {
+    fn sweep_one(&mut self, recording: Uuid, until_ns: u64) {
         let Some(&place) = self.places.get(&recording) else { return };
         if let Some(session) = self.sessions.get_mut(place) {
-            let packets = session.sweep(&mut self.receiver, ArrivalClock::read(), TO_THE_END, &self.ways);
+            let packets = session.sweep(&mut self.receiver, ArrivalClock::read(), to_the_end(until_ns), &self.ways);
             self.state.packets.fetch_add(packets, Ordering::Relaxed);
         }
     }
 
+    fn cut(&mut self, recording: Uuid, ended: Ended) {
+        if let Some(session) = self.session(recording) {
+            session.stop(ended.at_ns);
+        }
+        self.sweep_one(recording, ended.at_ns);
+        let Some(session) = self.places.get(&recording).and_then(|&place| self.sessions.get_mut(place)) else { return };
+        let (mut out, packets) = session.cut(ended, &self.ways);
+        self.state.packets.fetch_add(packets, Ordering::Relaxed);
+        self.state.dropped.fetch_add(out.take_dropped(), Ordering::Relaxed);
+        if !out.hand_over(&self.ways) {
+            self.closing.push(out);
+        }
+    }
+
+    fn begin(&mut self, after: Uuid, recording: Uuid, counters: Arc<Counters>, at_ns: u64) {
+        let Some(place) = self.places.remove(&after) else { return };
+        self.places.insert(recording, place);
+        if let Some(session) = self.sessions.get_mut(place) {
+            let batch = self.ways.spare.try_recv().unwrap_or_default();
+            session.begin(counters, at_ns, Outbox::new(recording, batch));
+        }
+        self.sweep_one(recording, ALL);
+    }
+
     fn close(&mut self, recording: Uuid, ended: Ended) {
-        self.sweep_one(recording);
+        self.sweep_one(recording, ALL);
         let Some(place) = self.places.remove(&recording) else { return };
         let session = self.sessions.swap_remove(place);
         if let Some(moved) = self.sessions.get(place) {
@@ -262,7 +324,7 @@ impl Sweep {
     fn stop(mut self) {
         let live: Vec<Uuid> = self.sessions.iter().map(|s| s.out.recording()).collect();
         for recording in live {
-            self.sweep_one(recording);
+            self.sweep_one(recording, ALL);
         }
         let outboxes = self.sessions.into_iter().map(|s| s.out).chain(self.closing);
         for entry in outboxes.flat_map(Outbox::into_entries) {

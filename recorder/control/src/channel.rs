@@ -12,6 +12,7 @@ use nix::sys::socket::{
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use zeroize::{Zeroize, Zeroizing};
 
 use crate::{MESSAGE_BYTES_MAX, SOCKETS_PER_MESSAGE_MAX, VERSION};
 
@@ -105,11 +106,7 @@ impl Channel {
     /// [`ControlError::Closed`] when the other process is gone, [`ControlError::WouldBlock`] when the descriptor is
     /// non-blocking and the other process is behind, [`ControlError::TooLarge`] over [`MESSAGE_BYTES_MAX`].
     pub fn send<M: Serialize>(&self, message: &M, sockets: &[BorrowedFd<'_>]) -> Result<(), ControlError> {
-        let bytes = postcard::to_extend(message, vec![VERSION])
-            .map_err(|e| ControlError::Malformed { bytes: 0, why: e.to_string() })?;
-        if bytes.len() > MESSAGE_BYTES_MAX {
-            return Err(ControlError::TooLarge { bytes: bytes.len() });
-        }
+        let bytes = encode(message)?;
         let raw: Vec<RawFd> = sockets.iter().map(AsRawFd::as_raw_fd).collect();
         let rights = [ControlMessage::ScmRights(&raw)];
         let beside = if raw.is_empty() { &rights[..0] } else { &rights[..] };
@@ -162,17 +159,41 @@ impl Channel {
         if cut {
             return Err(ControlError::Malformed { bytes: length, why: "it or the sockets beside it were cut".into() });
         }
-        let Some((&version, body)) = bytes.get(..length).and_then(<[u8]>::split_first) else {
-            return Err(ControlError::Closed);
-        };
-        if version != VERSION {
-            return Err(ControlError::Version { theirs: version });
-        }
-        match postcard::from_bytes(body) {
-            Ok(message) => Ok((message, sockets)),
-            Err(e) => Err(ControlError::Malformed { bytes: length, why: e.to_string() }),
-        }
+        let message = decode(bytes.get(..length).unwrap_or_default());
+        bytes[..length].zeroize();
+        Ok((message?, sockets))
     }
+}
+
+/// The bytes of a message, version byte first. They may hold a private key: they are wiped when they are dropped, and there is room for
+/// all of them from the start, since growing would leave copies behind.
+///
+/// # Errors
+/// [`ControlError::TooLarge`] over [`MESSAGE_BYTES_MAX`].
+pub fn encode<M: Serialize>(message: &M) -> Result<Zeroizing<Vec<u8>>, ControlError> {
+    let unencodable = |e: postcard::Error| ControlError::Malformed { bytes: 0, why: e.to_string() };
+    let mut bytes = Vec::with_capacity(1 + postcard::experimental::serialized_size(message).map_err(unencodable)?);
+    bytes.push(VERSION);
+    let bytes = Zeroizing::new(postcard::to_extend(message, bytes).map_err(unencodable)?);
+    match bytes.len() {
+        length if length > MESSAGE_BYTES_MAX => Err(ControlError::TooLarge { bytes: length }),
+        _ => Ok(bytes),
+    }
+}
+
+/// The message in these bytes.
+///
+/// # Errors
+/// [`ControlError::Closed`] where there are none, which is how a closed connection reads; [`ControlError::Version`] and
+/// [`ControlError::Malformed`] for what is no message of this version.
+pub fn decode<M: DeserializeOwned>(bytes: &[u8]) -> Result<M, ControlError> {
+    let Some((&version, body)) = bytes.split_first() else {
+        return Err(ControlError::Closed);
+    };
+    if version != VERSION {
+        return Err(ControlError::Version { theirs: version });
+    }
+    postcard::from_bytes(body).map_err(|e| ControlError::Malformed { bytes: bytes.len(), why: e.to_string() })
 }
 
 impl AsFd for Channel {

@@ -12,9 +12,17 @@
 
 mod channel;
 mod message;
+mod transport;
 
-pub use channel::{Channel, ControlError};
-pub use message::{CallState, Decision, Heartbeat, LiveCall, Network, SocketKind, Start, ToDaemon, ToRecorder};
+pub use channel::{Channel, ControlError, decode, encode};
+pub use message::{
+    CallAction, CallStanding, CallState, Decision, Heartbeat, LiveCall, Network, Refusal, SocketKind, Start, ToDaemon,
+    ToRecorder,
+};
+pub use transport::{
+    CHAIN_BYTES_MAX, CLIENT_CA_BYTES_MAX, ClosedBecause, HandshakeFailure, KEY_BYTES_MAX, KeyPem, TlsIdentity,
+    TransportCounts,
+};
 
 /// First byte of every message. Raised whenever a message changes its meaning or its fields.
 pub const VERSION: u8 = 1;

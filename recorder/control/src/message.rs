@@ -7,11 +7,17 @@ use callvault_journal::facts::CallFacts;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use crate::transport::{TlsIdentity, TransportCounts};
+
 /// From the daemon to the recorder.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum ToRecorder {
     /// What the sockets beside this message are, in their order.
     Sockets(Vec<SocketKind>),
+    /// What TLS connections are secured with from now on; those that are open stay as they are. Sent before [`ToRecorder::Start`]
+    /// where there are TLS sockets, and again whenever it changes. `None`: there is nothing that can be used, so new connections over
+    /// TLS are closed at once.
+    Certificates(Option<Box<TlsIdentity>>),
     /// Everything the recorder needs to know; sent once, after the sockets.
     Start(Box<Start>),
     /// What becomes of a recording.
@@ -26,8 +32,19 @@ pub enum ToRecorder {
         /// Repeated in the answer.
         request: u32,
     },
+    /// Does something about a live call; answered by [`ToDaemon::Controlled`] with the same number.
+    Control {
+        /// Repeated in the answer.
+        request: u32,
+        /// A recording of the call: the one that is made now, or an earlier one of the same session.
+        recording: Uuid,
+        /// What to do.
+        action: CallAction,
+    },
     /// Take no new sessions; those that live go on.
     Drain,
+    /// Take new sessions again.
+    Undrain,
     /// End every session in order, flush, and exit.
     Stop,
 }
@@ -43,7 +60,7 @@ pub enum ToDaemon {
         port_pairs: u32,
     },
     /// Sent twice a second: what is moving.
-    Heartbeat(Heartbeat),
+    Heartbeat(Box<Heartbeat>),
     /// A session began: what becomes of it? Capture goes on meanwhile.
     Decide {
         /// Which recording.
@@ -70,6 +87,13 @@ pub enum ToDaemon {
         /// At most [`crate::CALLS_PER_MESSAGE_MAX`] of them.
         calls: Vec<LiveCall>,
     },
+    /// The answer to [`ToRecorder::Control`]: what is asked holds from the moment of this answer's making on, or why not.
+    Controlled {
+        /// Number from the request.
+        request: u32,
+        /// How the call stands now.
+        result: Result<CallStanding, Refusal>,
+    },
     /// Something that the operator must hear about.
     Alarm {
         /// Stable short name.
@@ -89,6 +113,49 @@ pub enum Decision {
         /// Name of the rule, for the counters.
         rule: String,
     },
+    /// Its key waits in memory until somebody asks for the call to be kept, and is forgotten when the call ends unasked.
+    OnDemand,
+}
+
+/// What can be done about a live call. Doing what is done already changes nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum CallAction {
+    /// Nothing that arrives from now on is stored, whatever the client signals.
+    Pause,
+    /// Ends such a pause; one of the client's goes on.
+    Resume,
+    /// Ends the recording; the session goes on, and what it sends is thrown away.
+    Stop,
+    /// Begins another recording after a stop; keeps a call that is recorded on demand.
+    Start,
+    /// Keeps the recording.
+    Keep,
+}
+
+/// Why nothing was done about a call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Refusal {
+    /// No live call has this recording.
+    Unknown,
+    /// The recording was stopped: there is nothing to pause, to resume or to keep.
+    Stopped,
+    /// The session has had as many recordings as one may have.
+    TooMany,
+}
+
+/// How a live call is recorded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CallStanding {
+    /// The recording that is made, or was last made.
+    pub recording: Uuid,
+    /// Its state.
+    pub state: CallState,
+    /// Whether it is kept; none while nobody has decided.
+    pub kept: Option<bool>,
+    /// Whether the client has paused or held all of it.
+    pub paused_by_client: bool,
+    /// Whether it is paused by [`CallAction::Pause`].
+    pub paused_by_control: bool,
 }
 
 /// What a socket sent beside [`ToRecorder::Sockets`] is for.
@@ -98,6 +165,8 @@ pub enum SocketKind {
     SipUdp,
     /// SIP over TCP, listening.
     SipTcp,
+    /// SIP over TLS, listening.
+    SipTls,
     /// One of a pair of media ports: RTP on the even, RTCP on the odd one.
     Media {
         /// The UDP port it is bound to.
@@ -156,22 +225,36 @@ pub struct Start {
     pub allowed_peers: Vec<Network>,
     /// Value of the `Server` header.
     pub server_name: String,
+    /// Interval of session timers that clients are asked for, in seconds; 0: none is asked for.
+    pub session_expires_s: u32,
+    /// Shortest interval of session timers that is agreed to, in seconds.
+    pub session_expires_min_s: u32,
     /// Sessions at the same time; above it 503.
     pub sessions_max: u32,
     /// Seconds that a client is asked to wait after a 503.
     pub retry_after_s: u32,
     /// Tracks of one session; further media lines are refused (port 0) and noted.
     pub tracks_per_session_max: u8,
-    /// TCP connections at the same time.
+    /// Sessions of one source address at the same time; above it 503. 0: no limit of its own.
+    pub sessions_per_peer_max: u32,
+    /// New sessions a second; above it 503. 0: no limit.
+    pub invites_per_second: u32,
+    /// New sessions a second of one source address; above it 503. 0: no limit.
+    pub invites_per_peer_per_second: u32,
+    /// TCP and TLS connections at the same time.
     pub connections_max: u32,
-    /// TCP connections of one source address at the same time.
+    /// TCP and TLS connections of one source address at the same time.
     pub connections_per_peer_max: u32,
-    /// Seconds after which a TCP connection without a dialog and without traffic is closed.
+    /// Seconds after which a connection without a dialog and without traffic is closed.
     pub connection_idle_s: u32,
     /// Largest SIP body in bytes; above it 413.
     pub body_bytes_max: u32,
     /// Seconds without any media after which a session ends as `media-timeout`; 0: never.
     pub media_timeout_s: u32,
+    /// The same while all tracks are paused.
+    pub paused_timeout_s: u32,
+    /// Whether senders are told by RTCP how they are received.
+    pub receiver_reports: bool,
     /// Milliseconds between two commits (`fdatasync`) of the journal.
     pub commit_interval_ms: u32,
     /// Milliseconds that audio may wait in memory before it is appended.
@@ -199,6 +282,8 @@ pub struct Heartbeat {
     pub commits: u64,
     /// Sessions accepted.
     pub accepted: u64,
+    /// Further recordings, begun in sessions whose earlier ones were stopped.
+    pub started_again: u64,
     /// INVITEs answered with 503 for a limit.
     pub overloaded: u64,
     /// INVITEs refused for what they are (no audio, not allowed, malformed).
@@ -217,6 +302,8 @@ pub struct Heartbeat {
     pub spool_free_bytes: u64,
     /// Whether new sessions are refused because of a drain.
     pub draining: bool,
+    /// Connections and what was turned away before it was a session.
+    pub transport: TransportCounts,
 }
 
 /// State of a live call.
@@ -227,13 +314,17 @@ pub enum CallState {
     Recording,
     /// Paused or held.
     Paused,
+    /// The recording has ended, the session goes on.
+    Stopped,
+    /// Being recorded, and not kept unless somebody asks for it.
+    OnDemand,
 }
 
 /// A call that is being recorded now.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct LiveCall {
-    /// The recording's id.
-    pub recording: Uuid,
+    /// The recording and its state.
+    pub standing: CallStanding,
     /// Wall clock of its start, milliseconds since the Unix epoch.
     pub started_unix_ms: i64,
     /// How long it has lasted, by the monotonic clock.
@@ -250,6 +341,4 @@ pub struct LiveCall {
     pub tracks: u8,
     /// Packets kept so far.
     pub packets: u64,
-    /// Its state.
-    pub state: CallState,
 }

@@ -5,7 +5,10 @@ use std::net::UdpSocket;
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixDatagram;
 
-use callvault_control::{Channel, ControlError, Decision, Network, SocketKind, ToDaemon, ToRecorder};
+use callvault_control::{
+    CHAIN_BYTES_MAX, CLIENT_CA_BYTES_MAX, Channel, ClosedBecause, ControlError, Decision, HandshakeFailure,
+    KEY_BYTES_MAX, KeyPem, Network, SocketKind, TlsIdentity, ToDaemon, ToRecorder, TransportCounts,
+};
 use uuid::Uuid;
 
 #[test]
@@ -72,4 +75,36 @@ fn networks() {
     check("2001:db8::", 32, "2001:db8:1::1", true);
     check("127.0.0.1", 32, "::ffff:127.0.0.1", true);
     check("127.0.0.1", 40, "127.0.0.1", false);
+}
+
+#[test]
+fn the_largest_certificates_fit_and_the_key_is_never_shown() {
+    let (a, b) = Channel::pair().unwrap();
+    let identity = TlsIdentity {
+        chain_pem: vec![b'c'; CHAIN_BYTES_MAX],
+        key_pem: KeyPem::new(vec![b'k'; KEY_BYTES_MAX]),
+        client_ca_pem: vec![b'a'; CLIENT_CA_BYTES_MAX],
+        client_certificate_optional: true,
+    };
+    let message = ToRecorder::Certificates(Some(Box::new(identity)));
+    a.send(&message, &[]).unwrap();
+    let received = b.receive::<ToRecorder>().unwrap().0;
+    assert!(received == message, "it came as another");
+    assert!(
+        format!("{:?}", KeyPem::new(b"kkk".to_vec())) == "[secret]" && !format!("{received:?}").contains("107, 107")
+    );
+}
+
+#[test]
+fn counters_have_their_names_in_their_order() {
+    for (index, reason) in HandshakeFailure::ALL.into_iter().enumerate() {
+        assert_eq!(reason as usize, index, "{}", reason.name());
+    }
+    for (index, reason) in ClosedBecause::ALL.into_iter().enumerate() {
+        assert_eq!(reason as usize, index, "{}", reason.name());
+    }
+    let mut counts = TransportCounts { connections_tls: 3, handshakes: 2, ..TransportCounts::default() };
+    counts.closed[ClosedBecause::Idle as usize] = 4;
+    let sum = counts.sum(counts);
+    assert_eq!((sum.handshakes, sum.closed[ClosedBecause::Idle as usize], sum.connections_tls), (4, 8, 0));
 }

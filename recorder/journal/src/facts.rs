@@ -5,6 +5,7 @@
 //! [`SessionEvent::Unknown`]. Times named `_ns` are journal time; wall-clock times say so.
 
 use serde::{Deserialize, Serialize};
+use uuid::Uuid;
 
 /// One thing that happened in a session, in the order in which it happened.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -20,9 +21,15 @@ pub enum SessionEvent {
     Track(TrackFacts),
     /// A track follows a new source (SSRC) from here on.
     Source(SourceFacts),
-    /// A track, or with `track: None` the session, is paused or held: what comes meanwhile is a hole on purpose.
+    /// A source said which moment of its own wall clock one of its timestamps is. Not every report is written, see
+    /// [`SenderReportFacts`].
+    SenderReport(SenderReportFacts),
+    /// A key was pressed, or another telephone event, as the track's packets tell (RFC 4733); written when it is over.
+    Tone(ToneFacts),
+    /// A track, or with `track: None` each of them, is paused or held: what comes meanwhile is a hole on purpose. Pauses by different
+    /// sides know nothing of each other; a track is paused while any of them lasts.
     Paused(Pause),
-    /// The pause ended.
+    /// The pause by that side ended.
     Resumed(Pause),
     /// Something was not as it should be; the recording goes on.
     Flaw(Flaw),
@@ -49,6 +56,9 @@ pub struct Started {
     pub transport: String,
     /// `User-Agent` of the client, when it gave one.
     pub user_agent: Option<String>,
+    /// The first recording of the same session, where this one was started after that had been stopped.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub follows: Option<Uuid>,
 }
 
 /// Which way the call went, seen from the recorded user.
@@ -164,6 +174,49 @@ pub struct SourceFacts {
     pub at_ns: u64,
 }
 
+/// What a source said about its clocks (RFC 3550 section 6.4.1). The first report of a source is written, then one about every
+/// thirty seconds, and one that says something else than those before.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct SenderReportFacts {
+    /// Track number.
+    pub track: u8,
+    /// Number of the source in the track, as in [`SourceFacts`].
+    pub source: u8,
+    /// The source's wall clock in NTP format: seconds since 1900 in the upper half, fractions of a second in the lower.
+    pub ntp: u64,
+    /// The same moment in the source's RTP timestamps.
+    pub rtp_timestamp: u32,
+    /// Journal time of the report's arrival.
+    pub at_ns: u64,
+    /// Which clock `ntp` is of: sources with the same number, not 0, have said that they share one. It is derived from the canonical
+    /// name and the address, so that the name itself need not be kept; 0 where no name was given.
+    pub clock: u64,
+}
+
+/// A telephone event (RFC 4733 section 2.3), once, however many packets told of it.
+#[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ToneFacts {
+    /// Track number.
+    pub track: u8,
+    /// Journal time of its beginning, as its first packet has it.
+    pub at_ns: u64,
+    /// The event's number: 0 to 9 are the digits, 10 is *, 11 is #, 12 to 15 are A to D (RFC 4733 section 3.2).
+    pub event: u8,
+    /// How long it lasted, milliseconds.
+    pub duration_ms: u64,
+}
+
+impl std::fmt::Debug for ToneFacts {
+    /// Leaves out which key it was: it may be a part of somebody's card number.
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { track, at_ns, duration_ms, .. } = self;
+        let mut out = out.debug_struct("ToneFacts");
+        out.field("track", track).field("at_ns", at_ns).field("duration_ms", duration_ms).finish_non_exhaustive()
+    }
+}
+
 /// Beginning or end of a pause.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
@@ -194,7 +247,7 @@ pub struct Ended {
     pub wall_ns: i64,
     /// Journal time of the same moment.
     pub at_ns: u64,
-    /// "bye", "cancel", "media-timeout", "drain", "lost" and the like.
+    /// "bye", "cancel", "stopped" (by control), "media-timeout", "drain", "lost" and the like.
     pub reason: String,
     /// Counters of each track.
     pub tracks: Vec<TrackCounts>,

@@ -287,7 +287,8 @@ impl Checksums {
             lane: u32::from_le_bytes(field(bytes, 12)),
             seq: u64::from_le_bytes(field(bytes, 16)),
         };
-        let fits = header.body_len as usize <= body_bytes_max;
+        // The highest sequence has none after it, so that nobody could tell it from a repetition of itself.
+        let fits = header.body_len as usize <= body_bytes_max && header.seq < u64::MAX;
         fits.then(|| (header, u32::from_le_bytes(field(bytes, 24))))
     }
 }
@@ -319,6 +320,8 @@ pub enum Content {
         segment: u16,
         /// How.
         end: LaneEnd,
+        /// Name of the rule by which it was discarded; empty where it was not, or where an earlier version wrote it.
+        rule: String,
     },
     /// How far the journal was on the disk.
     Commit {
@@ -353,6 +356,13 @@ fn lane_body(recording: Uuid, segment: u16, last: u16) -> [u8; LANE_BODY_BYTES] 
     bytes[16..18].copy_from_slice(&segment.to_le_bytes());
     bytes[18..].copy_from_slice(&last.to_le_bytes());
     bytes
+}
+
+/// Longest name of a rule, in bytes: a word or two. What is longer is cut.
+pub const RULE_BYTES_MAX: usize = 64;
+
+fn clipped(rule: &str) -> &str {
+    &rule[..rule.floor_char_boundary(RULE_BYTES_MAX)]
 }
 
 impl Content {
@@ -394,7 +404,16 @@ impl Content {
                 let keys: Result<_, _> = keys.map(SealedKey::from_bytes).collect();
                 Ok(Self::Key { recording, segment, keys: keys.map_err(|_| Malformed)? })
             }
-            _ => Ok(Self::LaneEnd { recording, segment, end: LaneEnd::from_number(last.to_le_bytes()[0]) }),
+            _ => {
+                let [end, rule_bytes] = last.to_le_bytes();
+                let rule = body.get(LANE_BODY_BYTES..).and_then(|rest| rest.get(..usize::from(rule_bytes)));
+                Ok(Self::LaneEnd {
+                    recording,
+                    segment,
+                    end: LaneEnd::from_number(end),
+                    rule: rule.map(|rule| String::from_utf8_lossy(rule).into_owned()).unwrap_or_default(),
+                })
+            }
         }
     }
 
@@ -409,8 +428,12 @@ impl Content {
                 out.extend_from_slice(&lane_body(*recording, *segment, keys.len() as u16));
                 keys.iter().for_each(|key| out.extend_from_slice(&key.to_bytes()));
             }
-            Self::LaneEnd { recording, segment, end } => {
-                out.extend_from_slice(&lane_body(*recording, *segment, end.number().into()))
+            Self::LaneEnd { recording, segment, end, rule } => {
+                let rule = clipped(rule);
+                // The limit on it fits a byte.
+                let last = u16::from_le_bytes([end.number(), rule.len() as u8]);
+                out.extend_from_slice(&lane_body(*recording, *segment, last));
+                out.extend_from_slice(rule.as_bytes());
             }
             Self::Commit { durable_seq, journal_ns, wall_ns } => {
                 out.extend_from_slice(&durable_seq.to_le_bytes());
@@ -438,7 +461,8 @@ impl Content {
 
     pub(crate) fn body_len(&self) -> usize {
         match self {
-            Self::LaneOpen { .. } | Self::LaneEnd { .. } => LANE_BODY_BYTES,
+            Self::LaneOpen { .. } => LANE_BODY_BYTES,
+            Self::LaneEnd { rule, .. } => LANE_BODY_BYTES + clipped(rule).len(),
             Self::Key { keys, .. } => LANE_BODY_BYTES + keys.len() * SEALED_KEY_BYTES,
             Self::Commit { .. } => 24,
             Self::FileEnd { .. } => 4,

@@ -20,6 +20,8 @@ pub struct LaneEntry {
     pub keys: Vec<SealedKey>,
     /// How it ended; none while it has not.
     pub end: Option<LaneEnd>,
+    /// Name of the rule by which it was discarded; empty where it was not, or nothing says.
+    pub rule: String,
     /// Its sealed frames, by sequence as long as the journal is in order.
     pub frames: Vec<FrameRef>,
     /// Bytes of their bodies.
@@ -52,9 +54,10 @@ impl LaneEntry {
                     }
                 }
             }
-            Some(Content::LaneEnd { recording, segment, end }) => {
+            Some(Content::LaneEnd { recording, segment, end, rule }) => {
                 self.identify(*recording, *segment);
                 self.end = Some(*end);
+                self.rule.clone_from(rule);
             }
             _ => {}
         }

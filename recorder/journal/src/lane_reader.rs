@@ -49,9 +49,10 @@ impl LaneReader {
     pub fn new(generation: Uuid, lane: u32, cipher: Cipher, frames: &[FrameRef]) -> Self {
         let mut frames = frames.to_vec();
         frames.retain(|frame| frame.lane == lane);
-        // A frame may be known twice: damaged, and intact in the file that replaced an abandoned one.
+        // A frame may be known twice: damaged, and intact in the file that replaced an abandoned one. Where no copy is intact, one
+        // may be damaged in its padding alone, so each is tried.
         frames.sort_by_key(|frame| (frame.seq, !frame.intact));
-        frames.dedup_by_key(|frame| frame.seq);
+        frames.dedup_by(|copy, frame| copy.seq == frame.seq && (frame.intact || copy == frame));
         Self { generation, lane, cipher, frames, at: 0, frame: Vec::new(), event: None }
     }
 
@@ -91,7 +92,14 @@ impl LaneReader {
         let loaded = self.load(files, &frame)?;
         self.at += 1;
         let flags = match loaded {
-            Ok(flags) => flags,
+            Ok(flags) => {
+                while self.is_copy(self.at, &frame) {
+                    self.at += 1;
+                }
+                flags
+            }
+            // The next is another copy of it.
+            Err(_) if self.is_copy(self.at, &frame) => return Ok(Step::Nothing),
             Err(finding) => {
                 self.event = None;
                 return Ok(Step::Finding(finding));
@@ -109,6 +117,11 @@ impl LaneReader {
         })
     }
 
+    /// Whether there is a copy of the frame at this place in the list, or the frame itself.
+    fn is_copy(&self, at: usize, frame: &FrameRef) -> bool {
+        self.frames.get(at).is_some_and(|other| other.seq == frame.seq)
+    }
+
     /// Adds the opened frame to the event that it is a part of.
     fn facts(&mut self, frame: &FrameRef, flags: u8) -> Step {
         let mut json = match (self.event.take(), flags & FLAG_CONTINUES != 0) {
@@ -120,7 +133,9 @@ impl LaneReader {
             }
             (Some((_, last)), false) => {
                 // The frame itself begins an event: read it again, after what is said about the one before.
-                self.at -= 1;
+                while self.at.checked_sub(1).is_some_and(|before| self.is_copy(before, frame)) {
+                    self.at -= 1;
+                }
                 return Step::Finding(incomplete(&last));
             }
         };

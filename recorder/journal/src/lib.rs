@@ -48,7 +48,7 @@
 //! | 6 | 2 | zero |
 //! | 8 | 4 | length of the body |
 //! | 12 | 4 | lane, from 1; 0 where the frame belongs to none |
-//! | 16 | 8 | sequence: 1 for the first frame of the generation, then one more for each |
+//! | 16 | 8 | sequence: 1 for the first frame of the generation, then one more for each; never `ffffffffffffffff` |
 //! | 24 | 4 | CRC of body and padding |
 //! | 28 | 4 | CRC of generation (16 bytes) `\|\|` bytes 0 to 27 |
 //! | 32 | | body, then zeros up to the next multiple of 16 |
@@ -62,7 +62,7 @@
 //! | 2 | Key | recording (16), segment (u16), number n of sealed keys (u16, 1 to 16), n sealed keys of 88 bytes |
 //! | 3 | Audio | sealed batch of packets |
 //! | 4 | Facts | sealed JSON of a [`facts::SessionEvent`], or a part of it |
-//! | 5 | LaneEnd | recording (16), segment (u16), how (u8: 1 ended, 2 discarded, 3 aborted), zero (u8) |
+//! | 5 | LaneEnd | recording (16), segment (u16), how (u8: 1 ended, 2 discarded, 3 aborted), bytes n of the rule's name (u8, 0 to 64), n bytes: the rule by which it was discarded |
 //! | 6 | Commit | durable sequence (u64), journal time (u64), wall time of the same moment (i64) |
 //! | 7 | FileEnd | number of the next file (u32), `ffffffff` where the generation ends |
 //!
@@ -161,8 +161,8 @@ pub use error::JournalError;
 pub use finding::{FINDINGS_MAX, Finding, FindingKind, Report};
 pub use format::{
     BODY_BYTES_MAX, Content, FACTS_BYTES_MAX, FILE_HEADER_BYTES, FILE_MAGIC, FRAME_ALIGN, FRAME_HEADER_BYTES,
-    FRAME_MAGIC, FileHeader, Kind, LaneEnd, PLAIN_BYTES_MAX, SEALED_KEYS_MAX, VERSION, file_name, key_context,
-    parse_file_name,
+    FRAME_MAGIC, FileHeader, Kind, LaneEnd, PLAIN_BYTES_MAX, RULE_BYTES_MAX, SEALED_KEYS_MAX, VERSION, file_name,
+    key_context, parse_file_name,
 };
 pub use index::{LaneEntry, LaneIndex};
 pub use lane_reader::{LaneItem, LaneReader};

@@ -220,8 +220,20 @@ impl Writer {
         if !keys.is_empty() {
             self.write_key(lane, keys)?;
         }
-        let content = Content::LaneEnd { recording: lane.recording, segment: lane.segment, end };
+        let content = Content::LaneEnd { recording: lane.recording, segment: lane.segment, end, rule: String::new() };
         self.append_clear(lane.number, &content)
+    }
+
+    /// Ends a lane that is not kept, as [`LaneEnd::Discarded`]. `rule` is the name of the rule that says so: it is written in
+    /// the clear, since nobody can read anything else of the lane, and so holds no personal data; at most [`crate::RULE_BYTES_MAX`]
+    /// bytes of it are kept.
+    ///
+    /// # Errors
+    /// [`JournalError::PendingFull`], [`JournalError::ForeignLane`].
+    pub fn discard_lane(&mut self, lane: Lane, rule: &str) -> Result<(), JournalError> {
+        self.check_lane(lane)?;
+        let (recording, segment, end) = (lane.recording, lane.segment, LaneEnd::Discarded);
+        self.append_clear(lane.number, &Content::LaneEnd { recording, segment, end, rule: rule.to_owned() })
     }
 
     /// Notes that all frames up to `durable_seq` are on the device ([`Batch::last_seq`] of the last batch that was synced),

@@ -219,6 +219,29 @@ fn a_changed_length_of_a_body_costs_its_frame_only() {
 }
 
 #[test]
+fn of_two_damaged_copies_of_a_frame_the_one_that_opens_is_read() {
+    let mut files = journal();
+    let frames = look(&mut files).index.get(1).unwrap().frames.clone();
+    let (whole, _) = read_frames(&mut files, 1, &frames);
+    let padded = frames.iter().filter(|frame| frame.file_seq == 0 && !frame.body_len.is_multiple_of(16));
+    assert!(padded.clone().count() > 2);
+    for frame in padded {
+        for opens in [0, 1] {
+            let mut files = rearranged(0, |pieces| {
+                let n = frame.seq as usize - 1;
+                let mut copies = [pieces[n].clone(), pieces[n].clone()];
+                *copies[opens].last_mut().unwrap() ^= 1;
+                copies[1 - opens][40] ^= 1;
+                drop(pieces.splice(n..=n, copies));
+            });
+            let found = look(&mut files).index.get(1).unwrap().frames.clone();
+            assert_eq!(found.len(), frames.len() + 1);
+            assert_eq!(read_frames(&mut files, 1, &found), (whole.clone(), 0), "frame {}, copy {opens}", frame.seq);
+        }
+    }
+}
+
+#[test]
 fn swapped_files_are_named_and_still_read() {
     let mut files = journal();
     let intact = look(&mut files);
@@ -255,6 +278,23 @@ fn another_version_is_refused() {
     file[76..80].copy_from_slice(&crc.to_le_bytes());
     let error = Scanner::new(GENERATION).scan(0, file, &mut |_| {}).unwrap_err();
     assert!(error.to_string().contains("version 2"), "{error}");
+}
+
+#[test]
+fn a_frame_with_the_highest_sequence_is_no_frame() {
+    let mut files = journal();
+    let (_, from, to) = frames_of(&mut files, 0)[3];
+    for (seq, frames) in [(u64::MAX - 1, 2), (u64::MAX, 0)] {
+        let mut file = files[&0][..80].to_vec();
+        let mut frame = files[&0][from..to].to_vec();
+        frame[16..24].copy_from_slice(&seq.to_le_bytes());
+        let crc = crc32c::crc32c_append(crc32c::crc32c(GENERATION.as_bytes()), &frame[..28]);
+        frame[28..32].copy_from_slice(&crc.to_le_bytes());
+        file.extend(frame.repeat(2));
+        let (mut scanner, mut seen) = (Scanner::new(GENERATION), 0);
+        scanner.scan(0, &mut file, &mut |_| seen += 1).unwrap();
+        assert_eq!((seen, scanner.report().frames), (frames / 2, frames / 2), "{seq}");
+    }
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use crate::held::Packet;
-use crate::{PayloadType, payload_duration};
+use crate::{Encoding, PayloadType, Reception, payload_duration};
 
 /// How far behind the highest sequence number a packet may come and still be known as late or repeated: ten seconds of
 /// packets of 20 ms. It is kept as one bit a packet.
@@ -97,6 +97,20 @@ impl Source {
         self.highest >> 16
     }
 
+    /// What a receiver report says of it.
+    pub(crate) fn reception(&self) -> Reception {
+        let jitter_ticks = u128::from(self.jitter_ns) * u128::from(self.clock_rate) / u128::from(NS_PER_SECOND);
+        Reception {
+            source: self.number,
+            ssrc: self.ssrc,
+            highest: (self.highest - (self.lowest >> 16 << 16)) as u32,
+            expected: self.highest - self.lowest + 1,
+            lost: self.lost,
+            jitter_ticks: u32::try_from(jitter_ticks).unwrap_or(u32::MAX),
+            clock_rate: self.clock_rate,
+        }
+    }
+
     /// Whether this packet has an earlier sequence number than one taken.
     pub(crate) fn is_late(&self, extended: u64) -> bool {
         extended < self.highest
@@ -166,7 +180,9 @@ impl Source {
         let missing = (extended - self.highest).saturating_sub(1);
         if missing > 0 {
             self.lost += missing;
-            self.gap_ns += self.missing_ns(missing, step, clock_rate);
+            // What was lost between two packets of comfort noise was one: there is no audio in it.
+            let is_silence = same_kind && described.is_some_and(|kind| kind.encoding == Encoding::ComfortNoise);
+            self.gap_ns += if is_silence { 0 } else { self.missing_ns(missing, step, clock_rate) };
             self.clear_seen(extended);
         } else if extended > self.highest {
             self.unset_seen(extended);

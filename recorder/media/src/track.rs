@@ -6,7 +6,7 @@ use std::ops::Range;
 
 use crate::held::{HeldPacket, Packet, Rival};
 use crate::source::{FIRST_CYCLE, Place, Source};
-use crate::{Counts, Datagram, Held, MediaError, PayloadType, Rtcp, RtpHeader};
+use crate::{Counts, Datagram, Encoding, Held, MediaError, PayloadType, Rtcp, RtpHeader};
 
 /// How long the followed source must be silent before another is followed that no signalling announced: longer than any
 /// jitter or burst of loss in a usable call. Nothing is lost meanwhile, the new source's packets are held.
@@ -55,6 +55,8 @@ pub struct Kept {
     pub timestamp: u32,
     /// Where in the datagram the payload is.
     pub payload: Range<usize>,
+    /// Units of the timestamp in a second, when it is a telephone event ([`Tones`](crate::Tones) takes those); none of others.
+    pub event_clock_rate: Option<u32>,
 }
 
 /// What became of a datagram.
@@ -93,6 +95,25 @@ pub struct Followed {
     pub from: SocketAddr,
     /// Arrival of its last packet.
     pub last_ns: u64,
+}
+
+/// How the followed source is received, as a receiver report tells it (RFC 3550 section 6.4.1).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Reception {
+    /// Its number in the track.
+    pub source: u8,
+    /// Its SSRC.
+    pub ssrc: u32,
+    /// Highest sequence number, with the cycles since its first packet above the lower 16 bits.
+    pub highest: u32,
+    /// Packets that it sent, as far as sequence numbers tell.
+    pub expected: u64,
+    /// Those of them that never came.
+    pub lost: u64,
+    /// Interarrival jitter in units of its clock.
+    pub jitter_ticks: u32,
+    /// Units of its timestamps in a second.
+    pub clock_rate: u32,
 }
 
 /// Whether signalling announced another source.
@@ -180,6 +201,11 @@ impl Track {
     pub fn followed(&self) -> Option<Followed> {
         let source = self.followed.as_ref()?;
         Some(Followed { source: source.number, ssrc: source.ssrc, from: source.from, last_ns: source.last_ns })
+    }
+
+    /// How the source that is followed is received; none before the first packet.
+    pub fn reception(&self) -> Option<Reception> {
+        self.followed.as_ref().map(Source::reception)
     }
 
     /// The counts as of now.
@@ -424,6 +450,9 @@ impl Track {
             seq: extended as u32,
             timestamp,
             payload: packet.offset..packet.offset + packet.payload.len(),
+            event_clock_rate: meaning
+                .filter(|meaning| meaning.encoding == Encoding::TelephoneEvent)
+                .map(|meaning| meaning.clock_rate),
         })
     }
 

@@ -47,6 +47,45 @@ fn silence_beside_a_loss_is_not_a_gap() {
 }
 
 #[test]
+fn comfort_noise_and_discontinuous_transmission_are_neither_loss_nor_gap() {
+    let voice = |number, timestamp| Sent { timestamp, ..Sent::pcmu(1, number) };
+    let noise = |number, timestamp| Sent { pt: 13, bytes: 1, timestamp, ..Sent::pcmu(1, number) };
+    let check = |packets: &[Sent], lost, gaps_ms| {
+        let counts = Rig::run(packets.iter().copied()).1;
+        assert_eq!((counts.lost, counts.gaps_ms), (lost, gaps_ms), "{packets:?}");
+    };
+    // Silence with a description now and then, and with none at all.
+    check(&[voice(0, 0), noise(1, 160), noise(2, 4_000), noise(3, 8_000), voice(4, 9_000), voice(5, 9_160)], 0, 0);
+    check(&[voice(0, 0), voice(1, 160), voice(2, 80_000), voice(3, 80_160)], 0, 0);
+    // A description that was lost is a packet, and no audio.
+    check(&[voice(0, 0), noise(1, 160), noise(3, 8_000), voice(4, 9_000)], 1, 0);
+    check(&[voice(0, 0), noise(1, 160), voice(2, 9_000), voice(4, 9_320)], 1, 20);
+}
+
+#[test]
+fn packets_may_become_longer_and_shorter_and_change_their_codec() {
+    let mut sent = Vec::new();
+    let mut timestamp = 0;
+    for (number, &(pt, ms)) in
+        [(0, 10), (0, 10), (0, 20), (0, 60), (0, 60), (8, 30), (8, 40), (0, 10)].iter().enumerate()
+    {
+        let bytes = ms as usize * 8;
+        sent.push(Sent { pt, timestamp, bytes, ms: u64::from(timestamp) / 8, ..Sent::pcmu(1, number as u64) });
+        timestamp += ms * 8;
+    }
+    let check = |lost: usize, gaps_ms: u64| {
+        let left = sent.iter().enumerate().filter(|(number, _)| *number != lost).map(|(_, sent)| *sent);
+        assert_eq!(Rig::run(left).1.gaps_ms, gaps_ms, "without packet {lost}");
+    };
+    check(usize::MAX, 0);
+    check(1, 10);
+    // The packet before tells how long the one that is missing was; the timestamps say that it was not longer than this.
+    check(4, 60);
+    check(3, 20);
+    check(2, 10);
+}
+
+#[test]
 fn gaps_add_up_over_sources() {
     let one = [0, 1, 3].map(|number| Sent::pcmu(1, number));
     let two = [100, 103].map(|number| Sent::pcmu(2, number));

@@ -55,8 +55,9 @@ pub mod multipart;
 pub mod recognition;
 
 pub use endpoint::{
-    Accept, Counters, DialogId, EndReason, Endpoint, EndpointConfig, Event, Flow, FlowId, Now, Output, Timers,
-    TransactionId, TransportKind, UnknownRequire,
+    Accept, ConnectId, Counters, DIALOG_CHECKPOINT_VERSION, DialogCheckpoint, DialogId, EndReason, Endpoint,
+    EndpointConfig, Event, Flow, FlowId, Now, Output, ResumeError, Timers, TransactionId, TransportKind,
+    UnknownRequire,
 };
 pub use error::ParseError;
 pub use limits::{BODY_BYTES_MAX, HEADER_BYTES_MAX, HEADERS_MAX, Limits};

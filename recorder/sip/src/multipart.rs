@@ -127,6 +127,15 @@ impl Multipart {
         self.parts.iter().find(|part| part.is_recording_metadata())
     }
 
+    /// Keeps a part, up to [`PARTS_MAX`].
+    fn keep(&mut self, part: Part) {
+        if self.parts.len() < PARTS_MAX {
+            self.parts.push(part);
+        } else {
+            self.note(MultipartFlaw::TooManyParts);
+        }
+    }
+
     fn note(&mut self, flaw: MultipartFlaw) {
         if !self.flaws.contains(&flaw) {
             self.flaws.push(flaw);
@@ -181,7 +190,7 @@ fn split_into(out: &mut Multipart, content_type: &str, body: &[u8], depth: usize
             return Err(ParseError::Boundary);
         }
         out.note(MultipartFlaw::BoundaryNotFound);
-        out.parts.push(Part { headers: Headers::new(), body: body.to_vec(), sniffed });
+        out.keep(Part { headers: Headers::new(), body: body.to_vec(), sniffed });
         return Ok(());
     };
     let mut from = None;
@@ -224,11 +233,7 @@ fn add_part(out: &mut Multipart, text: &[u8], depth: usize) {
             return;
         }
     }
-    if out.parts.len() >= PARTS_MAX {
-        out.note(MultipartFlaw::TooManyParts);
-        return;
-    }
-    out.parts.push(Part { sniffed: sniff(body), headers, body: body.to_vec() });
+    out.keep(Part { sniffed: sniff(body), headers, body: body.to_vec() });
 }
 
 /// Header fields and body of a part. `None` when it starts with something that is no header field, such as `v=0`.

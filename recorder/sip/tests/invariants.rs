@@ -61,7 +61,11 @@ fn mutated() -> impl Strategy<Value = Vec<u8>> {
     );
     let seeds =
         [invite(), multipart, request("CANCEL", 1, "a", "", ""), "SIP/2.0 200 OK\nVia: SIP/2.0/UDP h\n\n".into()];
-    let seeds: Vec<Vec<u8>> = seeds.iter().map(|seed| seed.replace('\n', "\r\n").into_bytes()).collect();
+    let mut seeds: Vec<Vec<u8>> = seeds.iter().map(|seed| seed.replace('\n', "\r\n").into_bytes()).collect();
+    let torture = std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/torture")).unwrap();
+    let mut files: Vec<_> = torture.map(|file| file.unwrap().path()).collect();
+    files.sort();
+    seeds.extend(files.into_iter().map(|file| std::fs::read(file).unwrap()));
     let edits = prop::collection::vec((any::<prop::sample::Index>(), any::<u8>(), 0..4u8), 0..8);
     (prop::sample::select(seeds), edits).prop_map(|(mut bytes, edits)| {
         for (at, byte, kind) in edits {
@@ -155,34 +159,44 @@ proptest! {
 /// One thing that happens to an endpoint.
 #[derive(Clone, Debug)]
 enum Step {
-    Request { method: &'static str, cseq: u32, call: u8, in_dialog: bool },
+    Request { method: &'static str, cseq: u32, call: u8, in_dialog: bool, timer: &'static str },
     Answer { accept: bool },
     Bye,
     Update,
     AnswerOwn { status: u16 },
     CloseFlow,
+    Connect { made: bool },
+    Restart,
     Wait { ms: u64 },
 }
 
 fn step() -> impl Strategy<Value = Step> {
     let methods = prop::sample::select(vec!["INVITE", "ACK", "BYE", "CANCEL", "UPDATE", "OPTIONS", "INFO", "REFER"]);
+    let timers = prop::sample::select(vec![
+        "",
+        "Supported: timer\nSession-Expires: 90",
+        "Supported: timer\nAllow: UPDATE\nSession-Expires: 90;refresher=uas",
+        "Supported: timer\nSession-Expires: 1",
+    ]);
     prop_oneof![
-        8 => (methods, 1..4u32, 0..2u8, any::<bool>())
-            .prop_map(|(method, cseq, call, in_dialog)| Step::Request { method, cseq, call, in_dialog }),
+        8 => (methods, 1..4u32, 0..2u8, any::<bool>(), timers)
+            .prop_map(|(method, cseq, call, in_dialog, timer)| Step::Request { method, cseq, call, in_dialog, timer }),
         4 => any::<bool>().prop_map(|accept| Step::Answer { accept }),
         1 => Just(Step::Bye),
         1 => Just(Step::Update),
-        2 => prop::sample::select(vec![100, 200, 481]).prop_map(|status| Step::AnswerOwn { status }),
+        2 => prop::sample::select(vec![100, 200, 422, 481, 491]).prop_map(|status| Step::AnswerOwn { status }),
         1 => Just(Step::CloseFlow),
+        2 => any::<bool>().prop_map(|made| Step::Connect { made }),
+        1 => Just(Step::Restart),
         3 => (0..40_000u64).prop_map(|ms| Step::Wait { ms }),
     ]
 }
 
 fn act(rig: &mut Rig, step: &Step) {
     match step {
-        Step::Request { method, cseq, call, in_dialog } => {
+        Step::Request { method, cseq, call, in_dialog, timer } => {
             let tag = if *in_dialog { "{tag}" } else { "" };
-            let text = request(method, *cseq, &format!("b{cseq}"), tag, "");
+            let text = request(method, *cseq, &format!("b{cseq}"), tag, timer);
             rig.receive(&text.replace("c1", &format!("c{call}")));
         }
         Step::Answer { accept } => {
@@ -200,16 +214,79 @@ fn act(rig: &mut Rig, step: &Step) {
             rig.dialog.map(|dialog| rig.endpoint.update_request(rig.now, dialog, None, Vec::new()));
         }
         Step::AnswerOwn { status } => {
-            rig.receive(&format!("SIP/2.0 {status} X\nVia: SIP/2.0/UDP h;branch={{branch}}\n\n"));
+            rig.receive(&format!(
+                "SIP/2.0 {status} X\nVia: SIP/2.0/UDP h;branch={{branch}}\nSession-Expires: 90\nMin-SE: 120\n\n"
+            ));
         }
         Step::CloseFlow => {
             rig.endpoint.flow_closed(rig.now, rig.flow.id);
             rig.drain();
             rig.flow.id.0 += 1;
         }
+        Step::Connect { made } => {
+            let Some(connect) = rig.connect else { return };
+            if *made {
+                rig.endpoint.connected(rig.now, connect, &rig.flow.clone());
+            } else {
+                rig.endpoint.connect_failed(rig.now, connect);
+            }
+        }
+        Step::Restart => restart(rig),
         Step::Wait { ms } => drop(rig.wait(*ms)),
     }
     rig.drain();
+}
+
+/// Every accepted dialog goes on in another endpoint, under another name; the others are forgotten by both.
+fn restart(rig: &mut Rig) {
+    let live = live_dialogs(rig);
+    rig.flow.id.0 += 1;
+    let id = rig.flow.id;
+    // Another seed each time, as it must be.
+    let seed = [u8::try_from(id.0).unwrap(); 32];
+    let mut next = callvault_sip::Endpoint::new(callvault_sip::EndpointConfig::new(""), seed);
+    let mut resumed = Vec::new();
+    for dialog in live {
+        let Some(checkpoint) = rig.endpoint.checkpoint(dialog) else { continue };
+        let datagrams =
+            |flow: &callvault_sip::Flow| (!flow.kind.is_reliable()).then_some(callvault_sip::Flow { id, ..*flow });
+        resumed.push(next.resume(rig.now, checkpoint, datagrams).unwrap());
+    }
+    (rig.endpoint, rig.tx, rig.connect) = (next, None, None);
+    rig.dialog = resumed.last().copied();
+    rig.events.clear();
+    rig.resumed = resumed;
+}
+
+/// The dialogs that have begun and not ended.
+fn live_dialogs(rig: &Rig) -> BTreeSet<callvault_sip::DialogId> {
+    let mut live: BTreeSet<_> = rig.resumed.iter().copied().collect();
+    for event in &rig.events {
+        match event {
+            Event::Invite { dialog, .. } => drop(live.insert(*dialog)),
+            Event::Ended { dialog, .. } => drop(live.remove(dialog)),
+            _ => {}
+        }
+    }
+    live
+}
+
+/// What a step changes of a dialog's checkpoint, it says.
+fn act_and_compare(rig: &mut Rig, step: &Step) {
+    let checkpoints = |rig: &Rig| -> Vec<_> {
+        live_dialogs(rig).into_iter().map(|dialog| (dialog, rig.endpoint.checkpoint(dialog))).collect()
+    };
+    let _ = rig.endpoint.take_changed_dialogs().count();
+    let before: std::collections::BTreeMap<_, _> = checkpoints(rig).into_iter().collect();
+    act(rig, step);
+    if matches!(step, Step::Wait { .. } | Step::Restart) {
+        return;
+    }
+    let changed: BTreeSet<_> = rig.endpoint.take_changed_dialogs().collect();
+    for (dialog, after) in checkpoints(rig) {
+        let same = before.get(&dialog).cloned().flatten() == after;
+        assert!(same || changed.contains(&dialog), "{step:?} changed {dialog:?} silently");
+    }
 }
 
 fn dialog_of(event: &Event) -> Option<callvault_sip::DialogId> {
@@ -221,6 +298,7 @@ fn dialog_of(event: &Event) -> Option<callvault_sip::DialogId> {
         | Event::Info { dialog, .. }
         | Event::Acked { dialog, .. }
         | Event::AckTimeout { dialog }
+        | Event::SessionExpired { dialog }
         | Event::Cancelled { dialog, .. }
         | Event::Bye { dialog, .. }
         | Event::RequestAnswered { dialog, .. }
@@ -229,9 +307,9 @@ fn dialog_of(event: &Event) -> Option<callvault_sip::DialogId> {
 }
 
 /// Every dialog starts with Invite, ends with exactly one Ended, and is not named before or after.
-fn check_dialog_events(events: &[Event]) {
-    let (mut live, mut over) = (BTreeSet::new(), BTreeSet::new());
-    for event in events {
+fn check_dialog_events(rig: &Rig) {
+    let (mut live, mut over) = (rig.resumed.iter().copied().collect::<BTreeSet<_>>(), BTreeSet::new());
+    for event in &rig.events {
         let Some(dialog) = dialog_of(event) else { continue };
         match event {
             Event::Invite { .. } => assert!(live.insert(dialog) && !over.contains(&dialog)),
@@ -253,15 +331,14 @@ proptest! {
         let kind = if tcp { TransportKind::Tcp } else { TransportKind::Udp };
         let mut rig = Rig::new(kind);
         for step in &steps {
-            act(&mut rig, step);
+            act_and_compare(&mut rig, step);
         }
-        let dialogs: BTreeSet<_> = rig.events.iter().filter_map(dialog_of).collect();
-        for dialog in dialogs {
+        for dialog in live_dialogs(&rig) {
             rig.endpoint.bye(rig.now, dialog, None);
         }
         rig.drain();
         rig.wait(400_000);
-        check_dialog_events(&rig.events);
+        check_dialog_events(&rig);
         prop_assert_eq!((rig.endpoint.dialogs(), rig.endpoint.transactions()), (0, 0));
         prop_assert_eq!(rig.endpoint.deadline(), None);
     }

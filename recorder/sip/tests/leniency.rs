@@ -206,6 +206,55 @@ fn latin1_and_odd_spelling_are_echoed_byte_for_byte() {
     assert!(bytes.windows(3).any(|window| window == b"A\xfcn"), "{}", flow.peer);
 }
 
+/// An INVITE with these Vias is answered, with these, and nothing of it stays.
+fn check_vias(vias: &str, want: &[&str]) {
+    let mut rig = Rig::new(TransportKind::Udp);
+    let invite = request("INVITE", 1, "a", "", "Require: siprec");
+    let invite = invite.replace("Via: SIP/2.0/UDP 192.0.2.9:5070;branch=z9hG4bKa;rport\n", vias);
+    assert_eq!(rig.receive(&invite), ["Invite"], "{vias}");
+    assert_eq!(rig.accept(), ["200 INVITE"], "{vias}");
+    let answered: Vec<_> = rig.last_sent().headers().all("Via").map(|via| via.value().to_owned()).collect();
+    assert_eq!(answered, want, "{vias}");
+    rig.bye();
+    rig.wait(200_000);
+    assert_eq!((rig.endpoint.dialogs(), rig.endpoint.transactions()), (0, 0), "{vias}");
+}
+
+#[test]
+fn empty_vias_are_passed_over() {
+    let top = "SIP/2.0/UDP 192.0.2.9:5070;branch=z9hG4bKa";
+    check_vias(&format!("Via: {top}\n"), &[top]);
+    check_vias(&format!("Via: , {top}\n"), &[top]);
+    check_vias(
+        &format!("Via:\nVia: ,,\nVia: {top}, SIP/2.0/TCP p\nVia: SIP/2.0/TLS q\n"),
+        &[&format!("{top}, SIP/2.0/TCP p"), "SIP/2.0/TLS q"],
+    );
+}
+
+/// Our BYE in a dialog whose INVITE had these lines goes to this Request-URI, through these routes.
+fn check_bye(contact: &str, from: &str, record_route: &str, uri: &str, routes: &[&str]) {
+    let mut rig = Rig::new(TransportKind::Udp);
+    let invite = request("INVITE", 1, "a", "", "Require: siprec");
+    let invite = invite.replace("<sip:192.0.2.9:5070>;+sip.src", contact);
+    let invite = invite.replace("\"Ann\" <sip:+15551230100@192.0.2.9;user=phone>", from);
+    let invite = invite.replace("Require:", &format!("Record-Route: {record_route}\nRequire:"));
+    assert_eq!(rig.receive(&invite), ["Invite"], "{invite}");
+    rig.accept();
+    rig.receive(&request("ACK", 1, "ack", "{tag}", ""));
+    assert_eq!(rig.bye(), ["BYE"], "{invite}");
+    let Message::Request(bye) = rig.last_sent() else { panic!("no request") };
+    let sent: Vec<_> = bye.headers.all("Route").map(|route| route.value()).collect();
+    assert_eq!((bye.uri.as_str(), sent.as_slice()), (uri, routes), "{invite}");
+}
+
+#[test]
+fn our_bye_always_has_somewhere_to_go() {
+    check_bye("<sip:h:1>", "<sip:a@b>", "", "sip:h:1", &[]);
+    check_bye("", "<sip:a@b>", "<sip:p;lr>", "sip:a@b", &["<sip:p;lr>"]);
+    check_bye("<>", "\"Ann\"", "<>, <>;lr", "sip:192.0.2.9:5070", &[]);
+    check_bye("<tel:+15551230100>", "<tel:+15551230100>", "", "sip:192.0.2.9:5070", &[]);
+}
+
 #[test]
 fn names_numbers_and_bodies_stay_out_of_debug() {
     let request = parsed(&crlf(WEBEX));

@@ -97,4 +97,8 @@ fn parts_beyond_the_limit_are_dropped_and_noted() {
     let body = "--b\nContent-Type: x/y\n\n1\n".repeat(PARTS_MAX + 1) + "--b--";
     let got = split("multipart/mixed;boundary=b", body.as_bytes()).unwrap();
     assert_eq!((got.parts.len(), got.flaws.as_slice()), (PARTS_MAX, &[MultipartFlaw::TooManyParts][..]));
+    let nested = "--b\nContent-Type: multipart/mixed\n\nv=0\n".repeat(PARTS_MAX + 1) + "--b--";
+    let got = split("multipart/mixed;boundary=b", nested.as_bytes()).unwrap();
+    assert_eq!(got.parts.len(), PARTS_MAX);
+    assert!(got.flaws.contains(&MultipartFlaw::TooManyParts));
 }

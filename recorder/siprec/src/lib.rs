@@ -41,7 +41,7 @@ pub use flaw::Flaw;
 pub use metadata::{
     Acd, BroadworksFacts, CallLeg, DEPTH_MAX, DataMode, METADATA_BYTES_MAX, Merge, Metadata, PARTICIPANTS_MAX,
     Participant, RedirectedCall, SESSIONS_MAX, STREAMS_MAX, Session, Shape, Stream, StreamMode, TEXT_CHARS_MAX,
-    VendorCall,
+    VendorCall, snapshot_request,
 };
 pub use number::number_of;
 pub use sdp::{

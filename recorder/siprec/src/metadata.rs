@@ -195,6 +195,25 @@ impl Metadata {
         if self.says_the_same(&before) { Merge::Unchanged } else { done }
     }
 
+    /// Whether this partial document speaks of something that neither it nor what is `known` describes: the sequence of
+    /// documents is broken (RFC 7866, section 9.2).
+    pub fn builds_on_unknown(&self, known: Option<&Metadata>) -> bool {
+        let has = |mine: &dyn Fn(&Metadata) -> bool| mine(self) || known.is_some_and(mine);
+        let is_described = |one: &Participant| {
+            let describes = |all: &Metadata| all.participants.iter().any(|p| p.id == one.id && !p.aors.is_empty());
+            has(&describes)
+        };
+        let has_stream = |id: &String| has(&|all: &Metadata| all.streams.iter().any(|stream| &stream.id == id));
+        let has_session =
+            |id: &String| id.is_empty() || has(&|all: &Metadata| all.sessions.iter().any(|session| &session.id == id));
+        let all_there = self.participants.iter().all(|participant| {
+            is_described(participant)
+                && participant.sends.iter().chain(&participant.recvs).all(has_stream)
+                && participant.sessions.keys().all(has_session)
+        });
+        !all_there
+    }
+
     fn replace(&mut self, mut later: Metadata) {
         if later.broadworks.is_none() {
             later.broadworks = self.broadworks.take();
@@ -368,6 +387,13 @@ fn take_filled<T>(old: &mut Vec<T>, later: Vec<T>) {
     if !later.is_empty() {
         *old = later;
     }
+}
+
+/// The document that asks a client for a snapshot of its metadata (RFC 7865, section 7; RFC 7866, section 9.2).
+pub fn snapshot_request() -> String {
+    "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\r\n<requestsnapshot xmlns=\"urn:ietf:params:xml:ns:recording:1\">\
+     <requestreason xml:lang=\"en\">the sequence of metadata is broken</requestreason></requestsnapshot>\r\n"
+        .to_owned()
 }
 
 /// Adds an item, or notes that there are too many: partial documents must not let a session grow without end.

@@ -6,7 +6,8 @@
 
 use std::collections::BTreeMap;
 
-use super::{DEPARTURE_NS, PacketHeader, Room, to_u64};
+use super::drift::{Drift, LeastOffsets};
+use super::{DEPARTURE_NS, PacketHeader, Room, STEP_TICKS, to_u64};
 use crate::TICKS_PER_SECOND;
 
 pub(super) const NS_PER_SECOND: u64 = 1_000_000_000;
@@ -153,6 +154,10 @@ pub(super) struct Segment {
     /// The smallest offset of all.
     least_offset: i128,
     level: Level,
+    /// What tells the drift of its clock.
+    least_offsets: LeastOffsets,
+    /// The drift, where it is corrected.
+    drift: Option<Drift>,
     opened_ns: u64,
     /// By how much its first packet's offset was above what was expected.
     began_late_ns: i128,
@@ -177,6 +182,8 @@ impl Segment {
             step: (packet.clock_rate / PACKETS_PER_SECOND_DEFAULT).max(1),
             least_offset: 0,
             level: Level { since_ns: packet.arrival_ns, now: 0, before: 0 },
+            least_offsets: LeastOffsets::default(),
+            drift: None,
             opened_ns: packet.arrival_ns,
             began_late_ns,
             continues,
@@ -184,6 +191,7 @@ impl Segment {
         let offset = segment.offset(media, packet.arrival_ns);
         segment.least_offset = offset;
         (segment.level.now, segment.level.before) = (offset, offset);
+        segment.least_offsets.add(segment.to_ns(media), offset);
         segment.end_media = segment.end_of(packet, media);
         segment
     }
@@ -196,15 +204,49 @@ impl Segment {
         (self.first_seq..=self.last_seq).contains(&seq)
     }
 
-    /// The anchor: when its earliest packet was sent, as the least delayed packet would have it. A correction for clocks
-    /// that differ, or one by sender reports, belongs here.
+    pub(super) fn opened_ns(&self) -> u64 {
+        self.opened_ns
+    }
+
+    /// Works out the drift of its clock, when all of it was seen, and corrects it from here on if it matters. Says how fast the clock
+    /// runs, see [`Drift::skew_ppm`].
+    pub(super) fn settle(&mut self) -> Option<(i64, i32)> {
+        let drift = self.least_offsets.drift()?;
+        let skew = drift.skew_ppm();
+        if drift.matters() {
+            self.least_offset = self.least_offsets.least_without(&drift)?;
+            self.drift = Some(drift);
+        }
+        skew
+    }
+
+    /// The anchor: when its earliest packet was sent, as the least delayed packet would have it.
     pub(super) fn start_ns(&self) -> i128 {
-        self.least_offset + self.to_ns(self.first_media)
+        self.sent_ns(self.first_media)
+    }
+
+    /// When the audio of a media time was sent, as the least delayed packet would have it.
+    pub(super) fn sent_ns(&self, media: i64) -> i128 {
+        self.least_offset + self.to_ns(media) + i128::from(self.drift_ns(media))
+    }
+
+    /// The media time of a timestamp that was current at about this time.
+    pub(super) fn media_at(&self, timestamp: u32, at_ns: u64) -> i64 {
+        let since_ns = i128::from(at_ns) - self.least_offset;
+        let about = since_ns * i128::from(self.clock_rate) / i128::from(NS_PER_SECOND);
+        let about = i64::try_from(about).unwrap_or(i64::MAX);
+        let nearest = self.references.iter().min_by_key(|reference| reference.media.abs_diff(about));
+        unwrap(nearest.unwrap_or(&self.newest), timestamp)
+    }
+
+    fn drift_ns(&self, media: i64) -> i64 {
+        self.drift.as_ref().map_or(0, |drift| drift.at(self.to_ns(media)))
     }
 
     /// From the first packet to the end of the last, in ticks of 1/48000 s.
     pub(super) fn length_ticks(&self) -> u64 {
-        self.to_ticks(self.end_media)
+        // A step back for the drift may come between the last packet and its end.
+        self.to_ticks(self.end_media).max(self.to_ticks(self.last_media))
     }
 
     /// Its holes in ticks from its first packet.
@@ -219,11 +261,12 @@ impl Segment {
         is_here.then(|| self.to_ticks(media))
     }
 
-    /// Media time from the first packet, in ticks of 1/48000 s, rounded.
+    /// Media time from the first packet, in ticks of 1/48000 s, rounded, and moved by whole steps where the clock drifts.
     fn to_ticks(&self, media: i64) -> u64 {
         let rate = i128::from(self.clock_rate);
         let units = i128::from(media) - i128::from(self.first_media);
-        to_u64((units * i128::from(TICKS_PER_SECOND) + rate / 2) / rate)
+        let exact = (units * i128::from(TICKS_PER_SECOND) + rate / 2) / rate;
+        to_u64(exact + steps(self.drift_ns(media)) - steps(self.drift_ns(self.first_media)))
     }
 
     fn to_ns(&self, media: i64) -> i128 {
@@ -267,6 +310,7 @@ impl Segment {
         let offset = self.offset(media, packet.arrival_ns);
         self.least_offset = self.least_offset.min(offset);
         self.level.add(packet.arrival_ns, offset);
+        self.least_offsets.add(self.to_ns(media), offset);
         self.newest = Reference { seq: packet.seq, timestamp: packet.timestamp, media };
         self.newest_is_timed = packet.duration_ticks.is_some();
         self.last_seq = packet.seq;
@@ -361,7 +405,14 @@ impl Segment {
         self.last_media = self.last_media.max(after.last_media);
         self.end_media = self.end_media.max(after.end_media);
         self.least_offset = self.least_offset.min(after.least_offset);
+        self.least_offsets.append(&after.least_offsets);
     }
+}
+
+/// A drift in ticks, to the nearest step.
+fn steps(drift_ns: i64) -> i128 {
+    let (step, second) = (i128::from(STEP_TICKS), i128::from(NS_PER_SECOND));
+    (i128::from(drift_ns) * i128::from(TICKS_PER_SECOND) + step * second / 2).div_euclid(step * second) * step
 }
 
 fn unwrap(reference: &Reference, timestamp: u32) -> i64 {

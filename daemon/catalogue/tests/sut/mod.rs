@@ -73,10 +73,16 @@ pub fn recording(n: u128) -> Recording {
             duplicates: 1,
             late: 4,
             gaps_ms: 40,
+            jitter_ms_max: 3,
+            started_after_ms: Some(180),
+            clock_skew_ppm: None,
+            tones: 4,
             local: true,
+            ..Track::default()
         }],
         flaws: vec![Flaw { code: "loss".into(), text: "2 of 3002 packets never came".into() }],
         archive: Archive::journal(),
+        linked: Vec::new(),
         tracking_id: Some("track-815".into()),
         facts: serde_json::json!([{"event": "raw", "text": format!("<participant>{NAME}</participant>")}]),
     }
@@ -99,6 +105,7 @@ pub fn new(n: u128) -> NewRecording {
         recording: recording(n),
         lanes: vec![lane(0, n as u32, n as u32)],
         owed: vec![OwedJob::new("archive", id(n))],
+        links: Vec::new(),
     }
 }
 

@@ -14,7 +14,7 @@ pub fn track(codec: Codec, clock_rate: u32, channel: u8) -> TrackSpec {
 }
 
 pub fn job(output: Output, tracks: Vec<TrackSpec>, end_ticks: u64) -> Job {
-    Job { output, tracks, channels: 2, start_ticks: 0, end_ticks }
+    Job { output, tracks, channels: 2, start_ticks: 0, end_ticks, mask_tones: false, measured: vec![], ffmpeg: None }
 }
 
 pub fn packet(track: u8, position: u64, payload: Vec<u8>) -> Packet {

@@ -2,6 +2,7 @@
 
 use callvault_catalogue::{ArchiveState, Deletion, Verdict};
 use callvault_journal::LaneEnd;
+use callvault_journal::facts::{CallFacts, SessionEvent, Started};
 use callvault_queue::{JobId, JobKind, StateName};
 use jiff::Timestamp;
 use uuid::Uuid;
@@ -94,6 +95,55 @@ fn a_discarded_session_has_a_row_and_nothing_else() {
     running.settle();
     assert_eq!(running.row(call.id).verdict, Verdict::Discarded);
     assert_eq!((rig.journal_files(), rig.stored().len()), (0, 0));
+}
+
+#[test]
+fn a_row_says_by_which_rule_it_was_not_kept_and_that_is_counted() {
+    let rig = Rig::as_received();
+    let running = rig.start();
+    let mut generation = Generation::begin(&running);
+    let call = generation.call(&[pcmu()]);
+    generation.writer.discard_lane(call.lane, "on-demand-not-kept").unwrap();
+    generation.flush();
+    generation.finish();
+    running.settle();
+    let row = running.row(call.id);
+    assert_eq!(row.verdict, Verdict::Discarded);
+    assert_eq!(row.flaws[0].text, "the recording was not kept, by the rule on-demand-not-kept");
+    let [discarded, reasons] = running.appliance.metrics.names();
+    assert_eq!(discarded, [("on-demand-not-kept".to_owned(), 1)]);
+    assert!(reasons.is_empty());
+}
+
+#[test]
+fn recordings_of_one_call_are_linked_also_where_one_was_not_kept() {
+    let rig = Rig::as_received();
+    let running = rig.start();
+    let mut generation = Generation::begin(&running);
+    let tracked = |id: &str| {
+        let tracking_id = Some(id.to_owned());
+        SessionEvent::Call(Box::new(CallFacts { tracking_id, ..CallFacts::default() }))
+    };
+    let first = generation.call(&[pcmu()]);
+    let mut calls = vec![first.id];
+    generation.writer.discard_lane(first.lane, "r").unwrap();
+    let events = [
+        SessionEvent::Started(Started { follows: Some(first.id), ..Started::default() }),
+        tracked("a"),
+        tracked("a"),
+        tracked("b"),
+    ];
+    for event in events {
+        let mut call = generation.call(&[pcmu()]);
+        call.keep(&mut generation);
+        call.fact(&mut generation, &event);
+        call.end(&mut generation);
+        calls.push(call.id);
+    }
+    generation.finish();
+    running.settle();
+    let linked: Vec<_> = calls.iter().map(|id| running.row(*id).linked).collect();
+    assert_eq!(linked, [vec![calls[1]], vec![calls[0]], vec![calls[3]], vec![calls[2]], vec![]]);
 }
 
 #[test]

@@ -4,6 +4,8 @@
 #![allow(clippy::unwrap_used)]
 
 mod archives;
+mod clocks;
 mod ingesting;
 mod order;
+mod rendering;
 mod rig;

@@ -9,6 +9,9 @@ use callvault_seal::{Cipher, DataKey, PublicKey, SealedKey, seal_key};
 use rand::CryptoRng;
 use uuid::Uuid;
 
+/// The rule by which a call is discarded that was recorded on demand and that nobody asked for.
+pub(super) const ON_DEMAND_NOT_KEPT: &str = "on-demand-not-kept";
+
 /// A recording that is being written.
 struct OpenLane {
     lane: Lane,
@@ -16,6 +19,8 @@ struct OpenLane {
     /// The key until the verdict; then it is in the journal, sealed, or forgotten.
     key: Option<DataKey>,
     sealed: Vec<SealedKey>,
+    /// The verdict is to keep it if somebody asks: until then its key stays in memory, and goes with its end.
+    on_demand: bool,
     ended: bool,
 }
 
@@ -43,7 +48,8 @@ impl Lanes {
         let lane = writer.open_lane(recording, 0)?;
         let key = DataKey::generate(rng);
         let cipher = key.cipher();
-        self.open.insert(recording, OpenLane { lane, cipher, key: Some(key), sealed: Vec::new(), ended: false });
+        let (sealed, key) = (Vec::new(), Some(key));
+        self.open.insert(recording, OpenLane { lane, cipher, key, sealed, on_demand: false, ended: false });
         Ok(())
     }
 
@@ -94,20 +100,43 @@ impl Lanes {
             }
             // Kept once is kept: whoever has the journal could read it already.
             Decision::Discard { .. } if open.key.is_none() => Ok(false),
-            Decision::Discard { .. } => {
-                open.key = None;
-                self.finish(writer, recording, LaneEnd::Discarded)
+            Decision::OnDemand if open.key.is_none() => Ok(false),
+            Decision::OnDemand if open.ended => self.discard(writer, recording, ON_DEMAND_NOT_KEPT),
+            Decision::OnDemand => {
+                open.on_demand = true;
+                Ok(false)
             }
+            Decision::Discard { rule } => self.discard(writer, recording, rule),
         }
     }
 
-    /// The recording has ended. Without a verdict yet its lane waits for one, with its key in memory. Says whether the lane is
-    /// ended now.
+    /// What becomes of the recording is asked again: its end waits for the answer, as if there had been none yet.
+    pub(super) fn reconsider(&mut self, recording: Uuid) {
+        if let Some(open) = self.open.get_mut(&recording) {
+            open.on_demand = false;
+        }
+    }
+
+    /// What becomes of a recording when there is nobody left to say: where the daemon has not said anything, keeping is what
+    /// loses nothing; what nobody asked for is not kept.
+    pub(super) fn last_decision(&self, recording: Uuid) -> Decision {
+        match self.open.get(&recording) {
+            Some(open) if open.on_demand => Decision::Discard { rule: ON_DEMAND_NOT_KEPT.to_owned() },
+            _ => Decision::Keep,
+        }
+    }
+
+    /// The recording has ended. Without a verdict yet its lane waits for one, with its key in memory; one that nobody asked for is
+    /// discarded. Says whether the lane is ended now.
     pub(super) fn end(&mut self, writer: &mut Writer, recording: Uuid, ended: Ended) -> Result<bool, JournalError> {
         self.facts(writer, recording, &SessionEvent::Ended(ended))?;
         let Some(open) = self.open.get_mut(&recording) else { return Ok(false) };
         open.ended = true;
-        if open.key.is_none() { self.finish(writer, recording, LaneEnd::Ended) } else { Ok(false) }
+        match (&open.key, open.on_demand) {
+            (None, _) => self.finish(writer, recording, LaneEnd::Ended),
+            (Some(_), true) => self.discard(writer, recording, ON_DEMAND_NOT_KEPT),
+            (Some(_), false) => Ok(false),
+        }
     }
 
     /// Ends a lane whose recording did not end in order, and keeps it.
@@ -118,6 +147,15 @@ impl Lanes {
     /// The recordings whose lanes are open.
     pub(super) fn recordings(&self) -> Vec<Uuid> {
         self.open.keys().copied().collect()
+    }
+
+    /// Forgets the key, before anything else: from here on nobody can read what the journal has of the recording.
+    fn discard(&mut self, writer: &mut Writer, recording: Uuid, rule: &str) -> Result<bool, JournalError> {
+        let Some(open) = self.open.get_mut(&recording) else { return Ok(false) };
+        open.key = None;
+        writer.discard_lane(open.lane, rule)?;
+        self.open.remove(&recording);
+        Ok(true)
     }
 
     fn finish(&mut self, writer: &mut Writer, recording: Uuid, end: LaneEnd) -> Result<bool, JournalError> {

@@ -265,6 +265,67 @@ fn a_verdict_that_was_given_stays() {
     rig.check(A, Some(LaneEnd::Ended), Some((WHOLE, 0)));
 }
 
+/// What is decided about a recording while it lives (`e`: it ends; `r`: it is asked about again), and what can be read then.
+#[test]
+fn on_demand_is_kept_only_when_somebody_asks() {
+    fn check(steps: &str, expected: Option<LaneEnd>, packets: Option<u64>) {
+        let mut rig = rig(u64::MAX);
+        rig.open(A);
+        rig.audio(A, 3);
+        for step in steps.chars() {
+            match step {
+                'd' => rig.take(Entry::Decide { recording: A, decision: Decision::OnDemand }),
+                'k' => rig.decide(A, true),
+                'x' => rig.decide(A, false),
+                'r' => rig.take(Entry::Reconsider { recording: A }),
+                'e' => rig.end(A),
+                _ => rig.audio(A, 2),
+            }
+            rig.round();
+        }
+        let read = rig.read(A);
+        assert_eq!((read.0, read.1.map(|(_, packets)| packets)), (expected, packets), "{steps}");
+        assert_eq!(rig.durable.len(), usize::from(expected.is_some()), "{steps}");
+    }
+    let (kept, gone) = (Some(LaneEnd::Ended), Some(LaneEnd::Discarded));
+    check("d", None, None);
+    check("de", gone, None);
+    check("dek", gone, None);
+    check("ed", gone, None);
+    check("dake", kept, Some(5));
+    check("dkdxe", kept, Some(3));
+    check("kde", kept, Some(3));
+    check("dre", None, None);
+    check("drek", kept, Some(3));
+    check("dred", gone, None);
+    check("drexk", gone, None);
+}
+
+#[test]
+fn the_rule_by_which_a_recording_is_discarded_is_written_beside_its_end() {
+    fn check(prepare: impl FnOnce(&mut Rig), expected: &str) {
+        let mut rig = rig(u64::MAX);
+        rig.open(A);
+        prepare(&mut rig);
+        rig.round();
+        let device = rig.device.lock().unwrap();
+        let mut files: BTreeMap<u32, Vec<u8>> =
+            device.files.iter().map(|(name, bytes)| (parse_file_name(name).unwrap().1, bytes.clone())).collect();
+        let (_, index) = verify(GENERATION, files.keys().copied().collect::<Vec<_>>(), &mut files).unwrap();
+        assert_eq!(index.iter().next().unwrap().1.rule, expected);
+    }
+    check(|rig| rig.decide(A, false), "r");
+    let on_demand = |rig: &mut Rig| {
+        rig.take(Entry::Decide { recording: A, decision: Decision::OnDemand });
+        rig.end(A);
+    };
+    check(on_demand, "on-demand-not-kept");
+    let long = |rig: &mut Rig| {
+        rig.take(Entry::Decide { recording: A, decision: Decision::Discard { rule: "ü".repeat(100) } });
+    };
+    check(long, &"ü".repeat(32));
+}
+
 #[test]
 fn files_change_in_the_middle_of_lanes() {
     let mut rig = rig(10_000);

@@ -2,13 +2,16 @@
 
 use std::time::Duration;
 
-use callvault_sip::{FlowId, Limits, Message, ParseError};
+use callvault_control::{ClosedBecause, HandshakeFailure};
+use callvault_sip::{FlowId, Limits, Message, ParseError, TransportKind};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
-use super::{ConnectionLimits, Connections, Inbound, WAITING_WRITES_MAX};
+use super::stream::{FIRST_WITHIN, MESSAGE_WITHIN};
+use super::{ConnectionLimits, Connections, Inbound, Taken, WAITING_WRITES_MAX};
+use crate::rig::dialogs;
 
 /// Far longer than anything here takes; only a failing test waits for it.
 const LONG: Duration = Duration::from_secs(60);
@@ -17,6 +20,8 @@ struct Rig {
     connections: Connections,
     inbound: mpsc::Receiver<Inbound>,
     listener: TcpListener,
+    /// Why the last one was closed.
+    because: Option<ClosedBecause>,
 }
 
 async fn rig(all_max: usize, per_peer_max: u32, idle: Duration) -> Rig {
@@ -24,14 +29,27 @@ async fn rig(all_max: usize, per_peer_max: u32, idle: Duration) -> Rig {
     let limits = ConnectionLimits { all_max, per_peer_max, idle };
     let messages = Limits { body_bytes_max: 1_000, ..Limits::default() };
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    Rig { connections: Connections::new(limits, messages, tx), inbound, listener }
+    Rig { connections: Connections::new(limits, messages, tx), inbound, listener, because: None }
 }
 
 impl Rig {
     async fn connect(&mut self) -> TcpStream {
+        self.connect_over(TransportKind::Tcp).await.0
+    }
+
+    async fn connect_over(&mut self, kind: TransportKind) -> (TcpStream, Taken) {
         let client = TcpStream::connect(self.listener.local_addr().unwrap()).await.unwrap();
         let (stream, peer) = self.listener.accept().await.unwrap();
-        self.connections.accept(stream, peer);
+        let taken = self.connections.accept(stream, peer, kind);
+        (client, taken)
+    }
+
+    /// A connection that has carried a message.
+    async fn proven(&mut self) -> TcpStream {
+        let mut client = self.connect().await;
+        client.write_all(&request(0)).await.unwrap();
+        let flow = self.message().await;
+        self.connections.heard(flow);
         client
     }
 
@@ -52,8 +70,9 @@ impl Rig {
 
     async fn closed(&mut self) -> FlowId {
         match self.next().await {
-            Inbound::Closed(flow) => {
+            Inbound::Closed(flow, because) => {
                 self.connections.closed(flow);
+                self.because = because;
                 flow
             }
             _ => panic!("another thing than the end came in"),
@@ -107,16 +126,71 @@ async fn a_ping_gets_a_pong() {
 async fn there_are_no_more_than_the_limits_say() {
     for (all_max, per_peer_max) in [(2, 10), (10, 2)] {
         let mut rig = rig(all_max, per_peer_max, LONG).await;
-        let first = rig.connect().await;
-        let _second = rig.connect().await;
-        let mut third = rig.connect().await;
+        let first = rig.proven().await;
+        let _second = rig.proven().await;
+        let (mut third, taken) = rig.connect_over(TransportKind::Tcp).await;
+        assert_eq!(taken, Taken::No(ClosedBecause::Full));
         assert!(read_all(&mut third).await.is_empty());
         drop(first);
         rig.closed().await;
-        let mut fourth = rig.connect().await;
-        fourth.write_all(&request(0)).await.unwrap();
-        rig.message().await;
+        rig.proven().await;
     }
+}
+
+#[tokio::test]
+async fn the_oldest_that_never_carried_a_message_makes_room() {
+    let first = super::FIRST_CONNECTION;
+    for (all_max, per_peer_max) in [(3, 10), (10, 3)] {
+        let mut rig = rig(all_max, per_peer_max, LONG).await;
+        let _proven = rig.proven().await;
+        let mut silent = rig.connect().await;
+        let _also_silent = rig.connect().await;
+        let (_, taken) = rig.connect_over(TransportKind::Tcp).await;
+        assert_eq!(taken, Taken::Instead(FlowId(first + 1)));
+        assert!(read_all(&mut silent).await.is_empty());
+        let (_, taken) = rig.connect_over(TransportKind::Tcp).await;
+        assert_eq!(taken, Taken::Instead(FlowId(first + 2)));
+        assert!(rig.connections.is_open(FlowId(first)));
+        assert_eq!((rig.connections.open.len(), rig.connections.unproven.len()), (3, 2));
+    }
+}
+
+/// A connection on which this happens is closed after so long, for this reason.
+async fn check_patience(sent: &[u8], within: Duration, because: ClosedBecause) {
+    let idle = Duration::from_secs(600);
+    let mut rig = rig(10, 10, idle).await;
+    let mut client = rig.connect().await;
+    client.write_all(sent).await.unwrap();
+    // What was sent has arrived before the clock begins to jump from one timer to the next.
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    tokio::time::pause();
+    let begun = tokio::time::Instant::now();
+    loop {
+        match rig.inbound.recv().await.unwrap() {
+            Inbound::Closed(_, closed) => {
+                assert_eq!(closed, Some(because));
+                break;
+            }
+            Inbound::Handshake(_, done) => assert_eq!(done, Err(HandshakeFailure::TimedOut)),
+            _ => {}
+        }
+    }
+    let waited = begun.elapsed();
+    assert!(waited <= within && waited + Duration::from_secs(1) >= within, "{waited:?}");
+    drop(client);
+}
+
+#[tokio::test]
+async fn patience_has_an_end() {
+    check_patience(b"", FIRST_WITHIN, ClosedBecause::Silent).await;
+    tokio::time::resume();
+    check_patience(b"OPTIONS sip:a SI", MESSAGE_WITHIN, ClosedBecause::Slow).await;
+    tokio::time::resume();
+    check_patience(&[request(0), b"OPTIONS".to_vec()].concat(), MESSAGE_WITHIN, ClosedBecause::Slow).await;
+    tokio::time::resume();
+    check_patience(&request(0), Duration::from_secs(600), ClosedBecause::Idle).await;
+    tokio::time::resume();
+    check_patience(b"\r\n\r\n", Duration::from_secs(600), ClosedBecause::Idle).await;
 }
 
 #[tokio::test]
@@ -149,7 +223,7 @@ async fn an_idle_connection_is_closed_unless_a_dialog_lives_on_it() {
     busy.write_all(&request(0)).await.unwrap();
     // Which of the two is heard of first is open: the dialog is put on its connection from outside.
     let flow = FlowId(super::FIRST_CONNECTION + 1);
-    let (dialog, other) = dialogs();
+    let [dialog, other] = dialogs(2)[..] else { panic!("two were asked for") };
     rig.connections.dialog_heard(dialog, flow);
     rig.connections.dialog_heard(dialog, flow);
     rig.connections.dialog_heard(other, flow);
@@ -163,29 +237,6 @@ async fn an_idle_connection_is_closed_unless_a_dialog_lives_on_it() {
     rig.connections.dialog_ended(other);
     rig.connections.dialog_ended(other);
     assert_eq!(rig.closed().await, flow);
-}
-
-/// Two dialogs, as only the endpoint makes them.
-fn dialogs() -> (callvault_sip::DialogId, callvault_sip::DialogId) {
-    use callvault_sip::{Endpoint, EndpointConfig, Event, Flow, Now, Output, TransportKind, parse_datagram};
-    let mut endpoint = Endpoint::new(EndpointConfig::new("x"), [1; 32]);
-    let address = "127.0.0.1:5060".parse().unwrap();
-    let flow = Flow { id: FlowId(0), kind: TransportKind::Udp, local: address, peer: address };
-    let mut made = Vec::new();
-    for call in ["a", "b"] {
-        let text = format!(
-            "INVITE sip:a SIP/2.0\r\nVia: SIP/2.0/UDP b;branch=z9hG4bK{call}\r\nFrom: <sip:b>;tag=1\r\nTo: <sip:a>\r\n\
-             Call-ID: {call}\r\nCSeq: 1 INVITE\r\n\r\n"
-        );
-        let message = parse_datagram(text.as_bytes(), &Limits::default()).unwrap().unwrap();
-        endpoint.receive(Now(0), &flow, message);
-        while let Some(output) = endpoint.poll() {
-            if let Output::Event(Event::Invite { dialog, .. }) = output {
-                made.push(dialog);
-            }
-        }
-    }
-    (made[0], made[1])
 }
 
 #[tokio::test]

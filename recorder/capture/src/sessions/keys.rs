@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use callvault_seal::Secret;
 use callvault_siprec::{MediaLine, Offer};
 use callvault_srtp::sdes::{self, CryptoAttribute};
-use callvault_srtp::{MasterKey, Unprotector};
+use callvault_srtp::{MasterKey, Protector, Unprotector};
 use rand::CryptoRng;
 
 /// What was agreed on for one media line.
@@ -14,6 +14,8 @@ pub(super) struct Agreed {
     theirs: CryptoAttribute,
     /// Our attribute's value, for the answer.
     ours: Secret<String>,
+    /// What secures with our key, to be had once: a second one would use its indices again.
+    protector: Option<Box<Protector>>,
 }
 
 impl Agreed {
@@ -21,8 +23,14 @@ impl Agreed {
         self.ours.expose()
     }
 
-    pub(super) fn into_theirs(self) -> CryptoAttribute {
-        self.theirs
+    /// The client's attribute, and what secures with our key.
+    pub(super) fn into_parts(self) -> (CryptoAttribute, Option<Box<Protector>>) {
+        (self.theirs, self.protector)
+    }
+
+    /// What secures with our key; none the second time.
+    pub(super) fn take_protector(&mut self) -> Option<Box<Protector>> {
+        self.protector.take()
     }
 
     /// For a track that begins with these keys.
@@ -31,9 +39,8 @@ impl Agreed {
     }
 }
 
-/// Our own keys of a dialog, by media line: a later answer has the same, unless the suite changes.
-///
-/// Nothing is sent on media lines as yet, so nothing is secured with them; a client wants one all the same.
+/// Our own keys of a dialog, by media line: a later answer has the same, unless the suite changes. The reports on how the track is
+/// received are secured with them.
 #[derive(Default)]
 pub(super) struct OwnKeys(HashMap<usize, MasterKey>);
 
@@ -50,11 +57,12 @@ impl OwnKeys {
         for line in taken {
             let Some(theirs) = offer.media.get(line).and_then(chosen) else { continue };
             let answer = theirs.answer(self.0.get(&line), rng).expect("only what is supported is chosen");
+            let protector = Protector::new(&answer).ok().map(Box::new);
             let ours = answer.to_text().expect("an answer has a suite and a key");
             if let Some(own) = answer.keys.into_iter().next() {
                 self.0.insert(line, own.key);
             }
-            agreed.insert(line, Agreed { theirs, ours });
+            agreed.insert(line, Agreed { theirs, ours, protector });
         }
         agreed
     }

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use callvault_journal::facts::{Pause, SessionEvent};
-use callvault_sip::{DialogId, TransactionId};
+use callvault_sip::{DialogId, Request, TransactionId, multipart};
 use callvault_siprec::{MediaLine, Offer};
 use rand::CryptoRng;
 use uuid::Uuid;
@@ -16,11 +16,29 @@ use crate::ports::PortPair;
 use crate::sweep::Command;
 
 impl Sessions {
-    /// Answers a later offer and does what it says.
+    /// The client's answer to an offer of ours, in its ACK (RFC 3264 section 5, RFC 3261 section 13.2.1).
+    pub(super) fn take_answer(&mut self, now: Moment, dialog: DialogId, request: &Request, rng: &mut dyn CryptoRng) {
+        let Some(session) = self.by_dialog.get_mut(&dialog) else { return };
+        if !std::mem::take(&mut session.sdp.is_offer) {
+            return;
+        }
+        let bodies = multipart::bodies(request).unwrap_or_default();
+        self.keep_raw(dialog, request, &bodies);
+        match bodies.sdp().map(|part| Offer::parse(&part.body)) {
+            Some(Ok(answer)) => self.renegotiate(now, None, dialog, &answer, rng),
+            _ => {
+                let text = "the client did not answer our offer; its media is taken as it comes";
+                self.flaw(dialog, "answer-missing", text.into());
+            }
+        }
+        self.take_metadata(now, dialog, &bodies);
+    }
+
+    /// Answers a later offer and does what it says. Without a transaction it is the client's answer to an offer of ours.
     pub(super) fn renegotiate(
         &mut self,
         now: Moment,
-        tx: TransactionId,
+        tx: Option<TransactionId>,
         dialog: DialogId,
         offer: &Offer,
         rng: &mut dyn CryptoRng,
@@ -37,6 +55,8 @@ impl Sessions {
         // Tracks that were removed count too: they keep their number and their ports, to come back with.
         let room = usize::from(self.settings.tracks_per_session_max).saturating_sub(session.tracks.len());
         let is_new = |line: &usize| !session.tracks.iter().any(|t| t.media_line == *line);
+        // An answer adds nothing to what was offered.
+        let room = if tx.is_some() { room } else { 0 };
         let missing: Vec<usize> = lines_taken(offer).filter(is_new).take(room).collect();
         let fresh = if missing.is_empty() { Some(Vec::new()) } else { self.ports.take(now.journal_ns, missing.len()) };
         if fresh.is_none() {
@@ -45,9 +65,12 @@ impl Sessions {
         let Some(session) = self.by_dialog.get_mut(&dialog) else { return };
         given.extend(missing.iter().copied().zip(fresh.unwrap_or_default()));
         let mut agreed = session.sdp.own_keys.agree(offer, given.keys().copied(), rng);
-        let negotiated = session.sdp.answer(offer, &given, &agreed);
+        let negotiated = match tx {
+            Some(_) => session.sdp.answer(offer, &given, &agreed),
+            None => session.sdp.read_answer(offer, &given, &agreed),
+        };
         session.offer = offer.clone();
-        self.todo.push_back(Todo::Accept(tx, with_sdp(&session.sdp.last)));
+        let answer = tx.map(|tx| Todo::Accept(tx, with_sdp(&session.sdp.last)));
 
         let mut changes = Vec::new();
         let mut media = Vec::new();
@@ -59,10 +82,11 @@ impl Sessions {
                 }
                 None => {
                     let Some(pair) = given.get(&track.media_line) else { continue };
+                    let held_back = session.held_back;
                     let added = session.add_track(track, Arc::clone(pair));
                     media.push(Todo::Media(Command::AddTrack {
                         recording,
-                        track: added.to_new(agreed.get(&track.media_line)),
+                        track: added.to_new(agreed.get_mut(&track.media_line), held_back),
                     }));
                     if added.paused {
                         changes.push((added.number, true));
@@ -77,13 +101,19 @@ impl Sessions {
             if paused != track.paused {
                 track.paused = paused;
                 changes.push((track.number, paused));
-                media.push(Todo::Media(Command::Pause { recording, track: track.number, paused }));
+                // What is held back here stays so, whatever the client does.
+                if !session.held_back {
+                    let (track, at_ns) = (track.number, now.journal_ns);
+                    media.push(Todo::Media(Command::Pause { recording, track, paused, at_ns }));
+                }
             }
         }
         let count = session.tracks.len();
+        // The media first: when the client hears that it is paused, nothing that it says from then on may be kept.
         self.todo.extend(media);
+        self.todo.extend(answer);
         self.note_refused_lines(dialog, offer);
-        self.tell_call(dialog);
+        self.tell_call(now, dialog);
         self.tell_pauses(now, recording, &changes, count);
     }
 
@@ -92,10 +122,10 @@ impl Sessions {
     pub(super) fn tell_pauses(&mut self, now: Moment, recording: Uuid, changes: &[(u8, bool)], tracks: usize) {
         let Some(&(_, paused)) = changes.first() else { return };
         if changes.len() == tracks && changes.iter().all(|change| change.1 == paused) {
-            return self.event(recording, pause_event(now, None, paused));
+            return self.event(recording, pause_event(now, None, paused, CLIENT));
         }
         for &(track, paused) in changes {
-            self.event(recording, pause_event(now, Some(track), paused));
+            self.event(recording, pause_event(now, Some(track), paused, CLIENT));
         }
     }
 
@@ -128,7 +158,13 @@ fn is_taken(line: &MediaLine) -> bool {
     line.is_recordable() && line.port != 0 && can_be_opened(line)
 }
 
-fn pause_event(now: Moment, track: Option<u8>, paused: bool) -> SessionEvent {
-    let pause = Pause { track, at_ns: now.journal_ns, by: "client".to_owned() };
+/// Who pauses by signalling.
+const CLIENT: &str = "client";
+
+/// Who pauses by asking here.
+pub(super) const CONTROL: &str = "control";
+
+pub(super) fn pause_event(now: Moment, track: Option<u8>, paused: bool, by: &str) -> SessionEvent {
+    let pause = Pause { track, at_ns: now.journal_ns, by: by.to_owned() };
     if paused { SessionEvent::Paused(pause) } else { SessionEvent::Resumed(pause) }
 }

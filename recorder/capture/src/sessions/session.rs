@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use callvault_journal::facts::{self, CallFacts};
 use callvault_sip::Accept;
@@ -12,6 +13,7 @@ use callvault_siprec::{
 use uuid::Uuid;
 
 use super::keys::{Agreed, OwnKeys};
+use super::told::SnapshotRequests;
 use super::{Moment, Parties, Todo};
 use crate::convert;
 use crate::ports::PortPair;
@@ -19,7 +21,19 @@ use crate::sweep::{Command, Counters, NewTrack};
 
 /// One session: a dialog and the recording that comes of it.
 pub(super) struct Session {
+    /// The recording that is made, or was last made.
     pub(super) recording: Uuid,
+    /// All of them, the first one first.
+    pub(super) recordings: Vec<Uuid>,
+    /// How the session began, for the recordings that begin later.
+    pub(super) origin: facts::Started,
+    /// What becomes of the recording.
+    pub(super) kept: Kept,
+    /// The recording has ended before the session.
+    pub(super) stopped: bool,
+    /// Nothing is stored for now because somebody asked for that here.
+    pub(super) held_back: bool,
+    pub(super) snapshots: SnapshotRequests,
     pub(super) started: Moment,
     pub(super) parties: Parties,
     pub(super) offer: Offer,
@@ -34,6 +48,19 @@ pub(super) struct Session {
     pub(super) counters: Arc<Counters>,
 }
 
+/// What becomes of a recording.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kept {
+    /// The daemon has not said.
+    Undecided,
+    /// It is kept.
+    Yes,
+    /// It is kept if somebody asks.
+    OnDemand,
+    /// Nobody can read it any more.
+    Discarded,
+}
+
 /// A media line that is recorded.
 pub(super) struct SessionTrack {
     pub(super) media_line: usize,
@@ -42,10 +69,12 @@ pub(super) struct SessionTrack {
     pub(super) facts: facts::TrackFacts,
     /// Whether its facts are in the journal.
     pub(super) told: bool,
-    /// Nothing is sent on it for now.
+    /// Nothing is sent on it for now, by what the client signalled.
     pub(super) paused: bool,
     /// Where the client said it sends from.
     pub(super) remote: (Option<String>, u16),
+    /// Its ports for RTP and RTCP when the track began.
+    pub(super) remote_ports: (u16, Option<u16>),
     /// Whether what comes is SRTP.
     pub(super) secured: bool,
 }
@@ -57,6 +86,8 @@ pub(super) struct AnswerState {
     pub(super) address: IpAddr,
     /// It may hold our keys: it is for the client alone.
     pub(super) last: String,
+    /// It was an offer of ours, which the client's ACK answers.
+    pub(super) is_offer: bool,
     pub(super) own_keys: OwnKeys,
 }
 
@@ -64,6 +95,11 @@ impl Session {
     /// Whether nothing is sent on any track for now.
     pub(super) fn is_paused(&self) -> bool {
         self.tracks.iter().all(|track| track.paused)
+    }
+
+    /// Whether media has come in the session, in whichever of its recordings.
+    pub(super) fn had_media(&self) -> bool {
+        self.recordings.len() > 1 || self.counters.packets.load(Ordering::Relaxed) > 0
     }
 
     pub(super) fn add_track(&mut self, negotiated: &NegotiatedTrack, pair: Arc<PortPair>) -> &SessionTrack {
@@ -76,6 +112,7 @@ impl Session {
             told: false,
             paused: negotiated.paused,
             remote: remote(negotiated),
+            remote_ports: (negotiated.remote_port, negotiated.remote_rtcp_port),
             secured: negotiated.secured,
         });
         &self.tracks[self.tracks.len() - 1]
@@ -84,13 +121,18 @@ impl Session {
 
 impl SessionTrack {
     /// For the sweep; `agreed` are the keys that it begins with.
-    pub(super) fn to_new(&self, agreed: Option<&Agreed>) -> NewTrack {
+    pub(super) fn to_new(&self, agreed: Option<&mut Agreed>, held_back: bool) -> NewTrack {
+        let agreed = agreed.filter(|_| self.secured);
+        let (unprotector, protector) =
+            agreed.map_or((None, None), |agreed| (Some(agreed.unprotector()), agreed.take_protector()));
         NewTrack {
             number: self.number,
             pair: Arc::clone(&self.pair),
             payload_types: convert::payload_types(&self.facts),
-            paused: self.paused,
-            unprotector: agreed.filter(|_| self.secured).map(Agreed::unprotector),
+            paused: self.paused || held_back,
+            unprotector,
+            protector,
+            remote_ports: self.remote_ports,
         }
     }
 
@@ -98,8 +140,9 @@ impl SessionTrack {
     /// who holds them to see.
     pub(super) fn rekey(&mut self, recording: Uuid, secured: bool, agreed: Option<Agreed>) -> Option<Todo> {
         let was_secured = std::mem::replace(&mut self.secured, secured);
-        let keys = agreed.filter(|_| secured).map(|agreed| Box::new(agreed.into_theirs()));
-        (was_secured || secured).then(|| Todo::Media(Command::Rekey { recording, track: self.number, keys }))
+        let (keys, protector) = agreed.filter(|_| secured).map(Agreed::into_parts).unzip();
+        let (keys, protector) = (keys.map(Box::new), protector.flatten());
+        (was_secured || secured).then(|| Todo::Media(Command::Rekey { recording, track: self.number, keys, protector }))
     }
 
     /// A later offer describes the track. Where it says something new, the reception is to know.
@@ -128,7 +171,33 @@ fn remote(negotiated: &NegotiatedTrack) -> (Option<String>, u16) {
 
 impl AnswerState {
     pub(super) fn new(session_id: u64, address: IpAddr) -> Self {
-        Self { session_id, version: 1, address, last: String::new(), own_keys: OwnKeys::default() }
+        Self { session_id, version: 1, address, last: String::new(), is_offer: false, own_keys: OwnKeys::default() }
+    }
+
+    /// Offers what was said last (RFC 3261 section 14.2), but for pauses: whether the client sends is for it to say, and one that is
+    /// offered `inactive` could never resume.
+    pub(super) fn offer(&mut self) -> &str {
+        self.is_offer = true;
+        let text = self.last.replace("\r\na=inactive\r\n", "\r\na=recvonly\r\n");
+        if text != self.last {
+            let origin = |version| format!("o=callvault {} {version} ", self.session_id);
+            self.last = text.replacen(&origin(self.version), &origin(self.version + 1), 1);
+            self.version += 1;
+        }
+        &self.last
+    }
+
+    /// What the client's answer to an offer of ours describes. What we said stays as it is.
+    pub(super) fn read_answer(
+        &mut self,
+        answer: &Offer,
+        given: &HashMap<usize, Arc<PortPair>>,
+        agreed: &HashMap<usize, Agreed>,
+    ) -> Vec<NegotiatedTrack> {
+        let (last, version) = (self.last.clone(), self.version);
+        let tracks = self.answer(answer, given, agreed);
+        (self.last, self.version) = (last, version);
+        tracks
     }
 
     /// Answers an offer; the text is in `last`. Lines are taken that have a pair of ports.

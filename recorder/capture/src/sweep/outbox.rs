@@ -3,9 +3,9 @@
 use std::collections::VecDeque;
 use std::sync::mpsc::TrySendError;
 
-use callvault_journal::facts::{Ended, Flaw, SessionEvent, SourceFacts};
+use callvault_journal::facts::{Ended, Flaw, SenderReportFacts, SessionEvent, SourceFacts, ToneFacts};
 use callvault_journal::{AudioBatch, Packet, Pushed};
-use callvault_media::{Held, Kept, OVERFLOW_SOURCE, Track};
+use callvault_media::{Held, Kept, OVERFLOW_SOURCE, Tone, Tones, Track};
 use uuid::Uuid;
 
 use super::Ways;
@@ -13,6 +13,12 @@ use crate::appender::Entry;
 
 /// Full batches of one session that may wait for the appender: 32 KiB each, about 20 s of two G.711 tracks.
 pub(super) const WAITING_BATCHES_MAX: usize = 12;
+
+/// Telephone events written of a session: more than anybody presses in a call, and an hour of a key in each four seconds.
+const TONES_MAX: usize = 1_000;
+
+/// Sender reports written of a session: as many as alignment looks at, those of two tracks for 17 hours.
+const REPORTS_MAX: usize = 4_096;
 
 /// What is remarked on a recording, each once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,6 +31,8 @@ pub(super) enum Remark {
     Undescribed,
     /// There were more sources than numbers for them.
     SourcesOverflowed,
+    /// There were more telephone events than are written.
+    TonesOverflowed,
     /// So many packets of secured tracks could not be opened.
     Undecipherable(u64),
 }
@@ -40,6 +48,9 @@ impl Remark {
             ),
             Self::SourcesOverflowed => {
                 ("sources-overflowed", "a track changed its source so often that the last ones share a number")
+            }
+            Self::TonesOverflowed => {
+                ("tones-overflowed", "there were more telephone events than are listed; their packets are all kept")
             }
             Self::Undecipherable(packets) => {
                 let text = format!(
@@ -63,6 +74,10 @@ pub(super) struct Outbox {
     remarked: Vec<Remark>,
     /// Tracks whose sources can no longer be told apart: said once each.
     overflowed: Vec<u8>,
+    /// The telephone events of tracks that had any.
+    tones: Vec<(u8, Tones)>,
+    tones_written: usize,
+    reports_written: usize,
 }
 
 impl Outbox {
@@ -75,6 +90,9 @@ impl Outbox {
             dropped: 0,
             remarked: Vec::new(),
             overflowed: Vec::new(),
+            tones: Vec::new(),
+            tones_written: 0,
+            reports_written: 0,
         }
     }
 
@@ -86,6 +104,9 @@ impl Outbox {
     pub(super) fn packet(&mut self, track: u8, arrival_ns: u64, kept: &Kept, payload: &[u8], ways: &Ways) -> u64 {
         if let Some(ssrc) = kept.new_source {
             self.source(SourceFacts { track, source: kept.source, ssrc, at_ns: arrival_ns });
+        }
+        if kept.event_clock_rate.is_some() {
+            self.telephone_event(track, arrival_ns, kept, payload);
         }
         let packet = Packet {
             track,
@@ -118,6 +139,22 @@ impl Outbox {
             packets += self.packet(track, arrival_ns, &kept, &payload, ways);
         }
         packets
+    }
+
+    /// A sender report that is worth keeping.
+    pub(super) fn sender_report(&mut self, report: SenderReportFacts) {
+        if self.reports_written < REPORTS_MAX {
+            self.reports_written += 1;
+            self.event(SessionEvent::SenderReport(report));
+        }
+    }
+
+    /// Writes the telephone events whose ends were lost.
+    pub(super) fn expire_tones(&mut self, now_ns: u64) {
+        let expired = self.tones.iter_mut().filter_map(|(track, tones)| Some((*track, tones.expire(now_ns)?)));
+        for (track, tone) in expired.collect::<Vec<_>>() {
+            self.tone(track, tone);
+        }
     }
 
     /// Sends the batch off when it has waited long enough. While the appender does not follow, batches are filled first, so that
@@ -169,6 +206,7 @@ impl Outbox {
     /// The last thing that is said of the recording. The last batch goes with it, whatever waits.
     pub(super) fn end(&mut self, ended: Ended, ways: &Ways) {
         self.flush(ways);
+        self.expire_tones(u64::MAX);
         self.waiting.push_back(Entry::End { recording: self.recording, ended });
     }
 
@@ -194,6 +232,25 @@ impl Outbox {
             self.overflowed.push(source.track);
         }
         self.event(SessionEvent::Source(source));
+    }
+
+    fn telephone_event(&mut self, track: u8, arrival_ns: u64, kept: &Kept, payload: &[u8]) {
+        let place = self.tones.iter().position(|(known, _)| *known == track).unwrap_or_else(|| {
+            self.tones.push((track, Tones::default()));
+            self.tones.len() - 1
+        });
+        let mut told = Vec::new();
+        self.tones[place].1.take(arrival_ns, kept, payload, |tone| told.push(tone));
+        told.into_iter().for_each(|tone| self.tone(track, tone));
+    }
+
+    fn tone(&mut self, track: u8, tone: Tone) {
+        if self.tones_written >= TONES_MAX {
+            return self.remark(Remark::TonesOverflowed);
+        }
+        self.tones_written += 1;
+        let Tone { at_ns, event, duration_ms } = tone;
+        self.event(SessionEvent::Tone(ToneFacts { track, at_ns, event, duration_ms }));
     }
 
     fn event(&mut self, event: SessionEvent) {

@@ -1,5 +1,7 @@
 //! The sweep at real sockets on loopback, driven by hand.
 
+mod reporting;
+
 use std::net::{SocketAddr, UdpSocket};
 use std::os::fd::AsFd;
 use std::sync::Arc;
@@ -22,6 +24,7 @@ use crate::ports::PortPair;
 use crate::rig::{settings, shared_pair};
 
 const A: Uuid = Uuid::from_u128(0xa);
+const B: Uuid = Uuid::from_u128(0xb);
 
 struct Rig {
     sweep: Sweep,
@@ -48,6 +51,8 @@ fn rig(entries_max: usize) -> Rig {
         payload_types: PayloadType::assigned(0).into_iter().collect(),
         paused: false,
         unprotector: None,
+        protector: None,
+        remote_ports: (0, None),
     };
     let counters = Arc::new(Counters::default());
     sweep.handle(Command::Open { recording: A, tracks: vec![track], counters, opened_ns: journal_ns() });
@@ -82,6 +87,12 @@ impl Rig {
         }
     }
 
+    /// A packet longer than any that is read.
+    fn oversized(&self, ssrc: u32, seq: u16) {
+        let bytes = [&packet(ssrc, 0, seq)[..], &[0; 3_000]].concat();
+        self.sender.send_to(&bytes, local(&self.pair.rtp)).unwrap();
+    }
+
     /// The same of source 1, secured. Gives what was sent last.
     fn srtp(&self, with: &mut Protector, seqs: impl IntoIterator<Item = u16>) -> Vec<u8> {
         let mut bytes = Vec::new();
@@ -94,7 +105,7 @@ impl Rig {
     }
 
     fn rekey(&mut self, keys: Option<CryptoAttribute>) {
-        self.sweep.handle(Command::Rekey { recording: A, track: 0, keys: keys.map(Box::new) });
+        self.sweep.handle(Command::Rekey { recording: A, track: 0, keys: keys.map(Box::new), protector: None });
     }
 
     fn goodbye(&self, ssrc: u32, to: &impl AsFd) {
@@ -106,7 +117,7 @@ impl Rig {
     }
 
     fn pause(&mut self, paused: bool) {
-        self.sweep.handle(Command::Pause { recording: A, track: 0, paused });
+        self.sweep.handle(Command::Pause { recording: A, track: 0, paused, at_ns: journal_ns() });
     }
 
     fn close(&mut self) {
@@ -122,6 +133,12 @@ impl Rig {
                     format!("source {} {}", source.source, source.ssrc)
                 }
                 Entry::Facts { event: SessionEvent::Flaw(flaw), .. } => flaw.code,
+                Entry::Facts { event: SessionEvent::Tone(tone), .. } => {
+                    format!("tone {} {}", tone.event, tone.duration_ms)
+                }
+                Entry::Facts { event: SessionEvent::SenderReport(report), .. } => {
+                    format!("report {} {}", report.source, report.rtp_timestamp)
+                }
                 Entry::End { mut ended, .. } => {
                     self.counts = ended.tracks.remove(0);
                     "end".to_owned()
@@ -190,6 +207,111 @@ fn nothing_of_a_pause_is_kept_and_nothing_of_it_is_lost() {
 }
 
 #[test]
+fn a_pause_holds_from_when_it_was_decided_however_late_it_is_done() {
+    let mut rig = rig(100);
+    rig.rtp(1, 0, 0..5);
+    let decided_ns = journal_ns();
+    rig.rtp(1, 0, 5..20);
+    rig.sweep.handle(Command::Pause { recording: A, track: 0, paused: true, at_ns: decided_ns });
+    rig.rtp(1, 0, 20..25);
+    let ended_ns = journal_ns();
+    rig.rtp(1, 0, 25..30);
+    rig.sweep.handle(Command::Pause { recording: A, track: 0, paused: false, at_ns: ended_ns });
+    rig.close();
+    rig.check(&["source 0 1", "source 1 1", "audio 10", "end"]);
+    assert_eq!((rig.counts.packets, rig.counts.lost), (10, 0));
+}
+
+impl Rig {
+    /// Ends the recording, now, and leaves the session.
+    fn cut(&mut self) {
+        let ended = Ended { at_ns: journal_ns(), ..Ended::default() };
+        self.sweep.handle(Command::Cut { recording: A, ended });
+    }
+
+    fn begin(&mut self, recording: Uuid) {
+        let counters = Arc::new(Counters::default());
+        self.sweep.handle(Command::Begin { after: A, recording, counters, at_ns: journal_ns() });
+    }
+}
+
+#[test]
+fn after_a_stop_what_comes_is_taken_and_thrown_away() {
+    let mut rig = rig(100);
+    rig.rtp(1, 0, 0..5);
+    rig.cut();
+    rig.check(&["source 0 1", "audio 5", "end"]);
+    assert_eq!(rig.counts.packets, 5);
+    rig.rtp(1, 0, 5..10);
+    // Not even where the client resumes what it had paused.
+    rig.pause(true);
+    rig.pause(false);
+    rig.rtp(1, 0, 10..15);
+    rig.sweep.sweep();
+    rig.close();
+    rig.check(&["source 0 1", "audio 5", "end"]);
+    let Ok(Feedback::Left(pairs)) = rig.feedback.try_recv() else { panic!("the sockets were not left") };
+    assert_eq!(pairs.len(), 1);
+}
+
+#[test]
+fn a_recording_that_begins_after_a_stop_has_its_own_counts_and_what_came_from_then_on() {
+    let mut rig = rig(100);
+    rig.rtp(1, 0, 0..5);
+    rig.cut();
+    rig.rtp(1, 0, 5..10);
+    rig.begin(B);
+    rig.rtp(1, 0, 10..17);
+    rig.sweep.handle(Command::Close { recording: B, ended: Ended::default() });
+    rig.check(&["source 0 1", "audio 5", "end", "source 0 1", "audio 7", "end"]);
+    assert_eq!((rig.counts.packets, rig.counts.lost, rig.counts.sources), (7, 0, 1));
+    assert!(rig.sweep.places.is_empty() && rig.sweep.sessions.is_empty());
+}
+
+#[test]
+fn two_tracks_with_the_same_source_number_are_two_tracks() {
+    let mut rig = rig(100);
+    let pair = shared_pair();
+    let track = NewTrack {
+        number: 1,
+        pair: Arc::clone(&pair),
+        payload_types: PayloadType::assigned(0).into_iter().collect(),
+        paused: false,
+        unprotector: None,
+        protector: None,
+        remote_ports: (0, None),
+    };
+    rig.sweep.handle(Command::AddTrack { recording: A, track });
+    for seq in 0..5 {
+        rig.sender.send_to(&packet(1, 0, seq), local(&rig.pair.rtp)).unwrap();
+        rig.sender.send_to(&packet(1, 0, seq + 7), local(&pair.rtp)).unwrap();
+        rig.sweep.sweep();
+    }
+    rig.sweep.sweep_one(A, super::ALL);
+    let counts = rig.sweep.sessions[0].counters.packets.load(std::sync::atomic::Ordering::Relaxed);
+    assert_eq!(counts, 10);
+    rig.close();
+    rig.seen();
+    assert_eq!((rig.counts.packets, rig.counts.foreign, rig.counts.sources), (5, 0, 1));
+}
+
+#[test]
+fn keys_are_followed_through_a_stop() {
+    let mut rig = rig(100);
+    let (theirs, mut with) = keys(1);
+    rig.rekey(Some(theirs));
+    rig.srtp(&mut with, 65_530..65_533);
+    rig.cut();
+    // Once round while nothing is recorded.
+    rig.srtp(&mut with, (65_533..=65_535).chain(0..3));
+    rig.begin(B);
+    rig.srtp(&mut with, 3..7);
+    rig.sweep.handle(Command::Close { recording: B, ended: Ended::default() });
+    rig.check(&["source 0 1", "audio 3", "end", "source 0 1", "audio 4", "end"]);
+    assert_eq!(rig.counts.undecipherable, 0);
+}
+
+#[test]
 fn a_pause_in_which_nothing_came_is_no_new_source() {
     let mut rig = rig(100);
     rig.rtp(1, 0, 0..5);
@@ -253,14 +375,44 @@ fn signalling_lets_another_source_in_at_once() {
 fn what_is_odd_is_remarked_once_and_before_the_end() {
     let mut rig = rig(100);
     rig.rtp(1, 77, 0..3);
-    for _ in 0..2 {
-        rig.sender.send_to(&[0x80; 3_000], local(&rig.pair.rtp)).unwrap();
+    for seq in 3..5 {
+        rig.oversized(1, seq);
         rig.sweep.sweep();
     }
     rig.close();
     rig.check(&["source 0 1", "audio-dropped", "audio 3", "payload-undescribed", "end"]);
     assert_eq!(rig.counts.undescribed, 3);
     assert_eq!(rig.sweep.state.dropped.load(std::sync::atomic::Ordering::Relaxed), 2);
+}
+
+#[test]
+fn what_comes_too_late_for_a_look_is_left_for_the_next() {
+    let mut rig = rig(100);
+    rig.rtp(1, 0, 0..3);
+    std::thread::sleep(std::time::Duration::from_millis(1));
+    let until_ns = journal_ns();
+    std::thread::sleep(std::time::Duration::from_millis(1));
+    rig.rtp(1, 0, 3..6);
+    rig.sweep.sweep_until(until_ns);
+    assert_eq!(rig.sweep.state.packets.load(std::sync::atomic::Ordering::Relaxed), 3);
+    // Only now is it known what becomes of the others.
+    rig.sweep.handle(Command::Pause { recording: A, track: 0, paused: true, at_ns: until_ns });
+    rig.sweep.sweep();
+    rig.close();
+    rig.check(&["source 0 1", "audio 3", "end"]);
+}
+
+#[test]
+fn what_strangers_send_oversized_does_not_speak_against_the_recording() {
+    let mut rig = rig(100);
+    rig.rtp(1, 0, 0..3);
+    rig.oversized(2, 3);
+    rig.sender.send_to(&[0x11; 3_000], local(&rig.pair.rtp)).unwrap();
+    let stranger = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    stranger.send_to(&[&packet(1, 0, 3)[..], &[0; 3_000]].concat(), local(&rig.pair.rtp)).unwrap();
+    rig.close();
+    rig.check(&["source 0 1", "audio 3", "end"]);
+    assert_eq!(rig.sweep.state.dropped.load(std::sync::atomic::Ordering::Relaxed), 0);
 }
 
 #[test]
@@ -314,9 +466,10 @@ fn silence_is_told_once_and_a_pause_is_none() {
     assert!(!session.fell_silent(now, second));
     assert!(session.fell_silent(now + 2 * second, second));
     assert!(!session.fell_silent(now + 3 * second, second));
-    session.pause(0, true);
+    session.pause(0, true, now);
     assert!(session.is_paused());
-    session.pause(0, false);
+    session.pause(0, false, now);
+    session.await_media();
     assert!(!session.is_paused());
     assert!(session.fell_silent(now + 9 * second, second));
 }

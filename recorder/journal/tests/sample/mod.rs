@@ -101,6 +101,7 @@ pub(crate) fn started() -> SessionEvent {
         peer: "192.0.2.1:5060".to_owned(),
         transport: "udp".to_owned(),
         user_agent: None,
+        follows: None,
     })
 }
 

@@ -16,13 +16,17 @@ impl Endpoint {
         let Some(request) = transaction.request.clone() else { return false };
         let (flow, dialog) = (transaction.flow, transaction.dialog);
         let contact = respond::contact(&self.config, &flow, &request, accept.contact_user.as_deref());
+        let mut fields = accept.extra_headers;
         let offers = request.method == Method::Invite && accept.body.is_some() && !has_sdp(&request);
-        if let Some(dialog) = dialog.and_then(|id| self.dialogs.get_mut(&id)) {
+        if let Some(dialog) = dialog.and_then(|id| self.dialog_mut(id)) {
             dialog.accepted(tx, &request, &contact, offers);
+        }
+        if let (Some(id), Method::Invite | Method::Update) = (dialog, &request.method) {
+            fields.extend(self.agree_on_timer(now, id, &request));
         }
         let capable = matches!(request.method, Method::Invite | Method::Update | Method::Options);
         let contact = capable.then_some(contact.as_str());
-        self.answer_with(now, tx, 200, "", &accept.extra_headers, accept.body, contact);
+        self.answer_with(now, tx, 200, "", &fields, accept.body, contact);
         true
     }
 
@@ -94,7 +98,7 @@ impl Endpoint {
             return;
         };
         let Some(request) = transaction.request.take() else { return };
-        let (flow, open, reply_to) = (transaction.flow, transaction.flow_open, transaction.reply_to);
+        let flow = transaction.flow;
         let response = respond::response(&self.config, &flow, &request, status, reason, &transaction.local_tag);
         // Only a request whose Via can be read gets a transaction.
         let Some(mut response) = response else { return };
@@ -106,10 +110,12 @@ impl Endpoint {
             response.headers.push("Content-Type", &content_type);
             response.body = body;
         }
-        let bytes = response.to_bytes();
-        transaction.answered(now, status, bytes.clone(), &self.config.timers);
+        transaction.answered(now, status, response.to_bytes(), &self.config.timers);
+        if let Some(dialog) = transaction.dialog {
+            self.dialog_mut(dialog);
+        }
+        self.send_answer(tx);
         self.schedule(now, tx);
-        self.send(&flow, open, reply_to, bytes);
     }
 
     /// Refuses without keeping anything: a repetition of the request is refused again. False when it cannot be answered.
@@ -152,11 +158,23 @@ impl Endpoint {
     }
 
     fn resend(&mut self, id: TransactionId) {
-        let Some(transaction) = self.servers.get(&id) else { return };
+        self.counters.retransmissions_sent += 1;
+        self.send_answer(id);
+    }
+
+    /// Sends a transaction's last answer. The final one to an INVITE whose connection is closed gets a new one, once.
+    pub(super) fn send_answer(&mut self, id: TransactionId) {
+        let Some(transaction) = self.servers.get_mut(&id) else { return };
         let (flow, open, reply_to) = (transaction.flow, transaction.flow_open, transaction.reply_to);
-        if let Some(bytes) = transaction.answer.clone() {
-            self.counters.retransmissions_sent += 1;
-            self.send(&flow, open, reply_to, bytes);
+        if !open && transaction.awaits.is_some() {
+            return;
+        }
+        let fallback = transaction.fallback.take_if(|_| !open && transaction.request.is_none());
+        let answer = transaction.answer.clone();
+        match (fallback, answer) {
+            (Some(destination), _) => self.connect_for_answer(id, destination),
+            (None, Some(bytes)) => self.send(&flow, open, reply_to, bytes),
+            (None, None) => {}
         }
     }
 
@@ -175,7 +193,7 @@ impl Endpoint {
     }
 
     fn ack_missing(&mut self, now: Now, tx: TransactionId, dialog: Option<DialogId>) {
-        let Some((id, dialog)) = dialog.and_then(|id| Some((id, self.dialogs.get_mut(&id)?))) else { return };
+        let Some((id, dialog)) = dialog.and_then(|id| Some((id, self.dialog_mut(id)?))) else { return };
         if dialog.unacked != Some(tx) {
             // A later INVITE was accepted since: the peer is there.
             return;
@@ -213,6 +231,12 @@ impl Endpoint {
         self.agenda.clear(Timer::Server(id));
         let Some(transaction) = self.servers.remove(&id) else { return };
         self.server_keys.remove(&transaction.key);
+        if let Some(connect) = transaction.awaits {
+            self.connects.leave_answer(connect, id);
+        }
+        if let Some(dialog) = transaction.dialog.and_then(|id| self.dialogs.get_mut(&id)) {
+            dialog.transactions.remove(&id);
+        }
         if self.invites.get(&transaction.call) == Some(&id) {
             self.invites.remove(&transaction.call);
         }
@@ -221,6 +245,8 @@ impl Endpoint {
     /// Forgets the dialog and everything that is under way in it, and says so.
     pub(super) fn end_dialog(&mut self, now: Now, id: DialogId, why: EndReason) {
         let Some(dialog) = self.dialogs.remove(&id) else { return };
+        self.changed.remove(&id);
+        self.agenda.clear(Timer::Dialog(id));
         if let Some(pending) = dialog.pending {
             self.answer(now, pending, 487, "", &[], None);
         }
@@ -242,7 +268,8 @@ impl Dialog {
         if self.pending == Some(tx) {
             self.pending = None;
         }
-        self.refresh_target(request);
+        self.refresh_target(&request.headers);
+        self.note_allowed(&request.headers);
         self.contact = contact.to_owned();
         if request.method == Method::Invite {
             self.confirmed = true;

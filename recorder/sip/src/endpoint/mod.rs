@@ -16,33 +16,41 @@
 //!
 //! # What is lenient
 //!
-//! Max-Forwards, the Request-URI and a Route that is not ours are not looked at: whoever reached this port meant this recorder.
+//! Max-Forwards, the Request-URI (but for its scheme, where no recording is asked for) and a Route that is not ours are not looked at:
+//! whoever reached this port meant this recorder.
 //! ACK and CANCEL find their INVITE by Call-ID, From tag and CSeq number when the branch is wrong. BYE ends its dialog whatever its
 //! CSeq. Responses of ours go where RFC 3261 section 18.2.2 and RFC 3581 say, but `maddr` is ignored: there is no multicast here, and
 //! nobody may point our answers at others.
 
 mod agenda;
 mod answers;
+mod checkpoint;
 mod client;
+mod connects;
 mod dialog;
+mod events;
 mod requests;
 mod respond;
 mod server;
+mod session_timer;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
-use std::sync::Arc;
 
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
+use serde::{Deserialize, Serialize};
 
 use crate::error::ParseError;
 use crate::limits::Limits;
-use crate::message::{Message, Method, Request, Response, salvage};
-use crate::recognition::RecordingHints;
+use crate::message::{Message, Method, salvage};
 use agenda::Agenda;
-use client::ClientTransaction;
+pub use checkpoint::{DIALOG_CHECKPOINT_VERSION, DialogCheckpoint, ResumeError};
+use client::{ClientId, ClientTransaction};
+pub use connects::ConnectId;
+use connects::Connects;
 use dialog::Dialog;
+pub use events::{Counters, EndReason, Event, Output};
 use server::{CallKey, ServerTransaction, TransactionKey};
 
 /// Most server transactions at a time for requests outside dialogs. One lives 32 s after its answer (64 × T1), so this is 600 INVITEs
@@ -63,11 +71,18 @@ pub const RETRY_AFTER_S: u32 = 5;
 /// session layer has forgotten it.
 pub const PENDING_NS_MAX: u64 = 180 * 1_000_000_000;
 
+/// The interval of session timers that RFC 4028 section 4 recommends, in seconds.
+pub const SESSION_EXPIRES_S: u32 = 1_800;
+
+/// The smallest interval of a session timer that RFC 4028 section 5 allows, in seconds.
+pub const MIN_SE_S: u32 = 90;
+
 /// When an INVITE that has no answer yet gets its 100 (RFC 3261 section 17.2.1), in nanoseconds after it came.
 pub const TRYING_AFTER_NS: u64 = 200 * 1_000_000;
 
-/// A moment on a monotonic clock of the caller's, in nanoseconds.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+/// A moment on a monotonic clock of the caller's, in nanoseconds. Dialogs that are resumed bring their moments with them: the clock
+/// must be the same one in the process before and in this one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Now(pub u64);
 
 impl Now {
@@ -79,11 +94,16 @@ impl Now {
 }
 
 /// Names a UDP listener with one peer, or a connection. What the number means is the driver's.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct FlowId(pub u64);
 
+impl FlowId {
+    /// No flow: where a dialog stands whose connection did not outlive the process. The driver must not use the number.
+    pub const NONE: Self = Self(u64::MAX);
+}
+
 /// The transport of a flow.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum TransportKind {
     /// Datagrams: everything is retransmitted until it is answered.
     Udp,
@@ -110,6 +130,15 @@ impl TransportKind {
         }
     }
 
+    /// The port where nothing else is said (RFC 3261 section 19.1.2).
+    #[must_use]
+    pub fn default_port(self) -> u16 {
+        match self {
+            Self::Udp | Self::Tcp => 5060,
+            Self::Tls => 5061,
+        }
+    }
+
     /// Its name in a `transport` parameter.
     #[must_use]
     pub fn param_name(self) -> &'static str {
@@ -122,7 +151,7 @@ impl TransportKind {
 }
 
 /// Where a message came from and where answers go.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Flow {
     /// The driver's name for it.
     pub id: FlowId,
@@ -171,7 +200,7 @@ impl Default for Timers {
 /// What to do with an INVITE that requires an extension which we do not have.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum UnknownRequire {
-    /// Let it through when it asks for a recording, and name the extension in [`RecordingHints::unknown_required`]; refuse others.
+    /// Let it through when it asks for a recording, and name the extension in [`crate::RecordingHints::unknown_required`]; refuse others.
     #[default]
     AcceptForRecording,
     /// Answer 420 Bad Extension (RFC 3261 section 8.2.2.3).
@@ -193,6 +222,15 @@ pub struct EndpointConfig {
     pub transactions_max: usize,
     /// Most dialogs; [`DIALOGS_MAX`] unless set.
     pub dialogs_max: usize,
+    /// The interval of session timers (RFC 4028) that a peer is asked for and longer ones are shortened to, in seconds. 0: none is asked
+    /// for, and any is taken. [`SESSION_EXPIRES_S`] unless set.
+    pub session_expires_s: u32,
+    /// The smallest interval of a session timer that is agreed to, in seconds, at least 90 as RFC 4028 section 5 has it; that is the
+    /// default. Of a client that has the extension, less is refused with 422.
+    pub min_se_s: u32,
+    /// Whether we refresh sessions whose timer a proxy asks for and their client knows nothing of. Off unless set: it is then the proxy
+    /// that goes without.
+    pub refresh_for_others: bool,
     /// What to do with a required extension that we do not have.
     pub unknown_require: UnknownRequire,
 }
@@ -208,6 +246,9 @@ impl EndpointConfig {
             limits: Limits::default(),
             transactions_max: TRANSACTIONS_MAX,
             dialogs_max: DIALOGS_MAX,
+            session_expires_s: SESSION_EXPIRES_S,
+            min_se_s: MIN_SE_S,
+            refresh_for_others: false,
             unknown_require: UnknownRequire::default(),
         }
     }
@@ -220,183 +261,8 @@ pub struct Accept {
     pub contact_user: Option<String>,
     /// Content-Type and body.
     pub body: Option<(String, Vec<u8>)>,
-    /// Further header fields, name and value. (Session-Expires of RFC 4028 will go here.)
+    /// Further header fields, name and value. Those of session timers are added by themselves.
     pub extra_headers: Vec<(String, String)>,
-}
-
-/// What the driver and the session layer have to do.
-#[derive(Clone)]
-#[allow(clippy::large_enum_variant)] // taken out of the queue one at a time, never stored in numbers
-pub enum Output {
-    /// Send these bytes. On a connection `peer` is its other end.
-    Send {
-        /// On which flow.
-        flow: FlowId,
-        /// To which address.
-        peer: SocketAddr,
-        /// A whole message.
-        bytes: Vec<u8>,
-    },
-    /// Close the connection once everything is sent: its framing is lost.
-    CloseFlow {
-        /// Which.
-        flow: FlowId,
-    },
-    /// Something for the session layer.
-    Event(Event),
-}
-
-impl std::fmt::Debug for Output {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Send { flow, peer, bytes } => write!(f, "Send {{ {flow:?}, {peer}, {} bytes }}", bytes.len()),
-            Self::CloseFlow { flow } => write!(f, "CloseFlow {{ {flow:?} }}"),
-            Self::Event(event) => event.fmt(f),
-        }
-    }
-}
-
-/// What happened.
-#[derive(Clone, Debug)]
-pub enum Event {
-    /// A new dialog is asked for.
-    Invite {
-        /// To answer.
-        tx: TransactionId,
-        /// The dialog, early until it is accepted.
-        dialog: DialogId,
-        /// The request.
-        request: Arc<Request>,
-        /// Where it came from.
-        flow: Flow,
-        /// What speaks for a recording session.
-        hints: RecordingHints,
-    },
-    /// INVITE within a dialog.
-    Reinvite {
-        /// To answer.
-        tx: TransactionId,
-        /// The dialog.
-        dialog: DialogId,
-        /// The request.
-        request: Arc<Request>,
-    },
-    /// UPDATE within a dialog.
-    Update {
-        /// To answer.
-        tx: TransactionId,
-        /// The dialog.
-        dialog: DialogId,
-        /// The request.
-        request: Arc<Request>,
-    },
-    /// INFO within a dialog.
-    Info {
-        /// To answer.
-        tx: TransactionId,
-        /// The dialog.
-        dialog: DialogId,
-        /// The request.
-        request: Arc<Request>,
-    },
-    /// OPTIONS outside any dialog: are we there, and have we room? (Within a dialog it is answered here.)
-    Options {
-        /// To answer.
-        tx: TransactionId,
-        /// The request.
-        request: Arc<Request>,
-        /// Where it came from.
-        flow: Flow,
-    },
-    /// Our 200 to an INVITE of this dialog has arrived.
-    Acked {
-        /// The dialog.
-        dialog: DialogId,
-        /// The ACK, which carries the answer when the offer was ours.
-        request: Arc<Request>,
-    },
-    /// No ACK came within 64 × T1. Nothing was done about it: RFC 3261 section 13.3.1.4 wants [`Endpoint::bye`], but while media arrives
-    /// there is something to record. The session layer decides.
-    AckTimeout {
-        /// The dialog, which goes on.
-        dialog: DialogId,
-    },
-    /// An INVITE was withdrawn before its answer. Its transaction is over; [`Event::Ended`] follows when it was the first of its dialog.
-    Cancelled {
-        /// The INVITE's transaction.
-        tx: TransactionId,
-        /// The dialog.
-        dialog: DialogId,
-    },
-    /// The peer has ended the dialog and was answered. [`Event::Ended`] follows.
-    Bye {
-        /// The dialog.
-        dialog: DialogId,
-        /// The request, which may carry last metadata.
-        request: Arc<Request>,
-    },
-    /// A request of ours, not a BYE, is done.
-    RequestAnswered {
-        /// The dialog.
-        dialog: DialogId,
-        /// What was asked.
-        method: Method,
-        /// The final answer; `None` when none came.
-        response: Option<Arc<Response>>,
-    },
-    /// The dialog is over. This is the last event that names it.
-    Ended {
-        /// The dialog.
-        dialog: DialogId,
-        /// Why.
-        why: EndReason,
-    },
-}
-
-/// Why a dialog is over.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum EndReason {
-    /// The peer said BYE.
-    PeerBye,
-    /// We said BYE; `status` is the answer, `None` when none came.
-    OwnBye {
-        /// The final status code.
-        status: Option<u16>,
-    },
-    /// The peer withdrew the INVITE before it was answered.
-    Cancelled,
-    /// The INVITE was refused with this status code.
-    Rejected {
-        /// The status code.
-        status: u16,
-    },
-    /// The INVITE was not answered by the session layer within [`PENDING_NS_MAX`].
-    GivenUp,
-    /// A BYE of ours has no way to the peer: the connection is closed.
-    Unreachable,
-}
-
-/// What happened how often since the endpoint was made; for metrics.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counters {
-    /// Requests, retransmissions included.
-    pub requests: u64,
-    /// Requests recognised as retransmissions.
-    pub retransmissions_received: u64,
-    /// Messages of ours sent again.
-    pub retransmissions_sent: u64,
-    /// Messages that could not be read or lack what an answer needs.
-    pub invalid: u64,
-    /// Of those, how many were answered.
-    pub invalid_answered: u64,
-    /// Requests answered 503 at [`EndpointConfig::transactions_max`].
-    pub refused_transactions: u64,
-    /// INVITEs answered 503 at [`EndpointConfig::dialogs_max`].
-    pub refused_dialogs: u64,
-    /// ACKs and responses that belong to nothing.
-    pub strays: u64,
-    /// Messages that could not be sent because their connection is closed.
-    pub unsendable: u64,
 }
 
 /// The machine. See the [module](self) for its contracts.
@@ -414,21 +280,21 @@ pub struct Endpoint {
     dialogs: BTreeMap<DialogId, Dialog>,
     /// Dialogs by Call-ID and our tag.
     dialog_keys: BTreeMap<(String, String), DialogId>,
+    /// Dialogs whose checkpoint is no longer what it was when it was last asked for.
+    changed: BTreeSet<DialogId>,
+    connects: Connects,
     agenda: Agenda<Timer>,
     last_id: u64,
     output: VecDeque<Output>,
     counters: Counters,
 }
 
-/// Names a client transaction.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct ClientId(u64);
-
-/// What a deadline is for. (A session timer, RFC 4028, will be a third kind: `Dialog`.)
+/// What a deadline is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Timer {
     Server(TransactionId),
     Client(ClientId),
+    Dialog(DialogId),
 }
 
 impl Endpoint {
@@ -446,6 +312,8 @@ impl Endpoint {
             client_branches: BTreeMap::new(),
             dialogs: BTreeMap::new(),
             dialog_keys: BTreeMap::new(),
+            changed: BTreeSet::new(),
+            connects: Connects::default(),
             agenda: Agenda::default(),
             last_id: 0,
             output: VecDeque::new(),
@@ -483,27 +351,13 @@ impl Endpoint {
         }
     }
 
-    /// The connection is closed. Its dialogs live on and move to the next connection that a request of theirs comes on.
-    pub fn flow_closed(&mut self, now: Now, flow: FlowId) {
-        for transaction in self.servers.values_mut().filter(|transaction| transaction.flow.id == flow) {
-            transaction.flow_open = false;
-        }
-        for dialog in self.dialogs.values_mut().filter(|dialog| dialog.flow.id == flow) {
-            dialog.flow_open = false;
-        }
-        let lost: Vec<ClientId> =
-            self.clients.iter().filter(|(_, client)| client.flow.id == flow).map(|(id, _)| *id).collect();
-        for id in lost {
-            self.finish_client(now, id, client::Outcome::Unreachable);
-        }
-    }
-
     /// Does what is due. A call before the deadline does nothing.
     pub fn handle_timeout(&mut self, now: Now) {
         while let Some(timer) = self.agenda.take_due(now) {
             match timer {
                 Timer::Server(id) => self.on_server_timeout(now, id),
                 Timer::Client(id) => self.on_client_timeout(now, id),
+                Timer::Dialog(id) => self.on_session_timeout(now, id),
             }
         }
     }
@@ -535,6 +389,23 @@ impl Endpoint {
     #[must_use]
     pub fn transactions(&self) -> usize {
         self.servers.len()
+    }
+
+    /// A dialog, in order to change what its checkpoint holds.
+    fn dialog_mut(&mut self, id: DialogId) -> Option<&mut Dialog> {
+        let dialog = self.dialogs.get_mut(&id)?;
+        self.changed.insert(id);
+        Some(dialog)
+    }
+
+    /// The dialog's peer was heard on this flow: requests of ours go there.
+    fn heard(&mut self, id: DialogId, flow: &Flow) {
+        let Some(dialog) = self.dialogs.get_mut(&id) else { return };
+        if dialog.flow != *flow {
+            self.changed.insert(id);
+        }
+        dialog.flow = *flow;
+        dialog.flow_open = true;
     }
 
     fn event(&mut self, event: Event) {

@@ -75,13 +75,17 @@ impl Endpoint {
     fn on_repetition(&mut self, flow: &Flow, id: TransactionId, request: &Request) {
         self.counters.retransmissions_received += 1;
         let Some(transaction) = self.servers.get_mut(&id) else { return };
+        let reply_to = respond::destination(flow, request);
+        let moved = transaction.flow != *flow || transaction.reply_to != reply_to;
         transaction.flow = *flow;
         transaction.flow_open = true;
-        transaction.reply_to = respond::destination(flow, request);
-        let reply_to = transaction.reply_to;
+        transaction.reply_to = reply_to;
         let answer = transaction.repeat().map(<[u8]>::to_vec);
-        if let Some(dialog) = transaction.dialog.and_then(|id| self.dialogs.get_mut(&id)) {
-            dialog.heard_on(flow);
+        if let Some(dialog) = transaction.dialog {
+            self.heard(dialog, flow);
+            if moved {
+                self.dialog_mut(dialog);
+            }
         }
         if let Some(bytes) = answer {
             self.counters.retransmissions_sent += 1;
@@ -106,7 +110,8 @@ impl Endpoint {
             None => self.own_tag.clone(),
         };
         let reply_to = respond::destination(flow, &request);
-        let opening = Opening { core, flow: *flow, reply_to, local_tag, dialog, request };
+        let fallback = respond::fallback(flow, &request);
+        let opening = Opening { core, flow: *flow, reply_to, fallback, local_tag, dialog, request };
         let transaction = ServerTransaction::open(now, opening, &self.config.timers);
         self.agenda.set(Timer::Server(id), transaction.due());
         self.server_keys.insert(transaction.key.clone(), id);
@@ -114,6 +119,9 @@ impl Endpoint {
             self.invites.insert(transaction.call.clone(), id);
         }
         self.servers.insert(id, transaction);
+        if let Some(dialog) = dialog.and_then(|dialog| self.dialog_mut(dialog)) {
+            dialog.transactions.insert(id);
+        }
         id
     }
 
@@ -143,10 +151,19 @@ impl Endpoint {
         self.refuse_with(now, flow, core, request, dialog, status, allow);
     }
 
+    fn refuse_extensions(&mut self, now: Now, flow: &Flow, core: Core, request: Request) {
+        let unsupported = vec![("Unsupported".to_owned(), unknown_required(&request).join(", "))];
+        self.refuse_with(now, flow, core, request, None, 420, unsupported);
+    }
+
     /// A request outside any dialog.
     fn on_fresh_request(&mut self, now: Now, flow: &Flow, core: Core, request: Request) {
         match request.method {
             Method::Invite => self.on_invite(now, flow, core, request),
+            Method::Options if !is_ours(&request) => self.refuse(now, flow, core, request, None, 416),
+            Method::Options if !unknown_required(&request).is_empty() => {
+                self.refuse_extensions(now, flow, core, request);
+            }
             Method::Options => {
                 let request = Arc::new(request);
                 let tx = self.open(now, flow, core, request.clone(), None);
@@ -165,12 +182,18 @@ impl Endpoint {
             self.counters.refused_dialogs += 1;
             return self.refuse_overload(flow, &request);
         }
+        let mut request = request;
+        if let Some(min_se_s) = self.refuse_interval(&mut request) {
+            return self.refuse_with(now, flow, core, request, None, 422, min_se(min_se_s));
+        }
         let hints = is_recording_session(&request);
         let lenient = self.config.unknown_require == UnknownRequire::AcceptForRecording;
         let forgiven = lenient && hints.is_recording();
+        if !hints.is_recording() && !is_ours(&request) {
+            return self.refuse(now, flow, core, request, None, 416);
+        }
         if !hints.unknown_required.is_empty() && !forgiven {
-            let unsupported = vec![("Unsupported".to_owned(), unknown_required(&request).join(", "))];
-            return self.refuse_with(now, flow, core, request, None, 420, unsupported);
+            return self.refuse_extensions(now, flow, core, request);
         }
         let encoding = request.headers.get("Content-Encoding").unwrap_or("").to_ascii_lowercase();
         if !matches!(encoding.as_str(), "" | "identity") {
@@ -196,27 +219,33 @@ impl Endpoint {
     }
 
     fn on_dialog_request(&mut self, now: Now, flow: &Flow, core: Core, request: Request, id: DialogId) {
+        self.heard(id, flow);
         let Some(dialog) = self.dialogs.get_mut(&id) else { return };
-        dialog.heard_on(flow);
         if request.method == Method::Bye {
             return self.on_bye(now, flow, core, request, id);
         }
-        if dialog.ending == Ending::Sent {
+        if matches!(dialog.ending, Ending::Sent(_)) {
             return self.refuse(now, flow, core, request, Some(id), 481);
         }
         if core.cseq < dialog.remote_cseq {
             return self.refuse(now, flow, core, request, Some(id), 500);
         }
         dialog.remote_cseq = core.cseq;
+        self.changed.insert(id);
         let changes = matches!(request.method, Method::Invite | Method::Update);
         if changes && dialog.pending.is_some() {
             let seconds = 1 + rand::Rng::next_u64(&mut self.random) % OVERLAP_RETRY_AFTER_S_MAX;
             let retry = vec![("Retry-After".to_owned(), seconds.to_string())];
             return self.refuse_with(now, flow, core, request, Some(id), 500, retry);
         }
-        // The peer offers while our offer awaits its answer (RFC 3311 section 5.2, RFC 3261 section 14.2).
-        if changes && dialog.offer_outstanding && has_sdp(&request) {
+        // The peer offers, or asks for another offer, while ours awaits its answer (RFC 3311 section 5.2, RFC 3261 section 14.2).
+        let offers = request.method == Method::Invite || has_sdp(&request);
+        if changes && dialog.offer_outstanding && offers {
             return self.refuse(now, flow, core, request, Some(id), 491);
+        }
+        let mut request = request;
+        if changes && let Some(min_se_s) = self.refuse_interval(&mut request) {
+            return self.refuse_with(now, flow, core, request, Some(id), 422, min_se(min_se_s));
         }
         match request.method {
             Method::Invite | Method::Update | Method::Info => {}
@@ -289,9 +318,12 @@ impl Endpoint {
         let acked = transaction.ack(now, &self.config.timers);
         let dialog = transaction.dialog;
         self.schedule(now, id);
+        if let (Some(dialog), Acked::Accepted | Acked::Rejected) = (dialog, acked) {
+            self.dialog_mut(dialog);
+        }
         let Some(dialog_id) = dialog.filter(|_| acked == Acked::Accepted) else { return };
-        let Some(dialog) = self.dialogs.get_mut(&dialog_id) else { return };
-        dialog.heard_on(flow);
+        self.heard(dialog_id, flow);
+        let Some(dialog) = self.dialog_mut(dialog_id) else { return };
         if dialog.unacked == Some(id) {
             dialog.unacked = None;
             dialog.offer_outstanding = false;
@@ -313,6 +345,16 @@ impl Endpoint {
             dialog.pending = tx;
         }
     }
+}
+
+/// Whether the Request-URI is of a scheme that a recorder can be reached by (section 8.2.2.1), or of none, as sloppy peers write it.
+fn is_ours(request: &Request) -> bool {
+    matches!(request.uri.scheme(), "" | "sip" | "sips" | "tel")
+}
+
+/// The field that says which interval would do (RFC 4028 section 9).
+fn min_se(seconds: u32) -> Vec<(String, String)> {
+    vec![("Min-SE".to_owned(), seconds.to_string())]
 }
 
 /// Whether the request has an offer or an answer.

@@ -2,8 +2,9 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+use super::connects::Destination;
 use super::{EndpointConfig, Flow};
-use crate::message::{NameAddr, Request, Response, Via, split_list};
+use crate::message::{Method, NameAddr, Request, Response, Via, split_list};
 
 /// The methods that are served.
 pub(super) const ALLOW: &str = "INVITE, ACK, BYE, CANCEL, OPTIONS, UPDATE, INFO";
@@ -52,21 +53,23 @@ pub(super) fn response(
     Some(response)
 }
 
+/// The Vias as they came, the source noted in the topmost. Empty ones in front of it are passed over, here as where it is looked for.
 fn copy_vias(flow: &Flow, request: &Request, response: &mut Response) -> Option<()> {
-    let mut vias = request.headers.all("Via");
-    let first = vias.next()?;
-    let elements = split_list(first.value(), b',');
-    let (top, rest) = elements.split_first()?;
-    let mut top = Via::parse(top)?;
+    let mut top = Via::topmost(&request.headers)?;
     top.note_source(flow.peer);
-    let mut value = top.to_string();
-    for element in rest {
-        value.push_str(", ");
-        value.push_str(element);
-    }
-    response.headers.push("Via", &value);
-    for field in vias {
-        response.headers.push_field(field.clone());
+    let mut top = Some(top.to_string());
+    for field in request.headers.all("Via") {
+        let Some(first) = top.take() else {
+            response.headers.push_field(field.clone());
+            continue;
+        };
+        let mut elements = split_list(field.value(), b',').into_iter().skip_while(|element| element.is_empty());
+        if elements.next().is_none() {
+            top = Some(first);
+            continue;
+        }
+        let value = elements.fold(first, |value, element| value + ", " + element);
+        response.headers.push("Via", &value);
     }
     Some(())
 }
@@ -81,6 +84,19 @@ pub(super) fn destination(flow: &Flow, request: &Request) -> SocketAddr {
         Some(via) if !via.params().has("rport") => SocketAddr::new(flow.peer.ip(), via.port().unwrap_or(5060)),
         _ => flow.peer,
     }
+}
+
+/// Where a connection may be made for the final answer to an INVITE whose own connection is closed (section 18.2.2): sent-by, when it
+/// is an address and the peer's own. A name is not resolved, and nobody may point our answers at others.
+pub(super) fn fallback(flow: &Flow, request: &Request) -> Option<Destination> {
+    if !flow.kind.is_reliable() || request.method != Method::Invite {
+        return None;
+    }
+    let via = Via::topmost(&request.headers)?;
+    let ip: IpAddr = via.host().parse().ok()?;
+    let port = via.port().unwrap_or(flow.kind.default_port());
+    let peer = SocketAddr::new(ip, port);
+    (ip == flow.peer.ip() && port != 0).then_some(Destination { kind: flow.kind, local: flow.local, peer })
 }
 
 /// Adds who we are and what we can do, as a 2xx to INVITE, UPDATE and OPTIONS tells it.
@@ -133,7 +149,9 @@ pub(super) fn reason_phrase(status: u16) -> &'static str {
         405 => "Method Not Allowed",
         413 => "Request Entity Too Large",
         415 => "Unsupported Media Type",
+        416 => "Unsupported URI Scheme",
         420 => "Bad Extension",
+        422 => "Session Interval Too Small",
         480 => "Temporarily Unavailable",
         481 => "Call/Transaction Does Not Exist",
         482 => "Loop Detected",

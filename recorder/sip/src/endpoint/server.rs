@@ -4,6 +4,9 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+
+use super::connects::{ConnectId, Destination};
 use super::{DialogId, Flow, Now, PENDING_NS_MAX, TRYING_AFTER_NS, Timers};
 use crate::message::{CSeq, Method, NameAddr, Request, Via};
 
@@ -19,15 +22,20 @@ pub(super) struct Core {
 }
 
 impl Core {
-    /// Reads them, or names the one that is missing.
+    /// Reads them, or names the one that is missing, contradicts itself (RFC 3261 section 7.3.1: each may stand there once), or the method.
     pub(super) fn read(request: &Request) -> Result<Self, &'static str> {
         let headers = &request.headers;
-        let present = |name| headers.get(name).filter(|value| !value.is_empty());
+        // Twice the same is a slip; two different ones leave open which request this is.
+        let present = |name: &'static str| {
+            let value = headers.get(name).filter(|value| !value.is_empty())?;
+            headers.all(name).all(|field| field.value() == value).then_some(value)
+        };
         let via = Via::topmost(headers).ok_or("Via")?;
         let from = NameAddr::parse(present("From").ok_or("From")?);
         let to = NameAddr::parse(present("To").ok_or("To")?);
         let call_id = present("Call-ID").ok_or("Call-ID")?.to_owned();
-        let cseq = present("CSeq").and_then(CSeq::parse).ok_or("CSeq")?.number;
+        let cseq =
+            present("CSeq").and_then(CSeq::parse).filter(|cseq| is_of(cseq, &request.method)).ok_or("CSeq")?.number;
         Ok(Self {
             branch: via.branch().unwrap_or("").to_owned(),
             sent_by: via.sent_by(),
@@ -53,18 +61,26 @@ impl Core {
     }
 }
 
+/// Whether the CSeq is that of this method (section 8.1.1.5). ACK, CANCEL and BYE are what a call is ended with, and are taken with that
+/// of the INVITE too; so is a CSeq without a method.
+fn is_of(cseq: &CSeq, method: &Method) -> bool {
+    matches!(method, Method::Ack | Method::Cancel | Method::Bye)
+        || cseq.method.is_empty()
+        || cseq.method.eq_ignore_ascii_case(method.as_str())
+}
+
 /// What names a transaction. Branch, sent-by and method would do (RFC 3261 section 17.2.3); Call-ID, From tag and CSeq number, which
 /// are the same in every repetition, tell apart the requests of peers that reuse a branch, or have none (RFC 2543).
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub(super) struct TransactionKey {
-    call: CallKey,
+    pub(super) call: CallKey,
     branch: String,
     sent_by: String,
-    method: Method,
+    pub(super) method: Method,
 }
 
 /// What names a request wherever it travels.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub(super) struct CallKey {
     call_id: String,
     from_tag: String,
@@ -75,7 +91,7 @@ pub(super) struct CallKey {
 const RESEND_NS_MIN: u64 = 1_000_000;
 
 /// A message that is sent again and again.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Resend {
     pub(super) at: Now,
     pub(super) interval_ns: u64,
@@ -94,8 +110,8 @@ impl Resend {
     }
 }
 
-#[derive(Debug)]
-enum State {
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) enum State {
     /// No final answer yet: Trying or Proceeding.
     Pending { trying_at: Option<Now>, until: Now },
     /// INVITE answered with 2xx: Accepted of RFC 6026. Retransmission until the ACK is the core's duty (RFC 3261 section 13.3.1.4) and
@@ -105,6 +121,32 @@ enum State {
     Rejected { resend: Option<Resend>, until: Now },
     /// Nothing left but to absorb what is repeated: Confirmed of an INVITE, Completed of others.
     Settled { until: Now },
+}
+
+impl State {
+    /// The state in a later process: times that are further away than any that is set here are drawn near, so that nothing is kept for
+    /// ever. `None` for what has no answer, or is over.
+    pub(super) fn resumed(mut self, now: Now, timers: &Timers) -> Option<Self> {
+        let furthest = now.after(timers.patience_ns());
+        match &mut self {
+            Self::Pending { .. } => return None,
+            Self::Accepted { until, resend, .. } => {
+                *until = furthest.min(*until);
+                resend.at = furthest.min(resend.at);
+            }
+            Self::Rejected { until, .. } | Self::Settled { until } => {
+                *until = furthest.min(*until);
+                if *until <= now {
+                    return None;
+                }
+            }
+        }
+        Some(self)
+    }
+
+    pub(super) fn awaits_ack_of_2xx(&self) -> bool {
+        matches!(self, Self::Accepted { acked: false, .. })
+    }
 }
 
 /// What a transaction wants done when its time has come.
@@ -144,6 +186,10 @@ pub(super) struct ServerTransaction {
     pub(super) flow_open: bool,
     /// Where answers go.
     pub(super) reply_to: SocketAddr,
+    /// Where a connection may be made for the final answer to an INVITE whose own is closed.
+    pub(super) fallback: Option<Destination>,
+    /// The connection that is being made for it.
+    pub(super) awaits: Option<ConnectId>,
     /// Our tag in the answers, unless the request's To has one.
     pub(super) local_tag: String,
     pub(super) dialog: Option<DialogId>,
@@ -151,7 +197,7 @@ pub(super) struct ServerTransaction {
     pub(super) request: Option<Arc<Request>>,
     /// The last answer, for repetitions.
     pub(super) answer: Option<Vec<u8>>,
-    state: State,
+    pub(super) state: State,
 }
 
 /// What a new transaction is made of.
@@ -159,6 +205,7 @@ pub(super) struct Opening {
     pub(super) core: Core,
     pub(super) flow: Flow,
     pub(super) reply_to: SocketAddr,
+    pub(super) fallback: Option<Destination>,
     pub(super) local_tag: String,
     pub(super) dialog: Option<DialogId>,
     pub(super) request: Arc<Request>,
@@ -166,7 +213,7 @@ pub(super) struct Opening {
 
 impl ServerTransaction {
     pub(super) fn open(now: Now, opening: Opening, timers: &Timers) -> Self {
-        let Opening { core, flow, reply_to, local_tag, dialog, request } = opening;
+        let Opening { core, flow, reply_to, fallback, local_tag, dialog, request } = opening;
         let method = request.method.clone();
         let state = match method {
             Method::Invite => {
@@ -181,6 +228,8 @@ impl ServerTransaction {
             flow,
             flow_open: true,
             reply_to,
+            fallback,
+            awaits: None,
             local_tag,
             dialog,
             request: Some(request),

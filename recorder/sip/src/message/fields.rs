@@ -4,6 +4,7 @@ use std::fmt;
 use std::net::IpAddr;
 
 use super::headers::{Headers, quoted_end, split_list};
+use super::parse::is_token;
 use super::uri::{Uri, split_host_port};
 
 /// Parameters behind `;`, in their order, looked up without regard to case.
@@ -99,7 +100,8 @@ impl Via {
         }
         let (transport, sent_by) = rest.trim().split_once([' ', '\t'])?;
         let (host, port) = split_host_port(sent_by);
-        if host.is_empty() || host.contains([' ', '\t']) {
+        // A transport that is no token (section 25.1) could hold a comma, and be two elements when it is written again.
+        if host.is_empty() || host.contains([' ', '\t']) || !transport.bytes().all(is_token) {
             return None;
         }
         let transport = transport.to_ascii_uppercase();
@@ -318,6 +320,7 @@ mod tests {
         check_via("SIP/2.0/TLS [2001:db8::1]", Some("SIP/2.0/TLS [2001:db8::1]"));
         check_via("SIP/2.0/UDP", None);
         check_via("HTTP/1.1/TCP host", None);
+        check_via("SIP/\"a/b, \"c host", None);
         check_via("", None);
     }
 

@@ -78,10 +78,15 @@ impl Field {
         field
     }
 
+    /// The value as it stands on the wire; [`Self::from_wire`] reads it back.
+    pub(crate) fn wire_value(&self) -> &[u8] {
+        self.raw.as_deref().unwrap_or(self.value.as_bytes())
+    }
+
     pub(crate) fn write_to(&self, out: &mut Vec<u8>) {
         out.extend_from_slice(self.name.as_bytes());
         out.extend_from_slice(b": ");
-        out.extend_from_slice(self.raw.as_deref().unwrap_or(self.value.as_bytes()));
+        out.extend_from_slice(self.wire_value());
         out.extend_from_slice(b"\r\n");
     }
 }
@@ -193,15 +198,22 @@ fn long_form(name: &str) -> &str {
 
 /// Splits at `separator` where it stands outside quotes and angle brackets; elements are trimmed and may be empty.
 ///
-/// A quote that nobody closes does not swallow what follows: it then counts as an ordinary character.
+/// A quote that nobody closes does not swallow what follows: it then counts as an ordinary character. So does an angle bracket. The
+/// text is gone through a fixed number of times, whatever is in it: a field may have all of [`crate::HEADER_BYTES_MAX`].
 pub(crate) fn split_list(text: &str, separator: u8) -> Vec<&str> {
     let bytes = text.as_bytes();
     let mut items = Vec::new();
     let (mut start, mut at, mut in_angle) = (0, 0, false);
+    let last_closing = bytes.iter().rposition(|&byte| byte == b'>');
+    let mut quotes_close = true;
     while let Some(&byte) = bytes.get(at) {
         match byte {
-            b'"' if !in_angle => at = quoted_end(bytes, at).unwrap_or(at),
-            b'<' => in_angle = bytes[at..].contains(&b'>'),
+            // Behind a quote that nobody closes all others are escaped, so nobody closes them either.
+            b'"' if !in_angle && quotes_close => match quoted_end(bytes, at) {
+                Some(end) => at = end,
+                None => quotes_close = false,
+            },
+            b'<' => in_angle = last_closing > Some(at),
             b'>' => in_angle = false,
             _ if byte == separator && !in_angle => {
                 items.push(text[start..at].trim());
@@ -254,8 +266,19 @@ mod tests {
         check_split("<sip:a,b@x>,<sip:c>", &["<sip:a,b@x>", "<sip:c>"]);
         check_split("\"a\\\", b\", c", &["\"a\\\", b\"", "c"]);
         check_split("\"open, b", &["\"open", "b"]);
+        check_split("\"a, b\", \"open\\\", c\\\", d", &["\"a, b\"", "\"open\\\"", "c\\\"", "d"]);
+        check_split("<a,b>, <c, <d, e", &["<a,b>", "<c", "<d", "e"]);
         check_split("<sip:open, b", &["<sip:open", "b"]);
         check_split("", &[""]);
+    }
+
+    /// Each would take minutes if every quote or bracket were followed to the end of the text.
+    #[test]
+    fn the_longest_field_is_gone_through_once() {
+        for (piece, items) in [("\\\",", 333_334), ("<,", 500_001)] {
+            let text = format!("\"{}", piece.repeat(1_000_000 / piece.len()));
+            assert_eq!(split_list(&text, b',').len(), items, "{piece:?}");
+        }
     }
 
     #[test]

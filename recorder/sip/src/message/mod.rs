@@ -8,16 +8,18 @@ mod uri;
 
 use std::fmt;
 
+use serde::{Deserialize, Serialize};
+
 pub use fields::{CSeq, NameAddr, Params, Via};
 pub use headers::{Field, Headers};
 pub(crate) use headers::{latin1, one_line, split_list};
 pub use parse::parse_datagram;
-pub(crate) use parse::{parse_part_headers, salvage};
+pub(crate) use parse::{is_token, parse_part_headers, salvage};
 pub use stream::{StreamFault, StreamItem, StreamParser};
 pub use uri::Uri;
 
 /// A request's method. Case matters (RFC 3261 section 7.1).
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum Method {
     /// Opens a session, or changes it.
@@ -90,6 +92,8 @@ pub enum MessageFlaw {
     BytesBehindBody,
     /// A datagram ends within the header section.
     HeaderSectionUnterminated,
+    /// The interval of the session timer is smaller than we agree to, and the client cannot be asked for a larger one.
+    SessionIntervalTooSmall,
 }
 
 impl MessageFlaw {
@@ -101,6 +105,7 @@ impl MessageFlaw {
             Self::HeaderNotUtf8 => "sip-header-not-utf8",
             Self::ContentLengthMalformed => "sip-content-length-malformed",
             Self::BytesBehindBody => "sip-bytes-behind-body",
+            Self::SessionIntervalTooSmall => "sip-session-interval-too-small",
             Self::HeaderSectionUnterminated => "sip-header-section-unterminated",
         }
     }

@@ -272,6 +272,6 @@ fn note(flaws: &mut Vec<MessageFlaw>, flaw: MessageFlaw) {
 }
 
 /// token of RFC 3261 section 25.1.
-pub(super) fn is_token(byte: u8) -> bool {
+pub(crate) fn is_token(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"-.!%*_+`'~".contains(&byte)
 }

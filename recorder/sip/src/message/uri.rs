@@ -25,7 +25,7 @@ impl Uri {
     pub fn parse(text: &str) -> Self {
         let raw = one_line(text);
         let (scheme, rest) = match raw.split_once(':') {
-            Some((scheme, rest)) if is_scheme(scheme) => (scheme.to_ascii_lowercase(), rest),
+            Some((scheme, rest)) if is_scheme(scheme, rest) => (scheme.to_ascii_lowercase(), rest),
             _ => (String::new(), raw.as_str()),
         };
         if scheme == "tel" {
@@ -117,11 +117,11 @@ impl fmt::Debug for Uri {
     }
 }
 
-fn is_scheme(text: &str) -> bool {
+fn is_scheme(text: &str, rest: &str) -> bool {
     text.starts_with(|c: char| c.is_ascii_alphabetic())
         && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'+' | b'-' | b'.'))
-        // "host:5060" without a scheme has the same shape.
-        && !text.contains('.')
+        // "host.example:5060" without a scheme has the same shape.
+        && (!text.contains('.') || rest.starts_with("//"))
 }
 
 /// Where the user part ends. It may hold `;` and `?`, and sloppy peers put a whole `user@domain` into it: the last `@` before the
@@ -171,6 +171,7 @@ mod tests {
         check("sip:a@inner@outer", "sip", Some("a@inner"), "outer", None);
         check("192.0.2.1:5060", "", None, "192.0.2.1", Some(5060));
         check("sip:host:99999", "sip", None, "host", None);
+        check("soap.beep://192.0.2.1:3002", "soap.beep", None, "//192.0.2.1", Some(3002));
         check("", "", None, "", None);
         check("@", "", Some(""), "", None);
     }

@@ -5,8 +5,8 @@
 use std::sync::Arc;
 
 use callvault_sip::{
-    Accept, CSeq, DialogId, EndReason, Endpoint, EndpointConfig, Event, Flow, FlowId, Limits, Message, NameAddr, Now,
-    Output, Request, TransactionId, TransportKind, parse_datagram,
+    Accept, CSeq, ConnectId, DialogId, EndReason, Endpoint, EndpointConfig, Event, Flow, FlowId, Limits, Message,
+    NameAddr, Now, Output, Request, TransactionId, TransportKind, parse_datagram,
 };
 
 pub const MS: u64 = 1_000_000;
@@ -23,7 +23,11 @@ pub struct Rig {
     pub branch: String,
     pub sent: Vec<(Flow, std::net::SocketAddr, Message)>,
     pub events: Vec<Event>,
+    /// Dialogs of an earlier process, told of by no event.
+    pub resumed: Vec<DialogId>,
     pub last_request: Option<Arc<Request>>,
+    /// The connection that was asked for last.
+    pub connect: Option<ConnectId>,
 }
 
 pub fn flow(kind: TransportKind, id: u64) -> Flow {
@@ -46,7 +50,9 @@ impl Rig {
             branch: String::new(),
             sent: Vec::new(),
             events: Vec::new(),
+            resumed: Vec::new(),
             last_request: None,
+            connect: None,
         }
     }
 
@@ -101,6 +107,41 @@ impl Rig {
         self.tell(took)
     }
 
+    /// The connection that was asked for last is made, as flow `id`.
+    pub fn connected(&mut self, id: u64) -> Vec<String> {
+        self.flow = Flow { id: FlowId(id), ..self.flow };
+        // What the socket says of itself is nobody's address.
+        let socket = Flow { local: "192.0.2.1:40001".parse().unwrap(), ..self.flow };
+        self.endpoint.connected(self.now, self.connect.unwrap(), &socket);
+        self.drain()
+    }
+
+    pub fn connect_failed(&mut self) -> Vec<String> {
+        self.endpoint.connect_failed(self.now, self.connect.unwrap());
+        self.drain()
+    }
+
+    pub fn close_flow(&mut self) -> Vec<String> {
+        self.endpoint.flow_closed(self.now, self.flow.id);
+        self.drain()
+    }
+
+    /// The next process: every accepted dialog goes on in a new endpoint. Gives what comes out at once.
+    pub fn restart(&mut self) -> Vec<String> {
+        let old: Vec<DialogId> = self.dialog.into_iter().collect();
+        let checkpoints: Vec<_> = old.iter().filter_map(|id| self.endpoint.checkpoint(*id)).collect();
+        self.endpoint = Endpoint::new(EndpointConfig::new("callvault"), [2; 32]);
+        self.tx = None;
+        self.dialog = None;
+        for checkpoint in checkpoints {
+            let bytes = postcard::to_allocvec(&checkpoint).unwrap();
+            let checkpoint = postcard::from_bytes(&bytes).unwrap();
+            let datagrams = |flow: &Flow| (!flow.kind.is_reliable()).then_some(*flow);
+            self.dialog = Some(self.endpoint.resume(self.now, checkpoint, datagrams).unwrap());
+        }
+        self.drain()
+    }
+
     fn tell(&mut self, took: bool) -> Vec<String> {
         let mut seen = self.drain();
         if !took {
@@ -115,6 +156,10 @@ impl Rig {
             seen.push(match output {
                 Output::Send { flow, peer, bytes } => self.sent(flow, peer, &bytes),
                 Output::CloseFlow { .. } => "close".to_owned(),
+                Output::Connect { request, kind, peer, .. } => {
+                    self.connect = Some(request);
+                    format!("Connect {} {peer}", kind.param_name())
+                }
                 Output::Event(event) => self.event(event),
             });
         }
@@ -155,6 +200,7 @@ impl Rig {
             Event::Options { tx, .. } => self.note(*tx, "Options"),
             Event::Acked { .. } => "Acked".to_owned(),
             Event::AckTimeout { .. } => "AckTimeout".to_owned(),
+            Event::SessionExpired { .. } => "SessionExpired".to_owned(),
             Event::Cancelled { .. } => "Cancelled".to_owned(),
             Event::Bye { .. } => "Bye".to_owned(),
             Event::RequestAnswered { method, response, .. } => {
@@ -220,4 +266,18 @@ pub fn call(kind: TransportKind) -> Rig {
     assert_eq!(rig.accept(), ["200 INVITE"]);
     assert_eq!(rig.receive(&ack(1)), ["Acked"]);
     rig
+}
+
+/// The responses that a datagram gets from a new endpoint; an INVITE or OPTIONS that is passed on is accepted.
+pub fn answers_of(bytes: &[u8]) -> Vec<callvault_sip::Response> {
+    let mut rig = Rig::new(TransportKind::Udp);
+    rig.receive_bytes(bytes);
+    if rig.tx.is_some() {
+        rig.accept();
+    }
+    let responses = rig.sent.into_iter().filter_map(|(_, _, message)| match message {
+        Message::Response(response) => Some(response),
+        Message::Request(_) => None,
+    });
+    responses.collect()
 }

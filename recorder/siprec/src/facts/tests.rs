@@ -248,6 +248,28 @@ fn the_main_remote_party_comes_first() {
 }
 
 #[test]
+fn sessions_of_a_built_in_bridge_share_the_legs_of_their_call() {
+    fn legs(parameters: &str) -> Option<String> {
+        session_facts(&from(&format!("sip:2000@h;{parameters}")), &offer(&["1"]), Ok(None)).call.tracking_id
+    }
+    fn check(parameters: &str, expected: Option<&str>) {
+        assert_eq!(legs(parameters).as_deref(), expected, "{parameters}");
+    }
+    let agent = "x-refci=12;x-nearendclusterid=East;x-farendrefci=11;x-farendclusterid=east";
+    check(&format!("x-nearend;{agent}"), Some("11@east 12@east"));
+    check(&format!("x-farend;{agent}"), Some("11@east 12@east"));
+    // The other party's phone, where it is recorded as well.
+    check(
+        "x-nearend;x-refci=11;x-nearendclusterid=east;x-farendrefci=12;x-farendclusterid=east",
+        Some("11@east 12@east"),
+    );
+    check("x-nearend;x-refci=12", Some("12@"));
+    check("x-nearend;x-refci=", None);
+    check("x-nearend", None);
+    check("x-refci=12", None);
+}
+
+#[test]
 fn unreadable_metadata_is_a_flaw_and_no_more() {
     fn check(error: SiprecError, code: &str) {
         let facts = session_facts(&from("sip:+10@h"), &offer(&["1", "2"]), Err(&error));

@@ -97,4 +97,18 @@ pub(super) fn add_built_in_bridge(call: &mut CallFacts, tracks: &mut [TrackRole]
     call.local.labels = local_labels;
     call.local.name = from_name(signalling);
     call.remotes.push(remote);
+    call.tracking_id = call.tracking_id.take().or_else(|| legs_of(uri));
+}
+
+/// What the sessions of one call have in common: the references of its two legs, in an order that does not depend on whose phone it
+/// was. Both sessions of a phone have the same near and far leg; at the other party's phone, if that is recorded too, they change
+/// places.
+fn legs_of(uri: &str) -> Option<String> {
+    let leg = |reference: &str, cluster: &str| {
+        let reference = uri_param(uri, reference).filter(|reference| !reference.is_empty())?;
+        Some(format!("{reference}@{}", uri_param(uri, cluster).unwrap_or_default().to_lowercase()))
+    };
+    let near = leg("x-refci", "x-nearendclusterid")?;
+    let Some(far) = leg("x-farendrefci", "x-farendclusterid") else { return Some(near) };
+    Some(if near <= far { format!("{near} {far}") } else { format!("{far} {near}") })
 }

@@ -185,9 +185,11 @@ fn word(text: &str, ends: impl Fn(char) -> bool) -> (&str, &str) {
 
 /// Whether a reference that XML knows without declaration begins here.
 fn is_entity(text: &str) -> bool {
-    let Some((name, _)) = text.get(1..).and_then(|rest| rest.split_once(';')) else {
+    // No further than a name goes: a text may be nothing but ampersands.
+    let (name, rest) = word(text.get(1..).unwrap_or_default(), |c| !c.is_ascii_alphanumeric() && c != '#');
+    if !rest.starts_with(';') {
         return false;
-    };
+    }
     match name.strip_prefix('#') {
         Some(number) => match number.strip_prefix('x') {
             Some(hex) => !hex.is_empty() && hex.chars().all(|c| c.is_ascii_hexdigit()),
@@ -214,6 +216,7 @@ mod tests {
         check("<a b='1' b='2'/>", Some("<a b=\"1\"/>"));
         check("<a><x:b/></a>", Some("<a xmlns:x=\"urn:undeclared:x\"><x:b/></a>"));
         check("<a xmlns:x='y'><x:b/></a>", Some("<a xmlns:x=\"y\"><x:b/></a>"));
+        check("<a>&& &#; &#x; &am p; &lt</a>", Some("<a>&amp;&amp; &amp;#; &amp;#x; &amp;am p; &amp;lt</a>"));
         check("<a>B & C &amp; D &#38; E &x;</a>", Some("<a>B &amp; C &amp; D &#38; E &amp;x;</a>"));
         check("<a b='B & C'>1 < 2\u{1}</a>", Some("<a b=\"B &amp; C\">1 &lt; 2 </a>"));
         check("--\n<a/>\n--", Some("<a/>"));
