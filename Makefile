@@ -4,7 +4,7 @@ SHELL := /bin/bash
 .ONESHELL:
 .DEFAULT_GOAL := build
 
-.PHONY: build run test lint unit bench fuzz clean rust
+.PHONY: build run test torture lint unit bench fuzz clean rust
 
 # The toolchain is taken as given; without it nothing else makes sense.
 rust:
@@ -24,6 +24,18 @@ run: build
 test: rust
 	@packaging/prerequisites build test
 	@tests/run-all
+
+# What takes long: many more of the worlds that the simulation makes; the recorder and the daemon killed again and again under many calls, the
+# daemon also under a booted systemd; shares that fail and a clock that is set, in a machine of their own. It needs root.
+torture: rust
+	@packaging/prerequisites build test
+	SEEDS=$${SEEDS:-10000} cargo test --release --locked -p callvault-simulation -- --nocapture
+	KILLS=$${KILLS:-100} CALLS=$${CALLS:-100} cargo test --release --locked --test resume -- --nocapture
+	KILLS=$${KILLS:-20} CALLS=$${CALLS:-100} cargo test --release --locked --test restart every_call -- --nocapture
+	KILLS=$${KILLS:-20} CALLS=$${CALLS:-100} cargo test --release --locked --test systemd -- --nocapture
+	cargo build --release --locked
+	tests/torture/shares
+	tests/torture/clock
 
 lint: rust
 	@packaging/prerequisites build test

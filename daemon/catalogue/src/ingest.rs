@@ -54,6 +54,8 @@ pub enum IngestOutcome {
     Inserted,
     /// It was there, with the same lanes; nothing was changed.
     AlreadyThere,
+    /// It was there with a part of its lanes, and has the rest and the row that comes of all of them now.
+    Extended,
     /// It was deleted; it does not come back.
     Deleted,
 }
@@ -72,8 +74,9 @@ pub struct Tombstone {
 /// What deleting found.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Deletion {
-    /// It is gone. Its archive, if there was one, is to be removed by the job `delete:<id>` that is now owed, whose payload
-    /// is `{"store", "path"}`.
+    /// It is gone. Whatever was made of it is to be removed by the job `delete:<id>` that is now owed; its payload is
+    /// `{"store", "path"}` where there is an archive on record, else null. It stays owed until [`Catalogue::removed`] says that
+    /// it is done.
     Deleted {
         /// Where the archive is.
         archive: Option<ArchivePlace>,
@@ -89,8 +92,8 @@ impl Catalogue {
     /// [`crate::SEALED_BYTES_MAX`]; journal and archive have them.
     ///
     /// # Errors
-    /// [`CatalogueError::Conflict`] when a lane is another recording's, or the recording has other lanes (a recording that
-    /// goes on in a later generation is to come); [`CatalogueError::TooLarge`]; [`CatalogueError::Range`]; disk errors.
+    /// [`CatalogueError::Conflict`] when a lane is another recording's, or the recording has other lanes and cannot be extended by
+    /// these: it is archived, or some that it has are not among them; [`CatalogueError::TooLarge`]; [`CatalogueError::Range`]; disk errors.
     pub fn ingest(&self, new: &NewRecording, now: Timestamp) -> Result<IngestOutcome, CatalogueError> {
         let what = CatalogueError::sql("ingest a recording");
         let id = new.recording.id;
@@ -102,21 +105,26 @@ impl Catalogue {
         let transaction = schema::write(db).map_err(&what)?;
         if tombstone(&transaction, id).map_err(&what)?.is_some() {
             // the lanes are remembered, so that the journal's next reader need not look at them again
-            insert_lanes(&transaction, new).map_err(&what)?;
+            insert_lanes(&transaction, id, &new.lanes).map_err(&what)?;
             transaction.commit().map_err(&what)?;
             return Ok(IngestOutcome::Deleted);
         }
         let known = lanes_of(&transaction, id).map_err(&what)?;
-        if state_of(&transaction, id).map_err(&what)?.is_some() {
-            return same_lanes(new, &known).map(|()| IngestOutcome::AlreadyThere);
+        let mut outcome = IngestOutcome::Inserted;
+        if let Some(state) = state_of(&transaction, id).map_err(&what)? {
+            if !extends(new, &known, &state) {
+                return same_lanes(new, &known).map(|()| IngestOutcome::AlreadyThere);
+            }
+            transaction.execute("DELETE FROM recordings WHERE id = ?1", [id.to_string()]).map_err(&what)?;
+            outcome = IngestOutcome::Extended;
         }
         check_lanes_free(&transaction, new)?;
         insert(&transaction, &new.recording, &details, facts.as_deref())?;
-        insert_lanes(&transaction, new).map_err(&what)?;
+        insert_lanes(&transaction, id, &new.lanes).map_err(&what)?;
         self.linking.insert(&transaction, id, &new.links).map_err(&what)?;
         owe(&transaction, &new.owed, now).map_err(&what)?;
         transaction.commit().map_err(&what)?;
-        Ok(IngestOutcome::Inserted)
+        Ok(outcome)
     }
 
     /// The lanes of a generation that were ingested before.
@@ -178,8 +186,8 @@ impl Catalogue {
             .map_err(CatalogueError::sql("forget lanes"))
     }
 
-    /// Deletes a recording: its row is overwritten, a tombstone stays, the jobs that it owed are dropped, and the removal of its
-    /// archive is owed instead. `rule` says by which rule, without personal data.
+    /// Deletes a recording: its row is overwritten, a tombstone stays, the jobs that it owed are dropped, and the removal of what
+    /// was made of it is owed instead: by the tombstone until it is done, whatever becomes of the queue. `rule` says by which rule, without personal data.
     ///
     /// # Errors
     /// Disk errors; [`CatalogueError::Damaged`] when the row's archive columns cannot be read.
@@ -195,17 +203,14 @@ impl Catalogue {
         }
         let archive = place_of(&transaction, id)?;
         let text = id.to_string();
+        let payload = archive.as_ref().map_or(serde_json::Value::Null, delete_payload);
         let run = || -> rusqlite::Result<()> {
-            let sql = "INSERT INTO tombstones (id, deleted_at_ms, rule) VALUES (?1, ?2, ?3)";
-            transaction.execute(sql, (&text, now.as_millisecond(), rule))?;
+            let sql = "INSERT INTO tombstones (id, deleted_at_ms, rule, owes) VALUES (?1, ?2, ?3, ?4)";
+            transaction.execute(sql, (&text, now.as_millisecond(), rule, payload.to_string()))?;
             transaction.execute("DELETE FROM owed_jobs WHERE recording_id = ?1", [&text])?;
             transaction.execute("DELETE FROM recordings WHERE id = ?1", [&text])?;
             link::remove(&transaction, &text)?;
-            if let Some(place) = &archive {
-                let payload = serde_json::json!({"store": place.store, "path": place.path});
-                owe(&transaction, &[OwedJob { payload, ..OwedJob::new("delete", id) }], now)?;
-            }
-            Ok(())
+            owe(&transaction, &[OwedJob { payload: payload.clone(), ..OwedJob::new(DELETE, id) }], now)
         };
         run().map_err(&what)?;
         transaction.commit().map_err(&what)?;
@@ -221,6 +226,14 @@ impl Catalogue {
     pub fn tombstone(&self, id: Uuid) -> Result<Option<Tombstone>, CatalogueError> {
         tombstone(&self.reader(), id).map_err(CatalogueError::sql("read a tombstone"))
     }
+}
+
+/// The kind of the job that a deletion owes, as the queue names it.
+pub(crate) const DELETE: &str = "delete";
+
+/// What the job that removes an archive needs to know.
+pub(crate) fn delete_payload(place: &ArchivePlace) -> serde_json::Value {
+    serde_json::json!({"store": place.store, "path": place.path})
 }
 
 /// The archive state of a recording that is there.
@@ -251,7 +264,7 @@ pub(crate) fn place_of(db: &Connection, id: Uuid) -> Result<Option<ArchivePlace>
         .transpose()
 }
 
-fn seal_facts(
+pub(crate) fn seal_facts(
     sealing: &Sealing,
     rng: &mut dyn rand::CryptoRng,
     recording: &Recording,
@@ -267,7 +280,12 @@ fn seal_facts(
     }
 }
 
-fn insert(db: &Connection, recording: &Recording, details: &[u8], facts: Option<&[u8]>) -> Result<(), CatalogueError> {
+pub(crate) fn insert(
+    db: &Connection,
+    recording: &Recording,
+    details: &[u8],
+    facts: Option<&[u8]>,
+) -> Result<(), CatalogueError> {
     let duration = i64::try_from(recording.duration_ms).map_err(|_| CatalogueError::Range("duration_ms"))?;
     db.execute(
         "INSERT INTO recordings (id, started_at_ms, ended_at_ms, duration_ms, verdict, direction, traffic, archive_state, \
@@ -289,15 +307,15 @@ fn insert(db: &Connection, recording: &Recording, details: &[u8], facts: Option<
     .map_err(CatalogueError::sql("ingest a recording"))
 }
 
-fn insert_lanes(db: &Connection, new: &NewRecording) -> rusqlite::Result<()> {
-    for lane in &new.lanes {
+pub(crate) fn insert_lanes(db: &Connection, recording: Uuid, lanes: &[Lane]) -> rusqlite::Result<()> {
+    for lane in lanes {
         db.execute(
             "INSERT INTO journal_lanes (generation, lane, recording_id, segment, first_file, last_file) \
              VALUES (?1, ?2, ?3, ?4, ?5, ?6) ON CONFLICT (generation, lane) DO NOTHING",
             (
                 lane.generation.to_string(),
                 lane.lane,
-                new.recording.id.to_string(),
+                recording.to_string(),
                 lane.segment,
                 lane.first_file,
                 lane.last_file,
@@ -309,15 +327,24 @@ fn insert_lanes(db: &Connection, new: &NewRecording) -> rusqlite::Result<()> {
 
 fn check_lanes_free(db: &Connection, new: &NewRecording) -> Result<(), CatalogueError> {
     for lane in &new.lanes {
-        let sql = "SELECT count(*) FROM journal_lanes WHERE generation = ?1 AND lane = ?2";
-        let taken: i64 = db
-            .query_row(sql, (lane.generation.to_string(), lane.lane), |row| row.get(0))
-            .map_err(CatalogueError::sql("ingest a recording"))?;
+        let sql = "SELECT count(*) FROM journal_lanes WHERE generation = ?1 AND lane = ?2 AND recording_id <> ?3";
+        let key = (lane.generation.to_string(), lane.lane, new.recording.id.to_string());
+        let taken: i64 = db.query_row(sql, key, |row| row.get(0)).map_err(CatalogueError::sql("ingest a recording"))?;
         if taken > 0 {
             return Err(conflict(new, lane, "belongs to another recording"));
         }
     }
     Ok(())
+}
+
+/// A known recording comes with all the lanes that it has and more: it was entered before it was known that it went on. Once it is
+/// archived, part of its audio may be nowhere else.
+fn extends(new: &NewRecording, known: &[Lane], state: &str) -> bool {
+    let has = |lanes: &[Lane], lane: &Lane| {
+        lanes.iter().any(|one| (one.generation, one.lane) == (lane.generation, lane.lane))
+    };
+    let is_open = [ArchiveState::Journal, ArchiveState::Failed].iter().any(|open| open.as_str() == state);
+    is_open && known.iter().all(|lane| has(&new.lanes, lane)) && new.lanes.iter().any(|lane| !has(known, lane))
 }
 
 /// A known recording comes again with the lanes that it has, or with fewer once their files were released.
@@ -353,7 +380,7 @@ fn read_lane(row: &rusqlite::Row<'_>) -> rusqlite::Result<Lane> {
     })
 }
 
-fn tombstone(db: &Connection, id: Uuid) -> rusqlite::Result<Option<Tombstone>> {
+pub(crate) fn tombstone(db: &Connection, id: Uuid) -> rusqlite::Result<Option<Tombstone>> {
     db.query_row("SELECT deleted_at_ms, rule FROM tombstones WHERE id = ?1", [id.to_string()], |row| {
         let ms: i64 = row.get(0)?;
         let deleted_at =

@@ -35,7 +35,7 @@ fn a_recordings_json_is_the_documented_one() {
         "tracks": [{
             "label": "1", "participant": "Zoë Quarterstaff", "codec": "PCMU",
             "packets": 3000, "lost": 2, "duplicates": 1, "late": 4, "gaps_ms": 40,
-            "jitter_ms_max": 3, "started_after_ms": 180, "clock_skew_ppm": null, "tones": 4,
+            "jitter_ms_max": 3, "started_after_ms": 180, "clock_skew_ppm": null, "tones": 4, "paused_ms": 5,
             "silent_ms": null, "clipped_ms": null, "level_dbfs": null,
         }],
         "flaws": [{"code": "loss", "text": "2 of 3002 packets never came"}],
@@ -108,10 +108,30 @@ fn a_lane_belongs_to_one_recording() {
     };
     check(2, vec![lane(0, 1, 0)]);
     check(2, vec![lane(0, 2, 0), lane(0, 1, 0)]);
-    check(1, vec![lane(0, 1, 0), lane(1, 0, 0)]);
+    check(1, vec![lane(1, 0, 0)]);
     assert!(catalogue.get(id(2)).unwrap().is_none());
     assert_eq!(catalogue.lanes(id(1)).unwrap().len(), 1);
     assert_eq!(catalogue.owed(10).unwrap().len(), 1);
+}
+
+#[test]
+fn a_recording_that_went_on_after_all_is_entered_anew() {
+    let folder = tempfile::tempdir().unwrap();
+    let catalogue = open(folder.path());
+    catalogue.ingest(&new(1), at(0)).unwrap();
+    let mut whole = new(1);
+    whole.lanes.push(lane(1, 0, 0));
+    whole.recording.duration_ms += 5_000;
+    assert_eq!(catalogue.ingest(&whole, at(1)).unwrap(), IngestOutcome::Extended);
+    assert_eq!(catalogue.ingest(&whole, at(2)).unwrap(), IngestOutcome::AlreadyThere);
+    assert_eq!(catalogue.get(id(1)).unwrap().unwrap().duration_ms, whole.recording.duration_ms);
+    assert_eq!((catalogue.lanes(id(1)).unwrap().len(), catalogue.owed(10).unwrap().len()), (2, 1));
+    // Once it is archived the journal may have let its parts go.
+    let place = ArchivePlace { bytes: 1, store: "s".into(), path: "p".into(), sha256: [1; 32] };
+    catalogue.set_archiving(id(1)).unwrap();
+    catalogue.archived(id(1), &place, &[], at(3)).unwrap();
+    whole.lanes.push(lane(2, 0, 0));
+    assert!(matches!(catalogue.ingest(&whole, at(4)), Err(CatalogueError::Conflict { .. })));
 }
 
 #[test]
@@ -147,7 +167,11 @@ fn an_archive_is_made_from_every_state_but_archived_and_only_once() {
     begin(Archiving::Started);
     begin(Archiving::Started);
     state(ArchiveState::Archiving);
+    catalogue.archive_waits(id(1)).unwrap();
+    state(ArchiveState::Journal);
+    begin(Archiving::Started);
     catalogue.archive_failed(id(1), "the store is full").unwrap();
+    catalogue.archive_waits(id(1)).unwrap();
     state(ArchiveState::Failed);
     let failed = catalogue.get(id(1)).unwrap().unwrap().archive;
     assert_eq!(failed.error.as_deref(), Some("the store is full"));
@@ -159,6 +183,7 @@ fn an_archive_is_made_from_every_state_but_archived_and_only_once() {
     let other = ArchivePlace { sha256: [8; 32], ..place(1) };
     assert!(matches!(end(&other), Err(CatalogueError::OtherArchive(_))));
     catalogue.archive_failed(id(1), "late news").unwrap();
+    catalogue.archive_waits(id(1)).unwrap();
     state(ArchiveState::Archived);
 
     let archive = catalogue.get(id(1)).unwrap().unwrap().archive;
@@ -238,9 +263,18 @@ fn what_is_deleted_stays_deleted() {
     assert_eq!(catalogue.ingest(&new(1), at(0)).unwrap(), IngestOutcome::Deleted);
     assert!(catalogue.get(id(1)).unwrap().is_none());
     assert_eq!(catalogue.archived(id(1), &place(1), &[], at(0)).unwrap(), Archived::Gone);
-    // the only thing owed is the removal of the file
+    // the only thing owed is the removal of what was made of them
     let payload = serde_json::json!({"store": "local", "path": place(1).path});
-    assert_eq!(catalogue.owed(10).unwrap(), [OwedJob { payload, ..OwedJob::new("delete", id(1)) }]);
+    let owed = [OwedJob { payload, ..OwedJob::new("delete", id(1)) }, OwedJob::new("delete", id(2))];
+    assert_eq!(catalogue.owed(10).unwrap(), owed);
+    // which the tombstone owes also when the queue has it and loses it, until it is done
+    catalogue.settled(&owed.each_ref().map(OwedJob::id)).unwrap();
+    assert_eq!(catalogue.deletions_owed().unwrap(), owed);
+    catalogue.removed(id(1)).unwrap();
+    catalogue.removed(id(3)).unwrap();
+    drop(catalogue);
+    let catalogue = open(folder.path());
+    assert_eq!(catalogue.deletions_owed().unwrap(), owed[1..]);
 }
 
 #[test]

@@ -2,7 +2,8 @@
 //!
 //! One thread follows the journal. For each session that has ended (or whose recorder is gone) it does, in this order:
 //!
-//! 1. read the lane's facts and count its packets;
+//! 1. wait until the recorder has said that all of it is on the device, or, where that is dead, make it so (`fdatasync`); then read the
+//!    lane's facts and count its packets;
 //! 2. one catalogue transaction: the recording, its lanes, the jobs that it owes;
 //! 3. put the owed jobs into the queue, which is durable when it returns;
 //! 4. take them off the list of what is owed;
@@ -29,6 +30,7 @@ use jiff::Timestamp;
 use uuid::Uuid;
 
 use crate::appliance::Appliance;
+use crate::check::Check;
 use crate::follow::Follower;
 use crate::journals::{LaneName, LaneView};
 use crate::row::{self, KEY_LOST, UNNAMED, nameless};
@@ -36,6 +38,9 @@ use crate::sound::{Reading, SoundError, codec_spec, open_lanes};
 
 /// How often the journal is looked at without being told to.
 const LOOK: Duration = Duration::from_secs(2);
+
+/// How soon it is looked at again when a session has ended and all that is missing is the word that its end is on the device.
+const LOOK_SOON: Duration = Duration::from_millis(100);
 
 /// After this long a lane that could not be ingested is tried again.
 const AGAIN: Duration = Duration::from_secs(30);
@@ -64,6 +69,10 @@ pub(crate) struct Ingest<'a> {
     tidied: Option<Instant>,
     /// When to leave off, once the daemon stops.
     until: Option<Instant>,
+    /// A session has ended whose end is not known to be on the device.
+    awaits_device: bool,
+    /// Which recorder was ready before the journal was looked at, and which recordings it goes on with.
+    seen: (Option<Uuid>, BTreeSet<Uuid>),
 }
 
 impl<'a> Ingest<'a> {
@@ -77,6 +86,8 @@ impl<'a> Ingest<'a> {
             removed: BTreeMap::new(),
             tidied: None,
             until: None,
+            awaits_device: false,
+            seen: (None, BTreeSet::new()),
         }
     }
 
@@ -97,7 +108,7 @@ impl<'a> Ingest<'a> {
                 self.until = Some(Instant::now() + LAST_ROUND);
                 return self.round();
             }
-            match wake.recv_timeout(LOOK) {
+            match wake.recv_timeout(if self.awaits_device { LOOK_SOON } else { LOOK }) {
                 Ok(()) | Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return,
             }
@@ -129,6 +140,11 @@ impl<'a> Ingest<'a> {
         let gives_up = || {
             let stopping = appliance.stopping.load(Ordering::Relaxed);
             stopping && until.is_none_or(|until| Instant::now() >= until)
+        };
+        // Before the journal: what a recorder goes on with is there when it is ready.
+        self.seen = {
+            let recorder = appliance.recorder.borrow();
+            (recorder.ready, recorder.resumed.clone())
         };
         let live = || appliance.recorder.borrow().generation;
         let look = self.follower.look(&appliance.journals, live, gives_up);
@@ -175,6 +191,7 @@ impl<'a> Ingest<'a> {
 
     /// Enters the lanes that are complete.
     pub(crate) fn take_in(&mut self) {
+        self.awaits_device = false;
         let waiting: Vec<LaneName> = self.waiting.iter().copied().collect();
         for name in waiting {
             if self.leaves_off() {
@@ -193,6 +210,7 @@ impl<'a> Ingest<'a> {
         }
     }
 
+    /// Enters the recording that a lane is a part of, once all of it is there.
     fn lane(&mut self, name: LaneName) {
         let state = self.appliance.journals.lock().state(name);
         let Some(state) = state.filter(|s| !s.ingested) else {
@@ -203,76 +221,113 @@ impl<'a> Ingest<'a> {
         if !(state.ended || state.over) {
             return;
         }
-        let Some(view) = self.appliance.journals.lock().view(name) else { return };
-        match self.ingest(&view) {
+        let views = match state.recording {
+            Some(recording) => self.appliance.journals.lock().lanes_of(recording),
+            None => self.appliance.journals.lock().view(name).into_iter().collect(),
+        };
+        if !self.is_complete(&views) {
+            return;
+        }
+        // A file that fails keeps what was written to it in the page cache, and no sync of ours hears of it: only the recorder knows.
+        if !views.iter().all(|view| view.over || view.durable) {
+            self.awaits_device = true;
+            return;
+        }
+        match self.make_durable(&views).and_then(|()| self.ingest(&views)) {
             Ok(is_needed) => {
-                self.waiting.remove(&name);
-                self.failed.remove(&name);
                 let mut journals = self.appliance.journals.lock();
-                if is_needed {
-                    journals.set_ingested(name);
-                } else {
-                    journals.release_lane(name);
+                for LaneView { name, .. } in views {
+                    self.waiting.remove(&name);
+                    self.failed.remove(&name);
+                    if is_needed {
+                        journals.set_ingested(name);
+                    } else {
+                        journals.release_lane(name);
+                    }
                 }
             }
             Err(error) => {
                 self.failed.insert(name, Instant::now() + AGAIN);
-                let recording = view.entry.recording.unwrap_or_default();
+                let recording = state.recording.unwrap_or_default();
                 let text = format!("failed to take recording {recording} from the journal: {error}");
                 self.appliance.notes.set("recordings", text);
             }
         }
     }
 
-    /// Enters one lane; tells whether the journal is needed for it any further.
-    fn ingest(&self, view: &LaneView) -> Result<bool, IngestError> {
-        let LaneName { generation, lane } = view.name;
-        let id = view.entry.recording.unwrap_or_else(|| row::unnamed_id(generation, lane));
+    /// What is read of a recording may be in the page cache alone, and when its recorder is dead nobody else will ever sync it. A row
+    /// must not promise what a power cut can still take.
+    fn make_durable(&self, views: &[LaneView]) -> Result<(), IngestError> {
+        let folder = self.appliance.config.journal_path();
+        for view in views.iter().filter(|view| !view.durable) {
+            for file in view.entry.files().into_iter().flatten() {
+                let path = folder.join(callvault_journal::file_name(view.name.generation, file));
+                match std::fs::File::open(path).and_then(|file| file.sync_data()) {
+                    // A file in the middle of a lane's may have been removed: then the lane has nothing in it.
+                    Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+                    other => other.map_err(SoundError::from)?,
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether nothing more comes of a recording. One that was cut off may be gone on with by the next recorder, which has opened a lane for
+    /// it by the time that it is ready; until there is one, nobody knows.
+    fn is_complete(&self, views: &[LaneView]) -> bool {
+        let Some(last) = views.last() else { return false };
+        let (ready, resumed) = &self.seen;
+        let may_go_on = !last.ended()
+            && (ready.is_none_or(|ready| ready == last.name.generation)
+                || last.entry.recording.is_some_and(|recording| resumed.contains(&recording)));
+        views.iter().all(LaneView::is_whole) && !may_go_on
+    }
+
+    /// Enters a recording with all of its lanes; tells whether the journal is needed for it any further.
+    fn ingest(&self, views: &[LaneView]) -> Result<bool, IngestError> {
+        let Some(last) = views.last() else { return Ok(false) };
+        let LaneName { generation, lane } = last.name;
+        let id = last.entry.recording.unwrap_or_else(|| row::unnamed_id(generation, lane));
         let mut read = Read::default();
-        let recording = if view.discarded() {
+        let discarded = views.iter().rev().find(|view| view.discarded());
+        let recording = if let Some(view) = discarded {
             nameless(id, Verdict::Discarded, "discarded", &discarded_by(&view.entry.rule))
-        } else if view.entry.recording.is_none() {
+        } else if last.entry.recording.is_none() {
             let text = "every frame of the journal that says what this was is damaged; nothing of it can be read";
             nameless(id, Verdict::Failed, UNNAMED, text)
-        } else if view.entry.keys.is_empty() {
+        } else if views.iter().all(|view| view.entry.keys.is_empty()) {
             let text =
                 "the recorder was lost before the recording's key was written; what it had captured cannot be read";
             nameless(id, Verdict::Failed, KEY_LOST, text)
         } else {
-            self.read(id, view, &mut read)?
-        };
-        let files = view.entry.files().unwrap_or(0..=0);
-        let lane = Lane {
-            generation,
-            lane,
-            recording: id,
-            segment: view.entry.segment.into(),
-            first_file: *files.start(),
-            last_file: *files.end(),
+            self.read(id, views, &mut read)?
         };
         let is_needed = row::has_audio(&recording);
         let owed = if is_needed { vec![OwedJob::new(JobKind::ARCHIVE.as_str(), id)] } else { Vec::new() };
         let verdict = recording.verdict;
         let links = links(&id.to_string(), &read.events);
-        let new = NewRecording { recording, lanes: vec![lane], owed, links };
+        let lanes = views.iter().map(|view| catalogued(id, view)).collect();
+        let new = NewRecording { recording, lanes, owed, links };
         match self.appliance.catalogue.ingest(&new, Timestamp::now())? {
             IngestOutcome::Inserted => {
                 self.appliance.metrics.ingested.fetch_add(1, Ordering::Relaxed);
-                if view.discarded() {
+                if let Some(view) = discarded {
                     self.appliance.metrics.discarded_by(&view.entry.rule);
                 }
                 self.appliance.metrics.not_ok_for(&read.reasons);
                 tracing::info!(recording = %id, %verdict, "recording {id}: {verdict}");
                 Ok(is_needed)
             }
-            IngestOutcome::AlreadyThere => Ok(is_needed),
+            IngestOutcome::Extended | IngestOutcome::AlreadyThere => Ok(is_needed),
             IngestOutcome::Deleted => Ok(false),
         }
     }
 
-    fn read(&self, id: Uuid, view: &LaneView, read: &mut Read) -> Result<Recording, SoundError> {
-        let lanes = open_lanes(std::slice::from_ref(view), &self.appliance.keyring)?;
-        let reading = Reading::of_journal(&self.appliance.config.journal_path(), &lanes)?;
+    fn read(&self, id: Uuid, views: &[LaneView], read: &mut Read) -> Result<Recording, SoundError> {
+        let lanes = open_lanes(views, &self.appliance.keyring)?;
+        let mut reading = Reading::of_journal(&self.appliance.config.journal_path(), &lanes)?;
+        let unreadable = views.len().saturating_sub(lanes.len());
+        reading.damage.parts_unreadable = u32::try_from(unreadable).unwrap_or(u32::MAX);
         let summary = summarise(&reading.events, &reading.damage);
         read.reasons.clone_from(&summary.reasons);
         let mut recording = row::recording(id, summary, &reading.events);
@@ -322,11 +377,12 @@ impl<'a> Ingest<'a> {
     /// Now and then: whatever has no archive has a job, since the queue is only ever as good as the catalogue says; and the queue's
     /// files are rebuilt when they have grown far beyond what lives in them.
     pub(crate) fn tidy(&self) {
-        if let Err(error) = self.owe_archives() {
+        if let Err(error) = self.owe_archives().and_then(|()| self.owe_deletions()) {
             self.appliance.notes.set("catalogue", format!("failed to {error}"));
         } else {
             self.appliance.notes.clear("catalogue");
         }
+        self.look_at_promises();
         let queue = &self.appliance.queue;
         match queue.stats() {
             Ok(stats) if stats.compaction_worthwhile() => match queue.compact() {
@@ -335,6 +391,17 @@ impl<'a> Ingest<'a> {
             },
             Ok(_) => {}
             Err(_) => self.appliance.mend_queue(),
+        }
+    }
+
+    /// The invariants that can be tested without the store: what cannot hold any more, a person must hear of.
+    fn look_at_promises(&self) {
+        let mut check = Check::new(self.appliance);
+        if check.promises().is_ok() {
+            match check.summary() {
+                Some(text) => self.appliance.notes.set("promises", text),
+                None => self.appliance.notes.clear("promises"),
+            }
         }
     }
 
@@ -354,6 +421,27 @@ impl<'a> Ingest<'a> {
                 Err(error) => return Err(error),
             }
         }
+        self.queue_again(&missing);
+        Ok(())
+    }
+
+    /// What a tombstone still owes has a job, also when the queue lost it. The catalogue takes it off only when it is done.
+    fn owe_deletions(&self) -> Result<(), CatalogueError> {
+        let mut missing = Vec::new();
+        for owed in self.appliance.catalogue.deletions_owed()? {
+            let job = NewJob { payload: owed.payload, ..NewJob::new(JobKind::DELETE, owed.recording) };
+            match self.appliance.queue.get(&job.id()) {
+                None => missing.push(job),
+                // Done by a version that did not say so to the catalogue, or before the catalogue was put together again.
+                Some(known) if known.state.name() == StateName::Done => self.retry(&known.id),
+                Some(_) => {}
+            }
+        }
+        self.queue_again(&missing);
+        Ok(())
+    }
+
+    fn queue_again(&self, missing: &[NewJob]) {
         for jobs in missing.chunks(OWED_AT_ONCE as usize) {
             match self.appliance.queue.enqueue(unix_ms(), jobs) {
                 Ok(_) => self.appliance.work.ring(),
@@ -366,7 +454,12 @@ impl<'a> Ingest<'a> {
                 }
             }
         }
-        Ok(())
+    }
+
+    fn retry(&self, job: &JobId) {
+        if let Err(error) = self.appliance.queue.retry(job, unix_ms()) {
+            self.appliance.notes.set("queue", format!("failed to {error}"));
+        }
     }
 
     /// A job that is done while there is no archive has not done its work, unless it did so between two looks.
@@ -376,9 +469,7 @@ impl<'a> Ingest<'a> {
             row.is_ok_and(|row| row.is_some_and(|row| row.archive.place().is_none() && row::has_audio(&row)));
         if lacks_archive {
             tracing::error!(recording = %id, "recording {id} has no archive though its job is done; it is made again");
-            if let Err(error) = self.appliance.queue.retry(job, unix_ms()) {
-                self.appliance.notes.set("queue", format!("failed to {error}"));
-            }
+            self.retry(job);
         }
     }
 
@@ -447,6 +538,19 @@ fn discarded_by(rule: &str) -> String {
     match rule {
         "" => "the recording was discarded by a rule".to_owned(),
         rule => format!("the recording was not kept, by the rule {rule}"),
+    }
+}
+
+/// A lane as the catalogue remembers it.
+pub(crate) fn catalogued(recording: Uuid, view: &LaneView) -> Lane {
+    let files = view.entry.files().unwrap_or(0..=0);
+    Lane {
+        generation: view.name.generation,
+        lane: view.name.lane,
+        recording,
+        segment: view.entry.segment.into(),
+        first_file: *files.start(),
+        last_file: *files.end(),
     }
 }
 

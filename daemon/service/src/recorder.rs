@@ -3,7 +3,9 @@
 //! This is one task with one loop; it owns the child, its end of the control connection, and the machine. Nothing here
 //! decides: whether to start, kill or wait is the machine's, what is kept is the policy's.
 
+use std::collections::BTreeSet;
 use std::io;
+use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::process::Stdio;
 use std::sync::Arc;
@@ -12,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use callvault_control::{
     CallAction, CallStanding, Channel, ControlError, Decision, Heartbeat, LiveCall, Refusal, SOCKETS_PER_MESSAGE_MAX,
-    Start, TlsIdentity, ToDaemon, ToRecorder,
+    SocketKind, Start, TlsIdentity, ToDaemon, ToRecorder,
 };
 use callvault_journal::facts::CallFacts;
 use callvault_supervise::{Action, Event, Limits, State, Supervisor};
@@ -21,6 +23,7 @@ use tokio::process::{Child, Command};
 use tokio::sync::{mpsc, oneshot, watch};
 use uuid::Uuid;
 
+use crate::lock::RecorderLock;
 use crate::sockets::Sockets;
 
 /// How long the recorder may take to answer a question before it is dropped.
@@ -41,8 +44,11 @@ pub(crate) enum Request {
     Control(Uuid, CallAction, oneshot::Sender<Result<CallStanding, Refusal>>),
     /// Take no new sessions, or take them again.
     Drain(bool),
-    /// Stop; the driver ends when the recorder has.
-    Stop,
+    /// Stop, with or without the calls; the driver ends when the recorder has.
+    Stop {
+        /// Whether every call is ended with a BYE.
+        end_calls: bool,
+    },
 }
 
 /// How the recorder is, for health and metrics.
@@ -52,6 +58,11 @@ pub(crate) struct RecorderState {
     pub(crate) up: bool,
     /// The generation that runs.
     pub(crate) generation: Option<Uuid>,
+    /// The last generation that was started, once it is ready: what another one was cut off in and this one does not go on with has
+    /// ended.
+    pub(crate) ready: Option<Uuid>,
+    /// Recordings that the generation that runs goes on with.
+    pub(crate) resumed: BTreeSet<Uuid>,
     /// Last heartbeat.
     pub(crate) heartbeat: Heartbeat,
     /// When it came.
@@ -78,6 +89,10 @@ pub(crate) struct Driver {
     pub(crate) start: Start,
     /// The sockets.
     pub(crate) sockets: Arc<Sockets>,
+    /// What keeps another daemon from starting a recorder beside ours.
+    pub(crate) lock: RecorderLock,
+    /// Whether the sockets outlive this daemon.
+    pub(crate) stays: watch::Receiver<bool>,
     /// What SIP over TLS is secured with.
     pub(crate) certificates: watch::Receiver<Option<Arc<TlsIdentity>>>,
     /// What becomes of a recording.
@@ -112,6 +127,7 @@ enum Happened {
     Exited(io::Result<std::process::ExitStatus>),
     Asked(Option<Request>),
     Certificates,
+    Stays,
     Time,
 }
 
@@ -126,13 +142,15 @@ impl Driver {
         let mut requests_open = true;
         let mut draining = false;
         let mut pending = vec![Event::Tick];
+        let mut end_calls = true;
         let mut certificates = self.certificates.clone();
+        let mut stays = self.stays.clone();
         loop {
             while let Some(event) = pending.pop() {
                 for action in machine.handle(epoch.elapsed(), event) {
                     match action {
                         Action::Start => pending.push(self.start(&mut running).await),
-                        Action::AskToStop => self.tell(running.as_ref(), &ToRecorder::Stop),
+                        Action::AskToStop => self.tell(running.as_ref(), &ToRecorder::Stop { end_calls }),
                         Action::Kill { why } => {
                             tracing::error!(reason = %why, "killing the recorder: {why}");
                             if let Some(running) = &mut running {
@@ -161,6 +179,7 @@ impl Driver {
                 happened = next_of(running.as_mut()) => happened,
                 request = requests.recv(), if requests_open => Happened::Asked(request),
                 Ok(()) = certificates.changed() => Happened::Certificates,
+                Ok(()) = stays.changed() => Happened::Stays,
                 () = tokio::time::sleep(wait) => Happened::Time,
             };
             questions.retain(|q| q.asked.elapsed() < ANSWER_WITHIN);
@@ -172,9 +191,16 @@ impl Driver {
                     questions.clear();
                     pending.push(Event::Exited);
                 }
-                Happened::Certificates => self.hand_over_certificates(running.as_ref()).await,
+                Happened::Certificates => self.insist(running.as_ref(), &self.certificates_now()).await,
+                Happened::Stays => {
+                    let message = ToRecorder::SocketsStay(*self.stays.borrow());
+                    self.insist(running.as_ref(), &message).await;
+                }
                 Happened::Asked(None) => requests_open = false,
-                Happened::Asked(Some(Request::Stop)) => pending.push(Event::StopWanted),
+                Happened::Asked(Some(Request::Stop { end_calls: wanted })) => {
+                    end_calls = wanted;
+                    pending.push(Event::StopWanted);
+                }
                 Happened::Asked(Some(Request::Drain(wanted))) => {
                     draining = wanted;
                     let message = if wanted { ToRecorder::Drain } else { ToRecorder::Undrain };
@@ -252,6 +278,8 @@ impl Driver {
         // Before the recorder can write anything, so that the ingest never takes a living generation for a dead one.
         self.state.send_modify(|s| {
             s.generation = Some(generation);
+            s.ready = None;
+            s.resumed.clear();
             s.before = sum(s.before, s.heartbeat);
             s.heartbeat = Heartbeat::default();
             s.beat_at = None;
@@ -272,10 +300,13 @@ impl Driver {
             let (kinds, fds): (Vec<_>, Vec<_>) = some.iter().copied().unzip();
             send(&running.channel, &ToRecorder::Sockets(kinds), &fds).await?;
         }
+        // The last of them: when the recorder's end closes what it has open, the sockets are free before this is.
+        send(&running.channel, &ToRecorder::Sockets(vec![SocketKind::Lock]), &[self.lock.as_fd()]).await?;
         if !self.sockets.tls.is_empty() {
             send(&running.channel, &self.certificates_now(), &[]).await?;
         }
-        let start = Start { generation: running.generation, ..self.start.clone() };
+        let sockets_stay = *self.stays.borrow();
+        let start = Start { generation: running.generation, sockets_stay, ..self.start.clone() };
         send(&running.channel, &ToRecorder::Start(Box::new(start)), &[]).await
     }
 
@@ -283,14 +314,14 @@ impl Driver {
         ToRecorder::Certificates(self.certificates.borrow().as_deref().cloned().map(Box::new))
     }
 
-    /// Sends the recorder new certificates. Unlike other messages they are not sent again by themselves, so this one waits.
-    async fn hand_over_certificates(&self, running: Option<&Running>) {
+    /// Sends what is not sent again by itself, as certificates, and so waits.
+    async fn insist(&self, running: Option<&Running>, message: &ToRecorder) {
         let Some(running) = running else { return };
-        match tokio::time::timeout(HANDOVER_WITHIN, send(&running.channel, &self.certificates_now(), &[])).await {
+        match tokio::time::timeout(HANDOVER_WITHIN, send(&running.channel, message, &[])).await {
             Ok(Ok(())) => {}
             // It is ending or stuck, which its supervision sees; the next one gets them with everything else.
             Ok(Err(error)) => tracing::warn!(%error, "failed to {error}"),
-            Err(_) => tracing::warn!("the recorder did not take the new certificates in time"),
+            Err(_) => tracing::warn!("the recorder did not take in time what it was told"),
         }
     }
 
@@ -306,9 +337,21 @@ impl Driver {
 
     fn heard(&self, running: Option<&Running>, message: ToDaemon, questions: &mut Vec<Question>) -> Option<Event> {
         match message {
+            ToDaemon::Resumed { recordings } => {
+                tracing::info!(
+                    calls = recordings.len(),
+                    "{} calls go on after the recorder's restart",
+                    recordings.len()
+                );
+                self.state.send_modify(|s| s.resumed.extend(recordings));
+            }
             ToDaemon::Ready { generation, port_pairs } => {
                 tracing::info!(%generation, port_pairs, "recorder ready");
-                self.state.send_modify(|s| s.port_pairs = port_pairs);
+                self.state.send_modify(|s| {
+                    s.port_pairs = port_pairs;
+                    s.ready = Some(generation);
+                });
+                self.wake_ingest();
                 return Some(Event::Ready);
             }
             ToDaemon::Heartbeat(beat) => {

@@ -14,6 +14,7 @@
 
 mod admission;
 mod appender;
+mod checkpoint;
 mod clock;
 mod connections;
 mod convert;
@@ -25,6 +26,9 @@ mod receive;
 mod rig;
 mod sessions;
 mod signalling;
+#[cfg(feature = "simulation")]
+#[doc(hidden)]
+pub mod simulated;
 mod sweep;
 mod tls;
 mod transports;
@@ -45,6 +49,10 @@ pub(crate) enum Feedback {
     Left(Vec<Arc<PortPair>>),
     /// Nothing has come on any track of this recording for `media.timeout`.
     Silent(Uuid),
+    /// Facts of the signalling up to this number are in the journal's file.
+    Written(Uuid, u64),
+    /// Everything before [`appender::Entry::Mark`] is.
+    Marked,
     /// The end of this recording is durable.
     Durable(Uuid),
     /// This journal file is closed and durable.

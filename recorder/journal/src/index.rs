@@ -6,7 +6,7 @@ use std::ops::RangeInclusive;
 use callvault_seal::SealedKey;
 use uuid::Uuid;
 
-use crate::format::{Content, Kind, LaneEnd, NO_LANE, key_context};
+use crate::format::{Content, EarlierKey, Kind, LaneEnd, NO_LANE, key_context};
 use crate::scanner::{Frame, FrameRef};
 
 /// What is known of one lane.
@@ -18,6 +18,8 @@ pub struct LaneEntry {
     pub segment: u16,
     /// The sealed keys, each once; empty while the recording is not (or not yet) kept.
     pub keys: Vec<SealedKey>,
+    /// Sealed keys of lanes of earlier generations of the same recording, each once.
+    pub earlier_keys: Vec<EarlierKey>,
     /// How it ended; none while it has not.
     pub end: Option<LaneEnd>,
     /// Name of the rule by which it was discarded; empty where it was not, or nothing says.
@@ -26,6 +28,8 @@ pub struct LaneEntry {
     pub frames: Vec<FrameRef>,
     /// Bytes of their bodies.
     pub bytes: u64,
+    /// Sequence of its last frame of any kind.
+    pub last_seq: u64,
     files: Option<(u32, u32)>,
 }
 
@@ -44,6 +48,7 @@ impl LaneEntry {
         let file_seq = frame.at.file_seq;
         let (first, last) = self.files.unwrap_or((file_seq, file_seq));
         self.files = Some((first.min(file_seq), last.max(file_seq)));
+        self.last_seq = self.last_seq.max(frame.at.seq);
         match &frame.content {
             Some(Content::LaneOpen { recording, segment }) => self.identify(*recording, *segment),
             Some(Content::Key { recording, segment, keys }) => {
@@ -52,6 +57,12 @@ impl LaneEntry {
                     if !self.keys.contains(key) && self.keys.len() < LANE_KEYS_MAX {
                         self.keys.push(key.clone());
                     }
+                }
+            }
+            Some(Content::EarlierKey { recording, segment, of }) => {
+                self.identify(*recording, *segment);
+                if !self.earlier_keys.contains(of) && self.earlier_keys.len() < EARLIER_KEYS_MAX {
+                    self.earlier_keys.push(of.clone());
                 }
             }
             Some(Content::LaneEnd { recording, segment, end, rule }) => {
@@ -78,6 +89,9 @@ impl LaneEntry {
 /// Different sealed keys of one lane: its own are written a few times at most, to up to
 /// [`crate::SEALED_KEYS_MAX`] recipients, and sealed anew each time at worst.
 const LANE_KEYS_MAX: usize = 8 * crate::format::SEALED_KEYS_MAX;
+
+/// Keys of earlier lanes that one lane can have: as many parts as a recording is written in before its verdict, and some repetitions.
+const EARLIER_KEYS_MAX: usize = 1_024;
 
 /// Lanes of a generation and where their frames are: some 40 bytes of memory a frame. It grows with the journal; whoever holds it
 /// takes out the lanes that are done ([`LaneIndex::remove`]).

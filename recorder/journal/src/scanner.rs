@@ -63,6 +63,8 @@ struct FileState {
     searched: u64,
     header: Option<FileHeader>,
     begun: bool,
+    /// The sequence that was expected when the first frame of this file was read; none before.
+    begun_at: Option<u64>,
     foreign: bool,
     ended: bool,
     frames: u64,
@@ -127,13 +129,24 @@ impl Scanner {
         self.generation_ended
     }
 
+    /// Sequence of the last frame that a Commit frame, or [`Scanner::known_durable`], says to be on the device; 0 before the first.
+    pub fn durable_seq(&self) -> u64 {
+        self.durable_seq
+    }
+
+    /// The files that have their end mark: nothing of them is written again in the next one.
+    pub fn ended_files(&self) -> impl Iterator<Item = u32> {
+        self.files.iter().filter(|(_, state)| state.ended).map(|(file_seq, _)| *file_seq)
+    }
+
     /// The header of a file that was scanned, if it is intact.
     pub fn file_header(&self, file_seq: u32) -> Option<&FileHeader> {
         self.files.get(&file_seq)?.header.as_ref()
     }
 
     /// Reads what is new in file `file_seq` and passes each frame on, in the order of the file. A frame that is there twice is
-    /// passed on once.
+    /// passed on once, but a lane's frame that an earlier file has is passed on again: a file that was abandoned may have it in
+    /// the page cache alone.
     ///
     /// # Errors
     /// [`JournalError::FileOrder`] when a later file was scanned already, [`JournalError::UnsupportedVersion`],
@@ -398,10 +411,21 @@ impl Scanner {
         each: &mut dyn FnMut(&Frame<'_>),
     ) -> Result<(), JournalError> {
         let at = frame_ref(file_seq, offset, header, true);
+        // In the first file that has a frame, none is from an earlier one.
+        let next = self.next_seq.filter(|_| self.frames > 0).unwrap_or(0);
         let state = self.file(file_seq);
         state.offset = offset.saturating_add(header.frame_len() as u64);
         state.frames += 1;
+        let begun_at = *state.begun_at.get_or_insert(next);
         if !self.take_seq(&at) {
+            // Written again, because the file before was abandoned: the copy that was read first may be in the page cache and never
+            // have reached the device. So this one is told as well, and the file that holds it is needed.
+            if at.seq >= begun_at || lane_of(&at).is_none() {
+                return Ok(());
+            }
+            let body = window.get(offset + FRAME_HEADER_BYTES as u64, header.body_len as usize)?;
+            let body = body.ok_or_else(|| read_short(file_seq))?;
+            each(&Frame { at, content: Content::parse(header.kind, body).ok(), body });
             return Ok(());
         }
         self.frames += 1;
