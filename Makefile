@@ -26,7 +26,7 @@ test: rust
 	@tests/run-all
 
 # What takes long: many more of the worlds that the simulation makes; the recorder and the daemon killed again and again under many calls, the
-# daemon also under a booted systemd; shares that fail and a clock that is set, in a machine of their own. It needs root.
+# daemon also under a booted systemd; shares that fail, a clock that is set and power that is cut, in machines of their own. It needs root.
 torture: rust
 	@packaging/prerequisites build test
 	SEEDS=$${SEEDS:-10000} cargo test --release --locked -p callvault-simulation -- --nocapture
@@ -36,6 +36,7 @@ torture: rust
 	cargo build --release --locked
 	tests/torture/shares
 	tests/torture/clock
+	tests/torture/powercut $${CUTS:-30}
 
 lint: rust
 	@packaging/prerequisites build test
