@@ -2,8 +2,9 @@
 //!
 //! It starts nothing and kills nothing, has no clock and no thread; the daemon's driver does what it says. The rules:
 //!
-//! - The child is to run, always. When it dies it is started again: the first time at once, then after a pause that doubles
-//!   up to [`Limits::pause_max`]. It never gives up: an appliance that stopped trying records nothing.
+//! - The child is to run, always. When it dies it is started again, at once if it had served for [`Limits::served_after`]: it goes
+//!   on with its calls, which wait. One that dies before that is started at once the first time, then after a pause that doubles up to
+//!   [`Limits::pause_max`]. It never gives up: an appliance that stopped trying records nothing.
 //! - A child that stayed up for [`Limits::steady_after`] has its past forgiven.
 //! - A child that does not become ready within [`Limits::ready_within`], or of which something stands still for
 //!   [`Limits::stuck_after`], is killed and so started again.
@@ -19,7 +20,9 @@ pub type Now = Duration;
 /// The numbers behind the rules.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
-    /// First pause before a restart that is not the first one.
+    /// How long a child must have been ready to be worth a restart at once.
+    pub served_after: Duration,
+    /// First pause before a restart of one that has not served, and which is not the first.
     pub pause_min: Duration,
     /// Longest pause: short, since calls are waiting.
     pub pause_max: Duration,
@@ -38,6 +41,7 @@ pub struct Limits {
 impl Default for Limits {
     fn default() -> Self {
         Self {
+            served_after: Duration::from_secs(1),
             pause_min: Duration::from_millis(100),
             pause_max: Duration::from_secs(5),
             steady_after: Duration::from_secs(60),
@@ -134,6 +138,10 @@ pub struct Supervisor {
     limits: Limits,
     state: State,
     deaths: u32,
+    /// Deaths in a row of children that had not served.
+    early_deaths: u32,
+    /// Since when the child is ready, or was before it was killed.
+    ready_since: Option<Now>,
     deaths_total: u64,
     alarmed: bool,
     progress: [(u64, Now); 3],
@@ -148,6 +156,8 @@ impl Supervisor {
             limits,
             state: State::Waiting { until: now },
             deaths: 0,
+            early_deaths: 0,
+            ready_since: None,
             deaths_total: 0,
             alarmed: false,
             progress: [(0, now); 3],
@@ -204,6 +214,7 @@ impl Supervisor {
             Event::Ready => {
                 if let State::Rising { .. } = self.state {
                     self.state = State::Up { since: now };
+                    self.ready_since = Some(now);
                     self.progress = self.progress.map(|(count, _)| (count, now));
                 }
                 Vec::new()
@@ -255,6 +266,8 @@ impl Supervisor {
         {
             self.deaths = 0;
         }
+        let served = self.ready_since.take().map_or(Duration::ZERO, |since| now.saturating_sub(since));
+        self.early_deaths = if served >= self.limits.served_after { 0 } else { self.early_deaths.saturating_add(1) };
         self.deaths = self.deaths.saturating_add(1);
         self.deaths_total = self.deaths_total.saturating_add(1);
         self.state = State::Waiting { until: now + self.pause() };
@@ -267,9 +280,9 @@ impl Supervisor {
         actions
     }
 
-    /// The first death costs nothing: calls are waiting, and most deaths are single ones.
+    /// The first early death costs nothing: calls are waiting, and most deaths are single ones.
     fn pause(&self) -> Duration {
-        match self.deaths {
+        match self.early_deaths {
             0 | 1 => Duration::ZERO,
             n => {
                 let doublings = (n - 2).min(16);

@@ -47,6 +47,34 @@ fn pauses_double_up_to_the_longest_and_it_never_gives_up() {
     assert!(pauses[9..].iter().all(|&pause| pause == 5_000));
 }
 
+/// Each life is so long, from ready to death; the last death's pause is this.
+fn check_pause(lives_ms: &[u64], expected_ms: u64) {
+    let mut machine = running(Limits::default());
+    let (mut now, mut pause) = (2, 0);
+    for life in lives_ms {
+        now += life;
+        let begun = machine.handle(at(now), Event::Exited).contains(&Action::Start);
+        pause = match machine.state() {
+            State::Waiting { until } => until.as_millis() as u64 - now,
+            _ => 0,
+        };
+        now += pause;
+        assert!(begun || machine.handle(at(now), Event::Tick) == [Action::Start]);
+        let _ = machine.handle(at(now), Event::Started);
+        let _ = machine.handle(at(now), Event::Ready);
+    }
+    assert_eq!(pause, expected_ms, "{lives_ms:?}");
+}
+
+#[test]
+fn one_that_has_served_is_started_again_at_once_however_often_it_dies() {
+    check_pause(&[1_000; 100], 0);
+    check_pause(&[999, 999, 999], 200);
+    check_pause(&[999, 999, 1_000], 0);
+    check_pause(&[999, 999, 1_000, 999], 0);
+    check_pause(&[999, 999, 1_000, 999, 999], 100);
+}
+
 #[test]
 fn dying_often_is_an_alarm_once_and_steadiness_clears_it() {
     let mut machine = running(Limits::default());
