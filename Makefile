@@ -4,7 +4,7 @@ SHELL := /bin/bash
 .ONESHELL:
 .DEFAULT_GOAL := build
 
-.PHONY: build run test lint unit bench fuzz clean rust
+.PHONY: build run test torture lint unit bench fuzz clean rust
 
 # The toolchain is taken as given; without it nothing else makes sense.
 rust:
@@ -24,6 +24,11 @@ run: build
 test: rust
 	@packaging/prerequisites build test
 	@tests/run-all
+
+# What takes long: the recorder killed again and again under many calls. It is the tests' own program with other numbers.
+torture: rust
+	@packaging/prerequisites build test
+	KILLS=$${KILLS:-100} CALLS=$${CALLS:-100} cargo test --release --locked --test resume -- --nocapture
 
 lint: rust
 	@packaging/prerequisites build test

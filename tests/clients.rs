@@ -373,6 +373,9 @@ fn a_call_without_any_audio_has_no_media() {
     assert_eq!(recording["call_id"], Facts::incoming(27).call_id.as_str());
 }
 
+/// A way to give a call up, with its name.
+type Way<'a> = (&'a str, &'a dyn Fn(&mut Client, &Invite));
+
 #[test]
 fn a_call_that_is_given_up_at_once_leaves_one_row_and_no_port_taken() {
     // A CANCEL that crosses the answer changes nothing (RFC 3261 section 9.2); the BYE that follows it does.
@@ -390,7 +393,7 @@ fn a_call_that_is_given_up_at_once_leaves_one_row_and_no_port_taken() {
         assert_eq!(client.finish_invite(&request).status, 200);
         assert!(client.try_bye());
     };
-    let ways: [(&str, &dyn Fn(&mut Client, &Invite)); 2] = [("CANCEL", &cancel), ("BYE", &bye)];
+    let ways: [Way<'_>; 2] = [("CANCEL", &cancel), ("BYE", &bye)];
     for (name, give_up) in ways {
         let appliance = Appliance::start("[media]\nports = \"16000-16003\"\n");
         let facts = Facts::incoming(29);
@@ -428,10 +431,7 @@ fn offers_that_cross_each_other_harm_no_audio() {
     let offer = Offer::two(appliance.place.ip);
     let mut client = Client::tcp(appliance.sip());
     let media = client.call(&webex_offering(&facts, &offer.text()));
-    let speaker = Speaker::start(&media);
-    for track in 0..2 {
-        speaker.fill(track, None);
-    }
+    let speaker = Speaker::start_mute(&media);
     speaker.say(&[&said[0], &said[1]]);
     // A second offer before the first is answered: that one may be refused, for a while (RFC 3261 section 14.2).
     let invite = |sdp: &Offer| Invite {

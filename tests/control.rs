@@ -206,6 +206,9 @@ fn on_demand_and_not_asked_for_is_gone_for_ever() {
     assert!(!row.to_string().contains(&number), "the row says nothing of who called: {row:#}");
 }
 
+/// A way to ask for a call (by its recording's id) to be kept, with its name.
+type Way<'a> = (&'a str, &'a dyn Fn(&mut Call<'_>, &str));
+
 #[test]
 fn on_demand_and_asked_for_is_kept_from_its_beginning() {
     let by_control = |call: &mut Call<'_>, id: &str| {
@@ -222,7 +225,7 @@ fn on_demand_and_asked_for_is_kept_from_its_beginning() {
         let output = call.appliance.ctl(&["calls", "keep", id]);
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     };
-    let ways: [(&str, &dyn Fn(&mut Call<'_>, &str)); 4] =
+    let ways: [Way<'_>; 4] =
         [("control", &by_control), ("start", &by_start), ("metadata", &by_metadata), ("callvaultctl", &by_ctl)];
     let appliance = Appliance::start(ON_DEMAND);
     for (number, (way, keep)) in (10..).zip(ways) {

@@ -464,6 +464,10 @@ fn pauses_are_written_down_with_who_asked_for_them() {
         })
         .collect();
     assert_eq!(told, [(true, Some(1), "client"), (false, Some(1), "client")]);
+    let paused_ms: Vec<u64> = (0..2).map(|n| recording["tracks"][n]["paused_ms"].as_u64().unwrap()).collect();
+    let [shortest, longest] = call.length_ms;
+    assert_eq!(paused_ms[0], 0);
+    assert!((shortest.saturating_sub(TOLERANCE_MS)..=longest + TOLERANCE_MS).contains(&paused_ms[1]), "{paused_ms:?}");
 }
 
 #[test]

@@ -6,12 +6,16 @@ mod rig;
 
 use std::net::SocketAddr;
 use std::process::Child;
+use std::thread;
+use std::time::Duration;
 
-use rig::Appliance;
+use nix::sys::signal::Signal;
+use rig::inspect::archived_packets;
 use rig::shapes::Facts;
 use rig::sip::Client;
 use rig::sound::{FRAME, find_exact, from_ulaw, packets, speech};
 use rig::srtp::{SUITE, TAG, key, secured, send};
+use rig::{Appliance, process};
 use serde_json::Value;
 
 const AS_RECEIVED: &str = "[archive]\ncodec = \"as-received\"\n";
@@ -88,4 +92,39 @@ fn what_cannot_be_opened_is_not_recorded_and_told() {
     for track in recording["tracks"].as_array().unwrap() {
         assert_eq!(track["packets"], 0);
     }
+}
+
+/// The rollover counters and the replay window go on with the call.
+#[test]
+fn a_secured_call_goes_on_when_the_recorder_is_killed() {
+    let appliance = Appliance::start(AS_RECEIVED);
+    let (facts, keys) = (Facts::incoming(44), [key(5), key(6)]);
+    let voices = [speech(51, 110.0, 8_000, 350 * FRAME), speech(52, 190.0, 8_000, 350 * FRAME)];
+    let mut client = Client::udp(appliance.sip());
+    let media = client.call(&secured(&facts, appliance.sip(), &keys));
+    let sent: Vec<Vec<Vec<u8>>> = voices.iter().map(|voice| packets(voice)).collect();
+    let senders: Vec<Child> =
+        media.iter().zip(&keys).zip(&sent).map(|((to, key), sound)| send(*to, key, sound.concat())).collect();
+    for _ in 0..2 {
+        thread::sleep(Duration::from_millis(1_700));
+        let recorder = appliance.recorder();
+        process::send(recorder, Signal::SIGKILL);
+        rig::wait_until("another recorder", || appliance.recorder() != recorder);
+    }
+    senders.into_iter().for_each(|mut ffmpeg| assert!(ffmpeg.wait().unwrap().success()));
+    thread::sleep(Duration::from_millis(500));
+    client.bye();
+    let recording = appliance.archived(&facts.call_id);
+    for (track, sent) in recording["tracks"].as_array().unwrap().iter().zip(&sent) {
+        let (kept, lost) = (track["packets"].as_u64().unwrap(), track["lost"].as_u64().unwrap());
+        assert_eq!((kept + lost, track["duplicates"].as_u64()), (sent.len() as u64, Some(0)), "{recording:#}");
+        assert!(lost <= 2 * 10, "{recording:#}");
+        // What is there is what was said, in its order.
+        let stored = archived_packets(&appliance, &recording, track["label"].as_str().unwrap());
+        let mut rest = sent.iter();
+        assert!(stored.iter().all(|(_, packet)| rest.any(|payload| *payload == packet.payload)), "{recording:#}");
+        assert_eq!(stored.len() as u64, kept);
+    }
+    assert!(!codes(&recording).contains(&"audio-undecipherable"), "{recording:#}");
+    appliance.assert_verifies();
 }

@@ -77,7 +77,7 @@ pub fn journal_lanes(appliance: &Appliance) -> Vec<JournalLane> {
         for (number, file) in &mut files {
             scanner
                 .scan(*number, file, &mut |frame| {
-                    let _ = index.add(&frame);
+                    let _ = index.add(frame);
                 })
                 .unwrap();
         }

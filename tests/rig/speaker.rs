@@ -38,8 +38,17 @@ pub struct Speaker {
 }
 
 impl Speaker {
-    /// Begins to send, to each address a track.
+    /// Begins to send, to each address a track: silence, until there is something to say.
     pub fn start(to: &[SocketAddr]) -> Self {
+        Self::begin(to, Some(SILENCE.to_vec()))
+    }
+
+    /// The same, but nothing is sent when there is nothing to say.
+    pub fn start_mute(to: &[SocketAddr]) -> Self {
+        Self::begin(to, None)
+    }
+
+    fn begin(to: &[SocketAddr], filler: Option<Vec<u8>>) -> Self {
         let tracks = to.iter().zip(0x7000_0001..).map(|(to, ssrc)| {
             let socket = UdpSocket::bind((to.ip(), 0)).unwrap();
             socket.connect(to).unwrap();
@@ -47,7 +56,7 @@ impl Speaker {
                 socket,
                 source: Source::new(ssrc, 0, FRAME as u32),
                 to_say: VecDeque::new(),
-                filler: Some(SILENCE.to_vec()),
+                filler: filler.clone(),
             }
         });
         let state = Arc::new(Mutex::new(State { tracks: tracks.collect(), ticks: 0, early: 0, over: false }));

@@ -54,6 +54,8 @@ pub enum IngestOutcome {
     Inserted,
     /// It was there, with the same lanes; nothing was changed.
     AlreadyThere,
+    /// It was there with a part of its lanes, and has the rest and the row that comes of all of them now.
+    Extended,
     /// It was deleted; it does not come back.
     Deleted,
 }
@@ -89,8 +91,8 @@ impl Catalogue {
     /// [`crate::SEALED_BYTES_MAX`]; journal and archive have them.
     ///
     /// # Errors
-    /// [`CatalogueError::Conflict`] when a lane is another recording's, or the recording has other lanes (a recording that
-    /// goes on in a later generation is to come); [`CatalogueError::TooLarge`]; [`CatalogueError::Range`]; disk errors.
+    /// [`CatalogueError::Conflict`] when a lane is another recording's, or the recording has other lanes and cannot be extended by
+    /// these: it is archived, or some that it has are not among them; [`CatalogueError::TooLarge`]; [`CatalogueError::Range`]; disk errors.
     pub fn ingest(&self, new: &NewRecording, now: Timestamp) -> Result<IngestOutcome, CatalogueError> {
         let what = CatalogueError::sql("ingest a recording");
         let id = new.recording.id;
@@ -107,8 +109,13 @@ impl Catalogue {
             return Ok(IngestOutcome::Deleted);
         }
         let known = lanes_of(&transaction, id).map_err(&what)?;
-        if state_of(&transaction, id).map_err(&what)?.is_some() {
-            return same_lanes(new, &known).map(|()| IngestOutcome::AlreadyThere);
+        let mut outcome = IngestOutcome::Inserted;
+        if let Some(state) = state_of(&transaction, id).map_err(&what)? {
+            if !extends(new, &known, &state) {
+                return same_lanes(new, &known).map(|()| IngestOutcome::AlreadyThere);
+            }
+            transaction.execute("DELETE FROM recordings WHERE id = ?1", [id.to_string()]).map_err(&what)?;
+            outcome = IngestOutcome::Extended;
         }
         check_lanes_free(&transaction, new)?;
         insert(&transaction, &new.recording, &details, facts.as_deref())?;
@@ -116,7 +123,7 @@ impl Catalogue {
         self.linking.insert(&transaction, id, &new.links).map_err(&what)?;
         owe(&transaction, &new.owed, now).map_err(&what)?;
         transaction.commit().map_err(&what)?;
-        Ok(IngestOutcome::Inserted)
+        Ok(outcome)
     }
 
     /// The lanes of a generation that were ingested before.
@@ -309,15 +316,24 @@ fn insert_lanes(db: &Connection, new: &NewRecording) -> rusqlite::Result<()> {
 
 fn check_lanes_free(db: &Connection, new: &NewRecording) -> Result<(), CatalogueError> {
     for lane in &new.lanes {
-        let sql = "SELECT count(*) FROM journal_lanes WHERE generation = ?1 AND lane = ?2";
-        let taken: i64 = db
-            .query_row(sql, (lane.generation.to_string(), lane.lane), |row| row.get(0))
-            .map_err(CatalogueError::sql("ingest a recording"))?;
+        let sql = "SELECT count(*) FROM journal_lanes WHERE generation = ?1 AND lane = ?2 AND recording_id <> ?3";
+        let key = (lane.generation.to_string(), lane.lane, new.recording.id.to_string());
+        let taken: i64 = db.query_row(sql, key, |row| row.get(0)).map_err(CatalogueError::sql("ingest a recording"))?;
         if taken > 0 {
             return Err(conflict(new, lane, "belongs to another recording"));
         }
     }
     Ok(())
+}
+
+/// A known recording comes with all the lanes that it has and more: it was entered before it was known that it went on. Once it is
+/// archived, part of its audio may be nowhere else.
+fn extends(new: &NewRecording, known: &[Lane], state: &str) -> bool {
+    let has = |lanes: &[Lane], lane: &Lane| {
+        lanes.iter().any(|one| (one.generation, one.lane) == (lane.generation, lane.lane))
+    };
+    let is_open = [ArchiveState::Journal, ArchiveState::Failed].iter().any(|open| open.as_str() == state);
+    is_open && known.iter().all(|lane| has(&new.lanes, lane)) && new.lanes.iter().any(|lane| !has(known, lane))
 }
 
 /// A known recording comes again with the lanes that it has, or with fewer once their files were released.

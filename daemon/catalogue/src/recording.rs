@@ -180,6 +180,8 @@ pub struct Track {
     pub clock_skew_ppm: Option<i32>,
     /// Telephone events: keys that were pressed.
     pub tones: u64,
+    /// Milliseconds during which it was paused or on hold: nothing of them is stored.
+    pub paused_ms: u64,
     /// Milliseconds of its audio without any signal; none until it was listened to, which is when the archive is made.
     pub silent_ms: Option<u64>,
     /// Milliseconds of its audio at full scale, too loud for the line; none until it was listened to.

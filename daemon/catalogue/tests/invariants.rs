@@ -35,7 +35,7 @@ fn a_recordings_json_is_the_documented_one() {
         "tracks": [{
             "label": "1", "participant": "Zoë Quarterstaff", "codec": "PCMU",
             "packets": 3000, "lost": 2, "duplicates": 1, "late": 4, "gaps_ms": 40,
-            "jitter_ms_max": 3, "started_after_ms": 180, "clock_skew_ppm": null, "tones": 4,
+            "jitter_ms_max": 3, "started_after_ms": 180, "clock_skew_ppm": null, "tones": 4, "paused_ms": 5,
             "silent_ms": null, "clipped_ms": null, "level_dbfs": null,
         }],
         "flaws": [{"code": "loss", "text": "2 of 3002 packets never came"}],
@@ -108,10 +108,30 @@ fn a_lane_belongs_to_one_recording() {
     };
     check(2, vec![lane(0, 1, 0)]);
     check(2, vec![lane(0, 2, 0), lane(0, 1, 0)]);
-    check(1, vec![lane(0, 1, 0), lane(1, 0, 0)]);
+    check(1, vec![lane(1, 0, 0)]);
     assert!(catalogue.get(id(2)).unwrap().is_none());
     assert_eq!(catalogue.lanes(id(1)).unwrap().len(), 1);
     assert_eq!(catalogue.owed(10).unwrap().len(), 1);
+}
+
+#[test]
+fn a_recording_that_went_on_after_all_is_entered_anew() {
+    let folder = tempfile::tempdir().unwrap();
+    let catalogue = open(folder.path());
+    catalogue.ingest(&new(1), at(0)).unwrap();
+    let mut whole = new(1);
+    whole.lanes.push(lane(1, 0, 0));
+    whole.recording.duration_ms += 5_000;
+    assert_eq!(catalogue.ingest(&whole, at(1)).unwrap(), IngestOutcome::Extended);
+    assert_eq!(catalogue.ingest(&whole, at(2)).unwrap(), IngestOutcome::AlreadyThere);
+    assert_eq!(catalogue.get(id(1)).unwrap().unwrap().duration_ms, whole.recording.duration_ms);
+    assert_eq!((catalogue.lanes(id(1)).unwrap().len(), catalogue.owed(10).unwrap().len()), (2, 1));
+    // Once it is archived the journal may have let its parts go.
+    let place = ArchivePlace { bytes: 1, store: "s".into(), path: "p".into(), sha256: [1; 32] };
+    catalogue.set_archiving(id(1)).unwrap();
+    catalogue.archived(id(1), &place, &[], at(3)).unwrap();
+    whole.lanes.push(lane(2, 0, 0));
+    assert!(matches!(catalogue.ingest(&whole, at(4)), Err(CatalogueError::Conflict { .. })));
 }
 
 #[test]

@@ -20,6 +20,17 @@ pub struct HeardCodec {
     pub payload_type: u8,
 }
 
+/// What is missing of a track because a recorder died and another went on.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct RestartLoss {
+    /// Track number.
+    pub track: u8,
+    /// Packets, all restarts together. They are lost in the track's counters too.
+    pub packets: u64,
+    /// Their audio in milliseconds.
+    pub ms: u64,
+}
+
 /// What aligning a track showed of its sender's clock.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct TrackClock {
@@ -40,6 +51,12 @@ pub struct Damage {
     pub lost_frames: u64,
     /// The recorder that wrote the journal did not close it.
     pub recorder_died: bool,
+    /// How often another recorder went on with the session.
+    pub restarts: u32,
+    /// What is missing because of that; tracks of which nothing is are not listed.
+    pub lost_at_restarts: Vec<RestartLoss>,
+    /// Parts of the recording of which nothing can be read, because their recorder died before their key was written.
+    pub parts_unreadable: u32,
     /// Journal time of the first packet or fact that could be read.
     pub first_ns: Option<u64>,
     /// Journal time of the last packet or fact that could be read: where a recording without an end is taken to end.

@@ -21,7 +21,7 @@ mod traffic;
 mod verdict;
 
 pub use call::fold_call;
-pub use damage::{Anchor, Damage, HeardCodec, TrackClock};
+pub use damage::{Anchor, Damage, HeardCodec, RestartLoss, TrackClock};
 pub use heard::{LISTENED_MS_MIN, TrackHeard, flaws_heard};
 pub use keep::{KeepVerdict, PolicySettings, RecordingMode, keep};
 pub use link::links;

@@ -82,15 +82,23 @@ pub fn summarise_with(events: &[SessionEvent], damage: &Damage, thresholds: &Thr
         remote_number: remote.and_then(|party| party.number.clone()),
         remote_name: remote.and_then(|party| party.name.clone()),
         traffic: traffic(&call),
-        tracks: rows(&known, &call, damage, &span),
+        tracks: rows(&known, events, &call, damage, &span),
         call_id: call.call_id,
         tracking_id: call.tracking_id,
         flaws: findings.flaws,
     }
 }
 
-fn rows(known: &BTreeMap<u8, Known>, call: &CallFacts, damage: &Damage, span: &Span) -> Vec<TrackSummary> {
-    known.values().map(|track| track.summary(call, damage, span.begin_ns)).collect()
+fn rows(
+    known: &BTreeMap<u8, Known>,
+    events: &[SessionEvent],
+    call: &CallFacts,
+    damage: &Damage,
+    span: &Span,
+) -> Vec<TrackSummary> {
+    let all_ns = span.end_ns.saturating_sub(span.begin_ns);
+    let paused_ms = |track: u8| all_ns.saturating_sub(open_ns(events, track, span.begin_ns, span.end_ns)) / 1_000_000;
+    known.values().map(|track| track.summary(call, damage, span.begin_ns, paused_ms(track.facts.track))).collect()
 }
 
 fn milliseconds(ms: u64) -> SignedDuration {
@@ -169,7 +177,7 @@ impl Findings {
                 findings.take(flaw.clone());
             }
         }
-        findings.look_at_span(events, damage, span);
+        findings.look_at_span(events, damage, tracks, span);
         findings.look_at_journal(damage, tracks);
         for track in tracks.values() {
             findings.look_at_track(events, thresholds, tracks, track, span);
@@ -207,7 +215,7 @@ impl Findings {
         self.remark(code, text);
     }
 
-    fn look_at_span(&mut self, events: &[SessionEvent], damage: &Damage, span: &Span) {
+    fn look_at_span(&mut self, events: &[SessionEvent], damage: &Damage, tracks: &BTreeMap<u8, Known>, span: &Span) {
         if !span.has_end {
             let torn = if damage.torn_tail { "; the journal ends in the middle of a frame" } else { "" };
             let after = clock_time(span.duration_ms());
@@ -216,7 +224,13 @@ impl Findings {
                 format!("the recorder stopped during this call: audio after {after} is missing{torn}"),
             );
         } else if damage.recorder_died {
-            self.remark("recorder-restarted", "the recorder was restarted during this call, which went on".to_owned());
+            self.remark("recorder-restarted", went_on(damage, tracks));
+        }
+        if damage.parts_unreadable > 0 {
+            let parts = damage.parts_unreadable;
+            let text =
+                format!("{parts} parts of this call cannot be read: the recorder died before their key was written");
+            self.degrade("key-lost-in-part", text);
         }
         if !span.has_start {
             self.degrade("start-missing", "the beginning of this recording cannot be read".to_owned());
@@ -313,6 +327,19 @@ impl Findings {
         self.reasons = vec!["no-media".to_owned()];
         self.remark("no-media", "no audio was received".to_owned());
     }
+}
+
+/// That the recorder was restarted, and what that cost: whether it degrades the recording is for the thresholds of any loss.
+fn went_on(damage: &Damage, tracks: &BTreeMap<u8, Known>) -> String {
+    let times = match damage.restarts {
+        0 | 1 => String::new(),
+        times => format!(" {times} times"),
+    };
+    let missing = damage.lost_at_restarts.iter().map(|lost| {
+        let label = tracks.get(&lost.track).map_or_else(|| (u16::from(lost.track) + 1).to_string(), Known::label);
+        format!("; {} ms of track {label} are missing", lost.ms)
+    });
+    format!("the recorder was restarted{times} during this call, which went on{}", missing.collect::<String>())
 }
 
 /// Milliseconds into a recording as hours, minutes and seconds.

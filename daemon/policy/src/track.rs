@@ -43,6 +43,9 @@ pub struct TrackSummary {
     /// Telephone events: keys that were pressed.
     #[serde(default)]
     pub tones: u64,
+    /// Milliseconds during which it was paused or on hold, by the client or by somebody here: nothing of them is stored.
+    #[serde(default)]
+    pub paused_ms: u64,
     /// Whether it is the recorded user's own voice.
     pub local: bool,
 }
@@ -138,7 +141,7 @@ impl Known {
     }
 
     /// The row's view of it.
-    pub(crate) fn summary(&self, call: &CallFacts, damage: &Damage, begin_ns: u64) -> TrackSummary {
+    pub(crate) fn summary(&self, call: &CallFacts, damage: &Damage, begin_ns: u64, paused_ms: u64) -> TrackSummary {
         let clock = damage.clocks.iter().find(|clock| clock.track == self.facts.track);
         TrackSummary {
             label: self.label(),
@@ -153,6 +156,7 @@ impl Known {
             started_after_ms: self.first_ns.map(|first_ns| first_ns.saturating_sub(begin_ns) / 1_000_000),
             clock_skew_ppm: clock.and_then(|clock| clock.skew_ppm),
             tones: self.tones,
+            paused_ms,
             local: self.facts.local,
         }
     }

@@ -43,6 +43,8 @@ pub const DEGRADING_CODES: &[&str] = &[
     "clock-jump",
     // A journal could not be written for a while.
     "journal-write-failed",
+    // A recorder died, and the next one does not know what it had received.
+    "media-state-lost",
     // The session could not be resumed after a restart.
     "session-lost",
 ];

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use callvault_catalogue::Catalogue;
 use callvault_config::Config;
+use callvault_control::CheckpointKey;
 use callvault_queue::Queue;
 use callvault_seal::{Keyring, PublicKey};
 use tokio::sync::{mpsc, watch};
@@ -28,6 +29,8 @@ pub(crate) struct Appliance {
     pub(crate) current_key: PathBuf,
     /// Public keys that every recording is sealed to, the appliance's first.
     pub(crate) recipients: Vec<PublicKey>,
+    /// What the checkpoints of live calls are sealed under: recorders of this daemon go on with each other's calls, nobody else can.
+    pub(crate) checkpoint_key: CheckpointKey,
     pub(crate) catalogue: Catalogue,
     pub(crate) queue: Queue,
     pub(crate) store: Store,

@@ -2,7 +2,7 @@
 //!
 //! One thread follows the journal. For each session that has ended (or whose recorder is gone) it does, in this order:
 //!
-//! 1. read the lane's facts and count its packets;
+//! 1. make durable what is to be read (`fdatasync`), then read the lane's facts and count its packets;
 //! 2. one catalogue transaction: the recording, its lanes, the jobs that it owes;
 //! 3. put the owed jobs into the queue, which is durable when it returns;
 //! 4. take them off the list of what is owed;
@@ -64,6 +64,8 @@ pub(crate) struct Ingest<'a> {
     tidied: Option<Instant>,
     /// When to leave off, once the daemon stops.
     until: Option<Instant>,
+    /// Which recorder was ready before the journal was looked at, and which recordings it goes on with.
+    seen: (Option<Uuid>, BTreeSet<Uuid>),
 }
 
 impl<'a> Ingest<'a> {
@@ -77,6 +79,7 @@ impl<'a> Ingest<'a> {
             removed: BTreeMap::new(),
             tidied: None,
             until: None,
+            seen: (None, BTreeSet::new()),
         }
     }
 
@@ -129,6 +132,11 @@ impl<'a> Ingest<'a> {
         let gives_up = || {
             let stopping = appliance.stopping.load(Ordering::Relaxed);
             stopping && until.is_none_or(|until| Instant::now() >= until)
+        };
+        // Before the journal: what a recorder goes on with is there when it is ready.
+        self.seen = {
+            let recorder = appliance.recorder.borrow();
+            (recorder.ready, recorder.resumed.clone())
         };
         let live = || appliance.recorder.borrow().generation;
         let look = self.follower.look(&appliance.journals, live, gives_up);
@@ -193,6 +201,7 @@ impl<'a> Ingest<'a> {
         }
     }
 
+    /// Enters the recording that a lane is a part of, once all of it is there.
     fn lane(&mut self, name: LaneName) {
         let state = self.appliance.journals.lock().state(name);
         let Some(state) = state.filter(|s| !s.ingested) else {
@@ -203,76 +212,108 @@ impl<'a> Ingest<'a> {
         if !(state.ended || state.over) {
             return;
         }
-        let Some(view) = self.appliance.journals.lock().view(name) else { return };
-        match self.ingest(&view) {
+        let views = match state.recording {
+            Some(recording) => self.appliance.journals.lock().lanes_of(recording),
+            None => self.appliance.journals.lock().view(name).into_iter().collect(),
+        };
+        if !self.is_complete(&views) {
+            return;
+        }
+        match self.make_durable(&views).and_then(|()| self.ingest(&views)) {
             Ok(is_needed) => {
-                self.waiting.remove(&name);
-                self.failed.remove(&name);
                 let mut journals = self.appliance.journals.lock();
-                if is_needed {
-                    journals.set_ingested(name);
-                } else {
-                    journals.release_lane(name);
+                for LaneView { name, .. } in views {
+                    self.waiting.remove(&name);
+                    self.failed.remove(&name);
+                    if is_needed {
+                        journals.set_ingested(name);
+                    } else {
+                        journals.release_lane(name);
+                    }
                 }
             }
             Err(error) => {
                 self.failed.insert(name, Instant::now() + AGAIN);
-                let recording = view.entry.recording.unwrap_or_default();
+                let recording = state.recording.unwrap_or_default();
                 let text = format!("failed to take recording {recording} from the journal: {error}");
                 self.appliance.notes.set("recordings", text);
             }
         }
     }
 
-    /// Enters one lane; tells whether the journal is needed for it any further.
-    fn ingest(&self, view: &LaneView) -> Result<bool, IngestError> {
-        let LaneName { generation, lane } = view.name;
-        let id = view.entry.recording.unwrap_or_else(|| row::unnamed_id(generation, lane));
+    /// What is read of a recording may be in the page cache alone, and when its recorder is dead nobody else will ever sync it. A row
+    /// must not promise what a power cut can still take.
+    fn make_durable(&self, views: &[LaneView]) -> Result<(), IngestError> {
+        let folder = self.appliance.config.journal_path();
+        for view in views {
+            for file in view.entry.files().into_iter().flatten() {
+                let path = folder.join(callvault_journal::file_name(view.name.generation, file));
+                match std::fs::File::open(path).and_then(|file| file.sync_data()) {
+                    // A file in the middle of a lane's may have been removed: then the lane has nothing in it.
+                    Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+                    other => other.map_err(SoundError::from)?,
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether nothing more comes of a recording. One that was cut off may be gone on with by the next recorder, which has opened a lane for
+    /// it by the time that it is ready; until there is one, nobody knows.
+    fn is_complete(&self, views: &[LaneView]) -> bool {
+        let Some(last) = views.last() else { return false };
+        let (ready, resumed) = &self.seen;
+        let may_go_on = !last.ended()
+            && (ready.is_none_or(|ready| ready == last.name.generation)
+                || last.entry.recording.is_some_and(|recording| resumed.contains(&recording)));
+        views.iter().all(LaneView::is_whole) && !may_go_on
+    }
+
+    /// Enters a recording with all of its lanes; tells whether the journal is needed for it any further.
+    fn ingest(&self, views: &[LaneView]) -> Result<bool, IngestError> {
+        let Some(last) = views.last() else { return Ok(false) };
+        let LaneName { generation, lane } = last.name;
+        let id = last.entry.recording.unwrap_or_else(|| row::unnamed_id(generation, lane));
         let mut read = Read::default();
-        let recording = if view.discarded() {
+        let discarded = views.iter().rev().find(|view| view.discarded());
+        let recording = if let Some(view) = discarded {
             nameless(id, Verdict::Discarded, "discarded", &discarded_by(&view.entry.rule))
-        } else if view.entry.recording.is_none() {
+        } else if last.entry.recording.is_none() {
             let text = "every frame of the journal that says what this was is damaged; nothing of it can be read";
             nameless(id, Verdict::Failed, UNNAMED, text)
-        } else if view.entry.keys.is_empty() {
+        } else if views.iter().all(|view| view.entry.keys.is_empty()) {
             let text =
                 "the recorder was lost before the recording's key was written; what it had captured cannot be read";
             nameless(id, Verdict::Failed, KEY_LOST, text)
         } else {
-            self.read(id, view, &mut read)?
-        };
-        let files = view.entry.files().unwrap_or(0..=0);
-        let lane = Lane {
-            generation,
-            lane,
-            recording: id,
-            segment: view.entry.segment.into(),
-            first_file: *files.start(),
-            last_file: *files.end(),
+            self.read(id, views, &mut read)?
         };
         let is_needed = row::has_audio(&recording);
         let owed = if is_needed { vec![OwedJob::new(JobKind::ARCHIVE.as_str(), id)] } else { Vec::new() };
         let verdict = recording.verdict;
         let links = links(&id.to_string(), &read.events);
-        let new = NewRecording { recording, lanes: vec![lane], owed, links };
+        let lanes = views.iter().map(|view| catalogued(id, view)).collect();
+        let new = NewRecording { recording, lanes, owed, links };
         match self.appliance.catalogue.ingest(&new, Timestamp::now())? {
             IngestOutcome::Inserted => {
                 self.appliance.metrics.ingested.fetch_add(1, Ordering::Relaxed);
-                if view.discarded() {
+                if let Some(view) = discarded {
                     self.appliance.metrics.discarded_by(&view.entry.rule);
                 }
                 self.appliance.metrics.not_ok_for(&read.reasons);
                 tracing::info!(recording = %id, %verdict, "recording {id}: {verdict}");
                 Ok(is_needed)
             }
-            IngestOutcome::AlreadyThere => Ok(is_needed),
+            IngestOutcome::Extended | IngestOutcome::AlreadyThere => Ok(is_needed),
             IngestOutcome::Deleted => Ok(false),
         }
     }
 
-    fn read(&self, id: Uuid, view: &LaneView, read: &mut Read) -> Result<Recording, SoundError> {
-        let lanes = open_lanes(std::slice::from_ref(view), &self.appliance.keyring)?;
-        let reading = Reading::of_journal(&self.appliance.config.journal_path(), &lanes)?;
+    fn read(&self, id: Uuid, views: &[LaneView], read: &mut Read) -> Result<Recording, SoundError> {
+        let lanes = open_lanes(views, &self.appliance.keyring)?;
+        let mut reading = Reading::of_journal(&self.appliance.config.journal_path(), &lanes)?;
+        let unreadable = views.len().saturating_sub(lanes.len());
+        reading.damage.parts_unreadable = u32::try_from(unreadable).unwrap_or(u32::MAX);
         let summary = summarise(&reading.events, &reading.damage);
         read.reasons.clone_from(&summary.reasons);
         let mut recording = row::recording(id, summary, &reading.events);
@@ -447,6 +488,19 @@ fn discarded_by(rule: &str) -> String {
     match rule {
         "" => "the recording was discarded by a rule".to_owned(),
         rule => format!("the recording was not kept, by the rule {rule}"),
+    }
+}
+
+/// A lane as the catalogue remembers it.
+fn catalogued(recording: Uuid, view: &LaneView) -> Lane {
+    let files = view.entry.files().unwrap_or(0..=0);
+    Lane {
+        generation: view.name.generation,
+        lane: view.name.lane,
+        recording,
+        segment: view.entry.segment.into(),
+        first_file: *files.start(),
+        last_file: *files.end(),
     }
 }
 

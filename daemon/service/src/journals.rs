@@ -13,7 +13,8 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use callvault_journal::{
-    Finding, FindingKind, Frame, JournalFiles, LaneEnd, LaneEntry, LaneIndex, ReadAt, Report, Seekable, file_name,
+    EarlierKey, Finding, FindingKind, Frame, JournalFiles, LaneEnd, LaneEntry, LaneIndex, ReadAt, Report, Seekable,
+    file_name,
 };
 use callvault_policy::Anchor;
 use uuid::Uuid;
@@ -250,7 +251,9 @@ impl Journals {
     pub(crate) fn lanes_of(&self, recording: Uuid) -> Vec<LaneView> {
         let names = self.by_recording.get(&recording);
         let mut views: Vec<LaneView> = names.into_iter().flatten().filter_map(|name| self.view(*name)).collect();
-        views.sort_by_key(|v| v.entry.segment);
+        // Generations are named in the order of time, which counts where segments are equal: nothing was known of the one before.
+        views.sort_by_key(|v| (v.entry.segment, v.name));
+        give_earlier_keys(&mut views);
         views
     }
 
@@ -313,6 +316,19 @@ impl Journals {
         }
         // A file number is never the highest one: that says "none" in the journal.
         below.or_else(|| files.last().map(|last| last.saturating_add(1))).unwrap_or(0)
+    }
+}
+
+/// Keys that a later part of a recording holds for an earlier one, whose recorder died before they could be written.
+fn give_earlier_keys(views: &mut [LaneView]) {
+    let earlier: Vec<EarlierKey> = views.iter().flat_map(|view| view.entry.earlier_keys.iter().cloned()).collect();
+    for view in views {
+        let of_this = |key: &&EarlierKey| (key.generation, key.lane) == (view.name.generation, view.name.lane);
+        for key in earlier.iter().filter(of_this).flat_map(|key| &key.keys) {
+            if !view.entry.keys.contains(key) {
+                view.entry.keys.push(key.clone());
+            }
+        }
     }
 }
 

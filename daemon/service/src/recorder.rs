@@ -3,6 +3,7 @@
 //! This is one task with one loop; it owns the child, its end of the control connection, and the machine. Nothing here
 //! decides: whether to start, kill or wait is the machine's, what is kept is the policy's.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::path::PathBuf;
 use std::process::Stdio;
@@ -41,8 +42,11 @@ pub(crate) enum Request {
     Control(Uuid, CallAction, oneshot::Sender<Result<CallStanding, Refusal>>),
     /// Take no new sessions, or take them again.
     Drain(bool),
-    /// Stop; the driver ends when the recorder has.
-    Stop,
+    /// Stop, with or without the calls; the driver ends when the recorder has.
+    Stop {
+        /// Whether every call is ended with a BYE.
+        end_calls: bool,
+    },
 }
 
 /// How the recorder is, for health and metrics.
@@ -52,6 +56,11 @@ pub(crate) struct RecorderState {
     pub(crate) up: bool,
     /// The generation that runs.
     pub(crate) generation: Option<Uuid>,
+    /// The last generation that was started, once it is ready: what another one was cut off in and this one does not go on with has
+    /// ended.
+    pub(crate) ready: Option<Uuid>,
+    /// Recordings that the generation that runs goes on with.
+    pub(crate) resumed: BTreeSet<Uuid>,
     /// Last heartbeat.
     pub(crate) heartbeat: Heartbeat,
     /// When it came.
@@ -126,13 +135,14 @@ impl Driver {
         let mut requests_open = true;
         let mut draining = false;
         let mut pending = vec![Event::Tick];
+        let mut end_calls = true;
         let mut certificates = self.certificates.clone();
         loop {
             while let Some(event) = pending.pop() {
                 for action in machine.handle(epoch.elapsed(), event) {
                     match action {
                         Action::Start => pending.push(self.start(&mut running).await),
-                        Action::AskToStop => self.tell(running.as_ref(), &ToRecorder::Stop),
+                        Action::AskToStop => self.tell(running.as_ref(), &ToRecorder::Stop { end_calls }),
                         Action::Kill { why } => {
                             tracing::error!(reason = %why, "killing the recorder: {why}");
                             if let Some(running) = &mut running {
@@ -174,7 +184,10 @@ impl Driver {
                 }
                 Happened::Certificates => self.hand_over_certificates(running.as_ref()).await,
                 Happened::Asked(None) => requests_open = false,
-                Happened::Asked(Some(Request::Stop)) => pending.push(Event::StopWanted),
+                Happened::Asked(Some(Request::Stop { end_calls: wanted })) => {
+                    end_calls = wanted;
+                    pending.push(Event::StopWanted);
+                }
                 Happened::Asked(Some(Request::Drain(wanted))) => {
                     draining = wanted;
                     let message = if wanted { ToRecorder::Drain } else { ToRecorder::Undrain };
@@ -252,6 +265,8 @@ impl Driver {
         // Before the recorder can write anything, so that the ingest never takes a living generation for a dead one.
         self.state.send_modify(|s| {
             s.generation = Some(generation);
+            s.ready = None;
+            s.resumed.clear();
             s.before = sum(s.before, s.heartbeat);
             s.heartbeat = Heartbeat::default();
             s.beat_at = None;
@@ -306,9 +321,21 @@ impl Driver {
 
     fn heard(&self, running: Option<&Running>, message: ToDaemon, questions: &mut Vec<Question>) -> Option<Event> {
         match message {
+            ToDaemon::Resumed { recordings } => {
+                tracing::info!(
+                    calls = recordings.len(),
+                    "{} calls go on after the recorder's restart",
+                    recordings.len()
+                );
+                self.state.send_modify(|s| s.resumed.extend(recordings));
+            }
             ToDaemon::Ready { generation, port_pairs } => {
                 tracing::info!(%generation, port_pairs, "recorder ready");
-                self.state.send_modify(|s| s.port_pairs = port_pairs);
+                self.state.send_modify(|s| {
+                    s.port_pairs = port_pairs;
+                    s.ready = Some(generation);
+                });
+                self.wake_ingest();
                 return Some(Event::Ready);
             }
             ToDaemon::Heartbeat(beat) => {

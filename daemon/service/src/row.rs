@@ -62,6 +62,7 @@ pub(crate) fn recording(id: Uuid, summary: Summary, events: &[SessionEvent]) -> 
                 started_after_ms: t.started_after_ms,
                 clock_skew_ppm: t.clock_skew_ppm,
                 tones: t.tones,
+                paused_ms: t.paused_ms,
                 local: t.local,
                 ..Track::default()
             })

@@ -12,11 +12,11 @@ use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
-use callvault_archive::timeline::{Alignment, Timeline};
+use callvault_archive::timeline::{Alignment, PacketHeader, Timeline};
 use callvault_archive::{ArchiveCodec, ArchiveError, ArchiveTrack, Played, Unlocked};
 use callvault_journal::facts::{SessionEvent, TrackCounts};
 use callvault_journal::{FindingKind, JournalError};
-use callvault_policy::{Damage, HeardCodec, TrackClock};
+use callvault_policy::{Damage, HeardCodec, RestartLoss, TrackClock};
 use callvault_render_protocol::{CODEC_TEXT_BYTES_MAX, Codec, CodecSpec, Packet, RenderError};
 use callvault_seal::{Cipher, DataKey, Keyring, SealError};
 
@@ -91,10 +91,14 @@ impl OpenLane {
     }
 }
 
-/// Opens the keys of a recording's lanes.
+/// Opens the keys of a recording's lanes. A lane without a key is passed over as long as another has one: its recorder was lost together
+/// with what it had not written yet.
 pub(crate) fn open_lanes(views: &[LaneView], keyring: &Keyring) -> Result<Vec<OpenLane>, SoundError> {
+    let has_key = |view: &&LaneView| !view.entry.keys.is_empty();
+    let is_any = views.iter().any(|view| has_key(&view));
     views
         .iter()
+        .filter(|view| has_key(view) || !is_any)
         .map(|view| {
             let context = view.entry.key_context(view.name.generation, view.name.lane).ok_or(SoundError::NoKey)?;
             if view.entry.keys.is_empty() {
@@ -116,6 +120,7 @@ impl Reading {
         let (mut lost_frames, mut unnumbered) = (0_u64, 0_u64);
         let (mut first_ns, mut last_ns) = (None, None);
         let mut walk = Walk::new(folder, lanes);
+        let mut joins = Joins::default();
         while walk.step(|item| match item {
             Item::Event(event) => events.push(event.clone()),
             Item::Lost(frames) => lost_frames = lost_frames.saturating_add(frames),
@@ -123,6 +128,7 @@ impl Reading {
             Item::Unnumbered => unnumbered += 1,
             Item::Packet(met) => {
                 timeline.observe(&met.header);
+                joins.observe(met.lane, &met.header);
                 *heard.entry((met.header.track, met.codec)).or_default() += 1;
                 *types.entry((met.header.track, met.payload_type)).or_default() += 1;
                 let at = met.header.arrival_ns;
@@ -136,6 +142,9 @@ impl Reading {
             torn_tail: lanes.iter().flat_map(|l| &l.view.findings).any(|f| f.kind == FindingKind::TornTail),
             lost_frames: lanes.iter().map(|l| missing_frames(&l.view)).fold(lost_frames, u64::saturating_add),
             recorder_died: lanes.iter().any(|l| l.view.over && !l.view.ended()),
+            restarts: joins.restarts,
+            lost_at_restarts: joins.lost(),
+            parts_unreadable: 0,
             first_ns,
             last_ns,
             anchor: lanes.first().and_then(|l| l.view.anchor),
@@ -162,6 +171,39 @@ impl Reading {
             range,
             at_end: false,
         }
+    }
+}
+
+/// What is missing between one lane and the next: what the recorder that died had taken and not written.
+#[derive(Default)]
+struct Joins {
+    restarts: u32,
+    lane: usize,
+    /// The newest packet of each source, and its lane.
+    newest: HashMap<(u8, u8), (usize, u32)>,
+    lost: BTreeMap<u8, (u64, u64)>,
+}
+
+impl Joins {
+    fn observe(&mut self, lane: usize, header: &PacketHeader) {
+        self.restarts += u32::from(lane > self.lane);
+        self.lane = self.lane.max(lane);
+        let newest = self.newest.entry((header.track, header.source)).or_insert((lane, header.seq));
+        let (before, last) = *newest;
+        if before < lane {
+            let missing = u64::from(header.seq.saturating_sub(last).saturating_sub(1));
+            let packet_us = u64::from(header.duration_ticks.unwrap_or(0)).saturating_mul(1_000_000)
+                / u64::from(header.clock_rate.max(1));
+            let (packets, us) = self.lost.entry(header.track).or_default();
+            *packets = packets.saturating_add(missing);
+            *us = us.saturating_add(missing.saturating_mul(packet_us));
+        }
+        *newest = (lane, last.max(header.seq));
+    }
+
+    fn lost(&self) -> Vec<RestartLoss> {
+        let lost = self.lost.iter().filter(|(_, (packets, _))| *packets > 0);
+        lost.map(|(track, (packets, us))| RestartLoss { track: *track, packets: *packets, ms: us / 1_000 }).collect()
     }
 }
 

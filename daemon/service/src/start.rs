@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, anyhow};
 use callvault_catalogue::Catalogue;
 use callvault_config::{Config, HttpListen};
-use callvault_control::TlsIdentity;
+use callvault_control::{CHECKPOINT_KEY_BYTES, CheckpointKey, TlsIdentity};
 use callvault_http::{Limits as HttpLimits, Listen, Server};
 use callvault_queue::{JobKind, Queue, RetryPolicies, RetryPolicy, Settings};
 use callvault_seal::{PublicKey, Secret};
@@ -131,6 +131,7 @@ pub(crate) fn open(config: Config, reload: Bell) -> anyhow::Result<(Arc<Applianc
         keyring: keys.keyring,
         current_key: keys.path,
         recipients,
+        checkpoint_key: new_checkpoint_key(&mut rng),
         catalogue,
         queue,
         store: Store::new(&config.store_path(), &config.data_dir, Uuid::now_v7()),
@@ -148,6 +149,12 @@ pub(crate) fn open(config: Config, reload: Bell) -> anyhow::Result<(Arc<Applianc
         config,
     };
     Ok((Arc::new(appliance), Channels { state, requests, wake }))
+}
+
+fn new_checkpoint_key(rng: &mut dyn CryptoRng) -> CheckpointKey {
+    let mut bytes = [0; CHECKPOINT_KEY_BYTES];
+    rng.fill_bytes(&mut bytes);
+    CheckpointKey::from_bytes(bytes)
 }
 
 fn open_keys(config: &Config, rng: &mut dyn CryptoRng) -> anyhow::Result<keys::Keys> {
@@ -287,7 +294,7 @@ fn serve(
         }
         tracing::info!("stopping");
         let _ = systemd::daemon::notify([(systemd::daemon::STATE_STOPPING, "1")].iter());
-        let _ = appliance.requests.send(Request::Stop).await;
+        let _ = appliance.requests.send(Request::Stop { end_calls: true }).await;
         running.await.context("stop the recorder")
     });
     appliance.stop();

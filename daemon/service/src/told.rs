@@ -40,6 +40,10 @@ pub(crate) fn settings(appliance: &Appliance, sockets: &Sockets) -> Start {
     Start {
         generation: Uuid::nil(),
         journal_dir: config.journal_path(),
+        checkpoint_dir: Some(config.runtime_dir.join("calls")),
+        checkpoint_key: appliance.checkpoint_key.clone(),
+        boot: boot_id(),
+        sockets_stay: false,
         recipients: appliance.recipients.iter().map(PublicKey::to_text).collect(),
         media_address: Some(bound).filter(|ip| !ip.is_unspecified()),
         media_bound: bound,
@@ -73,6 +77,13 @@ pub(crate) fn settings(appliance: &Appliance, sockets: &Sockets) -> Start {
         file_age_max_s: u32_of(config.journal.file_age_max.as_secs()),
         spool_free_min_bytes: config.journal.spool_free_min.0,
     }
+}
+
+/// Names the time since the machine was started. Without a name checkpoints of another boot could be taken for this one's, so it is
+/// then one that no other daemon has: calls survive the recorder, not the daemon.
+fn boot_id() -> Uuid {
+    let text = std::fs::read_to_string("/proc/sys/kernel/random/boot_id");
+    text.ok().and_then(|text| Uuid::try_parse(text.trim()).ok()).unwrap_or_else(Uuid::now_v7)
 }
 
 /// The one address that all these are, or else every address of the families that they are of.

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::path::Path;
 
 use callvault_archive::timeline::{PacketHeader, ReportHeader};
-use callvault_journal::facts::{CodecFacts, SessionEvent, TrackFacts};
+use callvault_journal::facts::{CodecFacts, SessionEvent, Started, TrackFacts};
 use callvault_journal::{LaneItem, LaneReader};
 use callvault_media::{Encoding, payload_duration};
 
@@ -82,10 +82,14 @@ pub(crate) struct Walk {
     lanes: VecDeque<(LaneReader, GenerationFiles)>,
     pub(crate) table: CodecTable,
     sources: Sources,
+    /// Lanes that were read to their end.
     lane: usize,
+    /// How often sources have been numbered from 0 again: with each lane, but for those whose recorder knew of the one before.
+    numbering: usize,
 }
 
-/// The numbers of the sources. The recorder numbers them in each lane; over all lanes of a recording they must not be confused.
+/// The numbers of the sources. The recorder numbers them from 0 in a lane unless it knew of the lane before; over all lanes of a
+/// recording they must not be confused.
 #[derive(Default)]
 struct Sources {
     numbers: HashMap<(usize, u8, u8), u8>,
@@ -95,20 +99,22 @@ struct Sources {
 
 impl Sources {
     /// The number of a source over all lanes; none when the track has had more sources than there are numbers.
-    fn number(&mut self, lane: usize, track: u8, source: u8) -> Option<u8> {
-        if let Some(number) = self.numbers.get(&(lane, track, source)) {
+    fn number(&mut self, numbering: usize, track: u8, source: u8) -> Option<u8> {
+        if let Some(number) = self.numbers.get(&(numbering, track, source)) {
             return Some(*number);
         }
         let next = self.next.entry(track).or_insert(Some(0));
         let number = (*next)?;
         *next = number.checked_add(1);
-        self.numbers.insert((lane, track, source), number);
+        self.numbers.insert((numbering, track, source), number);
         Some(number)
     }
 }
 
 /// One packet met on the walk.
 pub(crate) struct Met<'a> {
+    /// Place of its lane among those of the recording.
+    pub(crate) lane: usize,
     pub(crate) header: PacketHeader,
     pub(crate) codec: u8,
     pub(crate) payload_type: u8,
@@ -136,7 +142,7 @@ impl Walk {
                 (reader, GenerationFiles::new(folder, name.generation))
             })
             .collect();
-        Self { lanes, table: CodecTable::default(), sources: Sources::default(), lane: 0 }
+        Self { lanes, table: CodecTable::default(), sources: Sources::default(), lane: 0, numbering: 0 }
     }
 
     /// Takes the next frame and gives each thing in it to `each`. False at the end.
@@ -146,12 +152,18 @@ impl Walk {
             None => {
                 self.lanes.pop_front();
                 self.lane += 1;
+                self.numbering += 1;
             }
             Some(LaneItem::Facts(event)) => {
                 self.table.learn(&event);
+                if let SessionEvent::Started(Started { resumed: Some(resumed), .. }) = &event
+                    && resumed.sources_continue
+                {
+                    self.numbering = self.numbering.saturating_sub(1);
+                }
                 each(Item::Event(&event));
                 if let SessionEvent::SenderReport(facts) = &event
-                    && let Some(source) = self.sources.number(self.lane, facts.track, facts.source)
+                    && let Some(source) = self.sources.number(self.numbering, facts.track, facts.source)
                 {
                     each(Item::Report(ReportHeader {
                         track: facts.track,
@@ -166,7 +178,7 @@ impl Walk {
             Some(LaneItem::Audio(packets)) => {
                 for packet in packets {
                     let (codec, facts) = self.table.codec(packet.track, packet.payload_type);
-                    let Some(source) = self.sources.number(self.lane, packet.track, packet.source) else {
+                    let Some(source) = self.sources.number(self.numbering, packet.track, packet.source) else {
                         each(Item::Unnumbered);
                         continue;
                     };
@@ -186,6 +198,7 @@ impl Walk {
                         duration_ticks: duration,
                     };
                     each(Item::Packet(Met {
+                        lane: self.lane,
                         header,
                         codec,
                         payload_type: packet.payload_type,

@@ -35,6 +35,7 @@ use callvault_seal::PublicKey;
 use uuid::Uuid;
 
 use crate::Feedback;
+use crate::checkpoint::{Checkpoints, Continued, MediaState};
 use crate::clock::{journal_ns, wall_ns};
 use disk::{Disk, SyncRequest, Told};
 use folder::{DiskFolder, JournalFolder};
@@ -68,20 +69,42 @@ const SPARE_BATCHES_MAX: usize = 1_024;
 
 /// Something for the journal.
 pub(crate) enum Entry {
-    /// A recording begins.
-    Open { recording: Uuid },
-    /// Something happened in it.
-    Facts { recording: Uuid, event: SessionEvent },
-    /// Packets of it.
-    Audio { recording: Uuid, batch: AudioBatch },
+    /// A recording begins, or goes on from what another recorder wrote.
+    Open { recording: Uuid, continued: Option<Box<Continued>> },
+    /// Something happened in it. Facts of the signalling are numbered from 1, others have 0.
+    Facts { recording: Uuid, event: SessionEvent, number: u64 },
+    /// Packets of it, and how its tracks stand after them.
+    Audio { recording: Uuid, batch: AudioBatch, media: MediaState, unwritten: Unwritten },
     /// What becomes of it.
     Decide { recording: Uuid, decision: Decision },
     /// What becomes of it is asked again: should it end meanwhile, its end waits for the answer.
     Reconsider { recording: Uuid },
     /// It has ended.
     End { recording: Uuid, ended: Ended },
-    /// Flush everything and stop.
+    /// Say so ([`Feedback::Marked`]) when everything before this is written.
+    Mark,
+    /// Flush everything and stop: what lives is left as it is, for another recorder to go on with.
+    Leave,
+    /// End everything, flush and stop.
     Stop,
+}
+
+/// A batch that is in memory alone: counted as long as this exists, which is until it is in a file.
+#[derive(Debug)]
+pub(crate) struct Unwritten(Arc<AtomicU64>);
+
+impl Unwritten {
+    /// One more of those that `count` counts.
+    pub(crate) fn new(count: &Arc<AtomicU64>) -> Self {
+        count.fetch_add(1, Ordering::Relaxed);
+        Self(Arc::clone(count))
+    }
+}
+
+impl Drop for Unwritten {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 /// What the other threads see of the appender.
@@ -124,6 +147,22 @@ pub(crate) struct Appender {
     state: Arc<AppenderState>,
     feedback: tokio::sync::mpsc::UnboundedSender<Feedback>,
     spare: SyncSender<AudioBatch>,
+    checkpoints: Option<Checkpoints>,
+    /// Frames were written again elsewhere; until that is done, the checkpoints stay as they are.
+    places_moved: bool,
+    marked: bool,
+    /// Batches that were taken and are not in a file.
+    unwritten: Vec<Unwritten>,
+}
+
+/// Whether the appender goes on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Going {
+    On,
+    /// It flushes and stops.
+    Leaving,
+    /// It ends what lives, flushes and stops.
+    Stopping,
 }
 
 /// Why the appender cannot begin.
@@ -149,9 +188,10 @@ impl Appender {
         state: Arc<AppenderState>,
         feedback: tokio::sync::mpsc::UnboundedSender<Feedback>,
         spare: SyncSender<AudioBatch>,
+        checkpoints: Option<Checkpoints>,
     ) -> Result<Self, AppendError> {
         let folder = Box::new(DiskFolder(settings.journal_dir.clone()));
-        Self::begin_in(folder, settings, state, feedback, spare)
+        Self::begin_in(folder, settings, state, feedback, spare, checkpoints)
     }
 
     fn begin_in(
@@ -160,6 +200,7 @@ impl Appender {
         state: Arc<AppenderState>,
         feedback: tokio::sync::mpsc::UnboundedSender<Feedback>,
         spare: SyncSender<AudioBatch>,
+        checkpoints: Option<Checkpoints>,
     ) -> Result<Self, AppendError> {
         let recipients =
             settings.recipients.iter().map(|text| PublicKey::from_text(text)).collect::<Result<Vec<_>, _>>()?;
@@ -183,7 +224,7 @@ impl Appender {
         let mut appender = Self {
             writer,
             disk,
-            lanes: Lanes::new(recipients),
+            lanes: Lanes::new(recipients, checkpoints.clone()),
             ended: VecDeque::new(),
             entry_seq: 0,
             sync_wanted: false,
@@ -197,6 +238,10 @@ impl Appender {
             state,
             feedback,
             spare,
+            checkpoints,
+            places_moved: false,
+            marked: false,
+            unwritten: Vec::new(),
         };
         appender.look_at_the_disk(now);
         Ok(appender)
@@ -205,48 +250,38 @@ impl Appender {
     /// Works until told to stop, or until everybody who could send something is gone.
     pub(crate) fn run(mut self, entries: &Receiver<Entry>) {
         loop {
-            let stop = if self.has_room() {
+            let going = if self.has_room() {
                 self.take_some(entries)
             } else {
                 // The disk takes nothing: neither does the appender, but it goes on looking.
                 thread::sleep(ROUND);
-                if self.is_stopping_too_long() { self.discard_rest(entries) } else { false }
+                if self.is_stopping_too_long() { self.discard_rest(entries) } else { Going::On }
             };
             while let Ok(done) = self.synced.try_recv() {
                 self.after_sync(&done);
             }
-            if stop {
-                return self.stop();
+            if going != Going::On {
+                return self.stop(going);
             }
             self.round(journal_ns());
         }
     }
 
-    /// Takes what waits in the queue, or waits a little; says whether to stop.
-    fn take_some(&mut self, entries: &Receiver<Entry>) -> bool {
-        match entries.recv_timeout(ROUND) {
-            Ok(entry) => {
-                if self.take(entry) {
-                    return true;
-                }
-            }
-            Err(RecvTimeoutError::Timeout) => return false,
-            Err(RecvTimeoutError::Disconnected) => return true,
-        }
+    /// Takes what waits in the queue, or waits a little.
+    fn take_some(&mut self, entries: &Receiver<Entry>) -> Going {
+        let mut going = match entries.recv_timeout(ROUND) {
+            Ok(entry) => self.take(entry),
+            Err(RecvTimeoutError::Timeout) => return Going::On,
+            Err(RecvTimeoutError::Disconnected) => return Going::Stopping,
+        };
         for _ in 1..ENTRIES_PER_WRITE_MAX {
-            if !self.has_room() {
+            if going != Going::On || !self.has_room() {
                 break;
             }
-            match entries.try_recv() {
-                Ok(entry) => {
-                    if self.take(entry) {
-                        return true;
-                    }
-                }
-                Err(_) => break,
-            }
+            let Ok(entry) = entries.try_recv() else { break };
+            going = self.take(entry);
         }
-        false
+        going
     }
 
     fn has_room(&self) -> bool {
@@ -262,11 +297,16 @@ impl Appender {
     }
 
     /// The recorder must stop and the disk takes nothing: lets go of what is in the queue, up to the word to stop.
-    fn discard_rest(&mut self, entries: &Receiver<Entry>) -> bool {
+    fn discard_rest(&mut self, entries: &Receiver<Entry>) -> Going {
         let mut lost = 0_u64;
+        let mut going = Going::Stopping;
         while let Ok(entry) = entries.recv_timeout(ROUND) {
             match entry {
                 Entry::Stop => break,
+                Entry::Leave => {
+                    going = Going::Leaving;
+                    break;
+                }
                 _ => lost += 1,
             }
         }
@@ -274,7 +314,7 @@ impl Appender {
             "journal-file",
             format!("the recorder stopped while no journal file could be written: {lost} entries were lost"),
         );
-        true
+        going
     }
 
     fn round(&mut self, now: u64) {
@@ -306,20 +346,20 @@ impl Appender {
         }
     }
 
-    /// Says whether to stop.
-    fn take(&mut self, entry: Entry) -> bool {
+    fn take(&mut self, entry: Entry) -> Going {
         let (writer, lanes, rng) = (&mut self.writer, &mut self.lanes, &mut rand::rng());
         let result = match entry {
-            Entry::Open { recording } => lanes.open(writer, rng, recording),
-            Entry::Facts { recording, event } => lanes.facts(writer, recording, &event),
-            Entry::Audio { recording, mut batch } => {
-                let result = lanes.audio(writer, recording, &mut batch);
+            Entry::Open { recording, continued } => lanes.open(writer, rng, recording, continued.map(|from| *from)),
+            Entry::Facts { recording, event, number } => lanes.facts(writer, recording, &event, number),
+            Entry::Audio { recording, mut batch, media, unwritten } => {
+                self.unwritten.push(unwritten);
+                let result = lanes.audio(writer, recording, &mut batch, media);
                 batch.clear();
                 let _ = self.spare.try_send(batch);
                 result
             }
             Entry::Decide { recording, decision } => {
-                let result = lanes.decide(writer, rng, recording, &decision);
+                let result = lanes.decide(writer, recording, &decision);
                 self.after_end(recording, result)
             }
             Entry::Reconsider { recording } => {
@@ -330,13 +370,18 @@ impl Appender {
                 let result = lanes.end(writer, recording, ended);
                 self.after_end(recording, result)
             }
-            Entry::Stop => return true,
+            Entry::Mark => {
+                self.marked = true;
+                Ok(())
+            }
+            Entry::Leave => return Going::Leaving,
+            Entry::Stop => return Going::Stopping,
         };
         self.entry_seq = self.writer.last_seq();
         if let Err(error) = result {
             self.alarm("journal-entry", format!("failed to {error}"));
         }
-        false
+        Going::On
     }
 
     fn after_end(&mut self, recording: Uuid, ended: Result<bool, JournalError>) -> Result<(), JournalError> {
@@ -348,9 +393,40 @@ impl Appender {
     }
 
     fn write(&mut self, now: u64) {
+        // Before the frames: who reads a checkpoint looks whether the last of them is there.
+        if self.disk.is_writable() && !self.places_moved {
+            self.save_lanes();
+        }
         let bytes = self.disk.write(&mut self.writer, now, wall_ns());
         self.state.appended_bytes.fetch_add(bytes, Ordering::Relaxed);
         self.hear_disk();
+        if self.disk.is_writable() && self.writer.pending_bytes() == 0 {
+            self.after_write();
+        }
+    }
+
+    /// Everything that was taken is in a file.
+    fn after_write(&mut self) {
+        self.unwritten.clear();
+        if std::mem::take(&mut self.places_moved) {
+            self.lanes.forget_places();
+            self.save_lanes();
+        }
+        for (recording, number) in self.lanes.take_noted() {
+            let _ = self.feedback.send(Feedback::Written(recording, number));
+        }
+        if std::mem::take(&mut self.marked) {
+            let _ = self.feedback.send(Feedback::Marked);
+        }
+    }
+
+    fn save_lanes(&mut self) {
+        let Some(checkpoints) = &self.checkpoints else { return };
+        match self.lanes.save() {
+            Ok(()) => checkpoints.worked(),
+            Err(error) if checkpoints.failed() => self.alarm("checkpoint", unsaved(&error)),
+            Err(_) => {}
+        }
     }
 
     fn ask_sync(&mut self, now: u64) {
@@ -379,9 +455,13 @@ impl Appender {
             match told {
                 Told::Alarm(code, text) => self.alarm(code, text),
                 Told::Recovered { lost: false } => {
+                    self.places_moved = true;
                     tracing::info!("the journal goes on in a new file; nothing was lost")
                 }
-                Told::Recovered { lost: true } => self.note_loss(),
+                Told::Recovered { lost: true } => {
+                    self.places_moved = true;
+                    self.note_loss();
+                }
                 Told::Rotated(closed) => drop(self.feedback.send(Feedback::Rotated(closed))),
                 Told::Durable(seq) => self.tell_ended(seq),
             }
@@ -401,7 +481,7 @@ impl Appender {
                 code: "journal-write-failed".into(),
                 text: "the journal could not be written for a while; audio may be missing".into(),
             };
-            if let Err(error) = self.lanes.facts(&mut self.writer, recording, &SessionEvent::Flaw(flaw)) {
+            if let Err(error) = self.lanes.facts(&mut self.writer, recording, &SessionEvent::Flaw(flaw), 0) {
                 self.alarm("journal-entry", format!("failed to {error}"));
                 break;
             }
@@ -427,11 +507,12 @@ impl Appender {
         }
     }
 
-    fn stop(mut self) {
-        for recording in self.lanes.recordings() {
+    fn stop(mut self, going: Going) {
+        let ending = if going == Going::Stopping { self.lanes.recordings() } else { Vec::new() };
+        for recording in ending {
             // A recording that has ended is ended by this.
             let decision = self.lanes.last_decision(recording);
-            let kept = self.lanes.decide(&mut self.writer, &mut rand::rng(), recording, &decision);
+            let kept = self.lanes.decide(&mut self.writer, recording, &decision);
             let aborted = self.lanes.abort(&mut self.writer, recording);
             let ended = kept.and_then(|kept| Ok(kept | aborted?));
             if let Err(error) = self.after_end(recording, ended) {
@@ -465,6 +546,13 @@ impl Appender {
     fn alarm(&self, code: &'static str, text: String) {
         let _ = self.feedback.send(Feedback::Alarm(code, text));
     }
+}
+
+/// What the operator is told when checkpoints cannot be written.
+pub(crate) fn unsaved(error: &io::Error) -> String {
+    format!(
+        "failed to write a checkpoint of a call: {error}; calls are recorded, but would not survive the recorder's death; look at the space in runtime_dir"
+    )
 }
 
 fn sync_loop(requests: &Receiver<SyncRequest>, done: &Sender<Synced>) {

@@ -14,6 +14,7 @@
 
 mod admission;
 mod appender;
+mod checkpoint;
 mod clock;
 mod connections;
 mod convert;
@@ -45,6 +46,10 @@ pub(crate) enum Feedback {
     Left(Vec<Arc<PortPair>>),
     /// Nothing has come on any track of this recording for `media.timeout`.
     Silent(Uuid),
+    /// Facts of the signalling up to this number are in the journal's file.
+    Written(Uuid, u64),
+    /// Everything before [`appender::Entry::Mark`] is.
+    Marked,
     /// The end of this recording is durable.
     Durable(Uuid),
     /// This journal file is closed and durable.

@@ -8,10 +8,15 @@ use std::collections::VecDeque;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
+use crate::clock::ArrivalClock;
 use crate::receive::Receiver;
 
 /// How long a port rests: longer than a client needs to hear that its call has ended and to stop sending.
 const REST_NS: u64 = 2_000_000_000;
+
+/// How long nothing must have come to a port that has rested: many packets of any codec, and less than the rest, so that the last
+/// words of an ordinary call do not double it.
+const QUIET_NS: u64 = 500_000_000;
 
 /// Datagrams drained from one socket at a time: more than a receive buffer of the usual size holds.
 const DRAIN_MAX: usize = 8_192;
@@ -73,7 +78,7 @@ impl PortPool {
                 self.free.extend(taken);
                 return None;
             };
-            if self.drain(&pair) {
+            if self.drain(&pair).is_some() {
                 busy += 1;
                 self.resting.push_back((now_ns + REST_NS, pair));
             } else {
@@ -81,6 +86,21 @@ impl PortPool {
             }
         }
         Some(taken)
+    }
+
+    /// Takes these very pairs with what waits in them, for a session that has them already; none when one of them is not free.
+    pub(crate) fn claim(&mut self, ports: &[u16]) -> Option<Vec<Arc<PortPair>>> {
+        let is_free = |port: &u16| self.free.iter().any(|pair| pair.port == *port);
+        if !ports.iter().all(is_free) {
+            return None;
+        }
+        let mut claimed = Vec::with_capacity(ports.len());
+        for port in ports {
+            if let Some(at) = self.free.iter().position(|pair| pair.port == *port) {
+                claimed.extend(self.free.remove(at));
+            }
+        }
+        Some(claimed)
     }
 
     /// Gives pairs back after use.
@@ -95,20 +115,29 @@ impl PortPool {
             if self.resting.front().is_none_or(|(until, _)| *until > now_ns) {
                 break;
             }
-            if let Some((_, pair)) = self.resting.pop_front() {
-                // What came while it rested is thrown away here; what comes after this is what `take` looks at.
-                let _ = self.drain(&pair);
+            let Some((_, pair)) = self.resting.pop_front() else { break };
+            // What came while it rested is thrown away here. When the last of it has only just come, somebody is still sending: a look
+            // at the empty socket a moment later would not show it.
+            let last_ns = self.drain(&pair);
+            if last_ns.is_some_and(|last_ns| last_ns.saturating_add(QUIET_NS) > now_ns) {
+                self.resting.push_back((now_ns + REST_NS, pair));
+            } else {
                 self.free.push_back(pair);
             }
         }
     }
 
-    /// Empties both sockets; says whether anything was there.
-    fn drain(&mut self, pair: &PortPair) -> bool {
-        let rtp = self.receiver.receive(pair.rtp.as_fd(), DRAIN_MAX, |_| {});
-        let rtcp = self.receiver.receive(pair.rtcp.as_fd(), DRAIN_MAX, |_| {});
-        // An error here (an ICMP answer to a receiver report, say) is not a datagram.
-        rtp.unwrap_or(0) > 0 || rtcp.unwrap_or(0) > 0
+    /// Empties both sockets; says when the last of what was there had come, if anything was.
+    fn drain(&mut self, pair: &PortPair) -> Option<u64> {
+        let clock = ArrivalClock::read();
+        let mut last_ns = None;
+        for socket in [pair.rtp.as_fd(), pair.rtcp.as_fd()] {
+            // An error here (an ICMP answer to a receiver report, say) is not a datagram.
+            let _ = self.receiver.receive(socket, DRAIN_MAX, |datagram| {
+                last_ns = last_ns.max(Some(clock.arrival_ns(datagram.stamp_ns, 0)));
+            });
+        }
+        last_ns
     }
 }
 

@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, UdpSocket};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use callvault_control::{Network, Start};
+use callvault_control::{CheckpointKey, Network, Start};
 use callvault_seal::{Keyring, PrivateKey};
 use callvault_sip::{
     DialogId, Endpoint, EndpointConfig, Event, Flow, FlowId, Limits, Now, Output, TransportKind, parse_datagram,
@@ -22,6 +22,10 @@ pub(crate) fn settings() -> Start {
     Start {
         generation: GENERATION,
         journal_dir: PathBuf::from("/nonexistent"),
+        checkpoint_dir: None,
+        checkpoint_key: CheckpointKey::from_bytes([0; 32]),
+        boot: Uuid::nil(),
+        sockets_stay: false,
         recipients: Vec::new(),
         media_address: None,
         media_bound: local,

@@ -10,7 +10,9 @@
 mod control;
 mod keys;
 mod media;
+mod resuming;
 mod session;
+mod standing;
 #[cfg(test)]
 mod tests;
 mod told;
@@ -34,8 +36,11 @@ use crate::appender::Entry;
 use crate::convert;
 use crate::ports::{PortPair, PortPool};
 use crate::sweep::{Command, Counters};
-use session::{AnswerState, Kept, Session, with_sdp};
-use told::SnapshotRequests;
+pub(crate) use resuming::is_ahead;
+pub(crate) use session::Kept;
+use session::{AnswerState, Session, with_sdp};
+use standing::{Changes, Standing, Standings};
+pub(crate) use told::SnapshotRequests;
 use verdicts::Question;
 
 /// Flaws kept per session: a client that goes wrong all day must not fill the journal.
@@ -88,6 +93,8 @@ pub(crate) struct Totals {
 #[derive(Clone)]
 pub(crate) struct Parties {
     pub(crate) from: NameAddr,
+    /// The same as it came.
+    pub(crate) text: String,
     pub(crate) correlation: Option<String>,
 }
 
@@ -100,6 +107,10 @@ pub(crate) struct Sessions {
     by_recording: HashMap<Uuid, DialogId>,
     /// Recordings without a verdict, oldest first (their ids are ordered by time).
     undecided: BTreeMap<Uuid, Question>,
+    /// Recordings whose end is not durable.
+    standings: Standings,
+    /// What is not in the checkpoints.
+    changes: Changes,
     todo: VecDeque<Todo>,
     totals: Totals,
     draining: bool,
@@ -115,6 +126,8 @@ impl Sessions {
             by_dialog: BTreeMap::new(),
             by_recording: HashMap::new(),
             undecided: BTreeMap::new(),
+            standings: Standings::new(),
+            changes: Changes::default(),
             todo: VecDeque::new(),
             totals: Totals::default(),
             draining: false,
@@ -203,6 +216,7 @@ impl Sessions {
 
     /// What the SIP endpoint saw.
     pub(crate) fn handle(&mut self, now: Moment, event: Event, rng: &mut dyn CryptoRng) {
+        self.changes.dialogs.extend(dialog_of(&event));
         match event {
             Event::Invite { tx, dialog, request, flow, hints } => {
                 self.invite(now, tx, dialog, &request, &flow, rng);
@@ -333,8 +347,8 @@ impl Sessions {
         self.totals.accepted += 1;
 
         let counters = Arc::new(Counters::default());
-        self.journal(Entry::Open { recording });
         let origin = started(now, request, flow);
+        self.open_recording(recording, Standing::new(0, origin.clone(), 0), None);
         let mut session = Session {
             recording,
             recordings: vec![recording],
@@ -342,6 +356,7 @@ impl Sessions {
             kept: Kept::Undecided,
             stopped: false,
             held_back: false,
+            changed_ns: now.journal_ns,
             snapshots: SnapshotRequests::of(request),
             started: now,
             parties: parties(request),
@@ -466,15 +481,19 @@ impl Sessions {
         }
         let ended =
             Ended { wall_ns: now.wall_ns, at_ns: now.journal_ns, reason: reason.to_owned(), tracks: Vec::new() };
+        if !session.stopped {
+            self.note_end(session.recording, session.end(ended.clone(), session.track_checkpoints()));
+        }
+        self.changes.gone.extend(session.recordings.first());
         self.todo.push_back(Todo::Media(Command::Close { recording: session.recording, ended }));
     }
 
     fn flaw(&mut self, dialog: DialogId, code: &'static str, text: String) {
         let Some(session) = self.by_dialog.get_mut(&dialog) else { return };
-        if session.flaws.len() >= FLAWS_MAX || session.flaws.contains(&code) {
+        if session.flaws.len() >= FLAWS_MAX || session.flaws.iter().any(|known| *known == code) {
             return;
         }
-        session.flaws.push(code);
+        session.flaws.push(code.into());
         let recording = session.recording;
         self.event(recording, SessionEvent::Flaw(facts::Flaw { code: code.to_owned(), text }));
     }
@@ -512,13 +531,19 @@ impl Sessions {
         let headers = vec![("Warning".to_owned(), format!("399 callvault \"{why}\""))];
         self.todo.push_back(Todo::Reject(tx, status, reason, headers));
     }
+}
 
-    fn journal(&mut self, entry: Entry) {
-        self.todo.push_back(Todo::Journal(entry));
-    }
-
-    fn event(&mut self, recording: Uuid, event: SessionEvent) {
-        self.journal(Entry::Facts { recording, event });
+/// The dialog that an event is about.
+fn dialog_of(event: &Event) -> Option<DialogId> {
+    match event {
+        Event::Invite { dialog, .. }
+        | Event::Reinvite { dialog, .. }
+        | Event::Update { dialog, .. }
+        | Event::Info { dialog, .. }
+        | Event::Acked { dialog, .. }
+        | Event::AckTimeout { dialog } => Some(*dialog),
+        // What else happens changes nothing, or ends the session.
+        _ => None,
     }
 }
 
@@ -537,8 +562,10 @@ fn offer_for(client: IpAddr) -> String {
 }
 
 fn parties(request: &Request) -> Parties {
+    let from = request.headers.get("From").unwrap_or_default();
     Parties {
-        from: NameAddr::parse(request.headers.get("From").unwrap_or_default()),
+        from: NameAddr::parse(from),
+        text: from.to_owned(),
         correlation: request.headers.get("X-BroadWorks-Correlation-Info").map(str::to_owned),
     }
 }
@@ -558,6 +585,7 @@ fn started(now: Moment, request: &Request, flow: &Flow) -> Started {
         .to_owned(),
         user_agent: request.headers.get("User-Agent").map(str::to_owned),
         follows: None,
+        resumed: None,
     }
 }
 

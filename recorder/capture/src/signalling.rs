@@ -1,8 +1,11 @@
 //! The signalling thread: one loop over everything that can happen, around the SIP endpoint and the sessions.
 
+mod keeping;
+
 use std::collections::VecDeque;
 use std::future::pending;
 use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Sender, SyncSender, TrySendError, channel, sync_channel};
@@ -22,6 +25,7 @@ use tokio::time::Instant;
 
 use crate::Feedback;
 use crate::appender::{AppendError, Appender, AppenderState, Entry, spare_batches};
+use crate::checkpoint::Checkpoints;
 use crate::clock::{journal_ns, wall_ns};
 use crate::connections::Inbound;
 use crate::handover::{self, Handover, HandoverError};
@@ -85,6 +89,12 @@ enum Step {
     Media(Command),
 }
 
+/// Something for a peer.
+enum Outgoing {
+    Send(FlowId, SocketAddr, Vec<u8>),
+    Close(FlowId),
+}
+
 struct Signalling {
     settings: Arc<Start>,
     endpoint: Endpoint,
@@ -100,11 +110,29 @@ struct Signalling {
     untold: VecDeque<ToDaemon>,
     sweep: Arc<SweepState>,
     appender: Arc<AppenderState>,
+    /// What is to leave once everything that it is about is written down.
+    outgoing: VecDeque<Outgoing>,
+    checkpoints: Option<Checkpoints>,
     rounds: u64,
     invalid: u64,
     stopping: bool,
+    /// The sessions are left to the next recorder.
+    leaving: bool,
     /// The flow of the message that the endpoint is at.
     hearing: Option<FlowId>,
+}
+
+/// The checkpoints, where there is a place for them. Without one calls are recorded as ever.
+fn open_checkpoints(settings: &Start, feedback: &mpsc::UnboundedSender<Feedback>) -> Option<Checkpoints> {
+    let folder = settings.checkpoint_dir.as_ref()?;
+    match Checkpoints::open(folder, settings.boot, &settings.checkpoint_key) {
+        Ok(checkpoints) => Some(checkpoints),
+        Err(error) => {
+            let text = format!("failed to {error}; calls would not survive the recorder's death");
+            let _ = feedback.send(Feedback::Alarm("checkpoint", text));
+            None
+        }
+    }
 }
 
 /// Runs the recorder until the daemon stops it or is gone.
@@ -122,14 +150,25 @@ pub async fn run() -> Result<(), RunError> {
     let (spare_tx, spare_rx) = spare_batches();
     let appender_state = Arc::new(AppenderState::default());
     let sweep_state = Arc::new(SweepState::default());
-    let appender = Appender::begin(Arc::clone(&settings), Arc::clone(&appender_state), feedback_tx.clone(), spare_tx)?;
+    let checkpoints = open_checkpoints(&settings, &feedback_tx);
+    let appender = Appender::begin(
+        Arc::clone(&settings),
+        Arc::clone(&appender_state),
+        feedback_tx.clone(),
+        spare_tx,
+        checkpoints.clone(),
+    )?;
     let stopped = feedback_tx.clone();
     let appender_thread = thread::Builder::new().name("journal".into()).spawn(move || {
         appender.run(&journal_rx);
         let _ = stopped.send(Feedback::Stopped);
     })?;
     let (media_tx, media_rx) = channel_of_commands();
-    let sweep = Sweep::new(Arc::clone(&settings), journal_tx.clone(), spare_rx, feedback_tx, Arc::clone(&sweep_state));
+    let mut sweep =
+        Sweep::new(Arc::clone(&settings), journal_tx.clone(), spare_rx, feedback_tx, Arc::clone(&sweep_state));
+    if checkpoints.is_some() {
+        sweep.keep_states();
+    }
     let sweep_thread = thread::Builder::new().name("media".into()).spawn(move || sweep.run(&media_rx))?;
 
     let (inbound_tx, mut inbound) = mpsc::channel(INBOUND_MAX);
@@ -160,13 +199,17 @@ pub async fn run() -> Result<(), RunError> {
         untold: VecDeque::new(),
         sweep: sweep_state,
         appender: appender_state,
+        outgoing: VecDeque::new(),
+        checkpoints,
         rounds: 0,
         invalid: 0,
         settings,
         stopping: false,
+        leaving: false,
         hearing: None,
     };
     signalling.secure_with(certificates.as_deref());
+    signalling.resume(&mut feedback).await;
     signalling.tell(ToDaemon::Ready { generation: signalling.settings.generation, port_pairs });
     signalling.run(&mut inbound, &mut feedback, &mut terminate).await;
 
@@ -180,12 +223,15 @@ pub async fn run() -> Result<(), RunError> {
     }
     let _ = signalling.media.send(Command::Stop);
     let _ = tokio::task::spawn_blocking(move || sweep_thread.join()).await;
-    let _ = signalling.journal.send(Entry::Stop);
+    let last = if signalling.leaving { Entry::Leave } else { Entry::Stop };
+    let _ = signalling.journal.send(last);
     let _ = tokio::task::spawn_blocking(move || appender_thread.join()).await;
     // The last ends are durable now; whoever is still there is told.
     while let Ok(told) = feedback.try_recv() {
         signalling.hear(told);
     }
+    signalling.save();
+    signalling.retry();
     Ok(())
 }
 
@@ -202,6 +248,9 @@ impl Signalling {
         loop {
             self.rounds += 1;
             self.work();
+            if self.stopping && self.leaving {
+                return;
+            }
             if self.stopping && goodbye.is_none() {
                 self.sessions.set_draining(true);
                 self.sessions.end_all(moment(), "recorder-stopped");
@@ -219,7 +268,7 @@ impl Signalling {
                 // A closed connection is always ready: once stopping is decided, looking at it would starve the timers.
                 message = control_message(&self.control), if !self.stopping => self.obey(message),
                 _ = beat.tick() => self.beat(),
-                _ = terminate.recv() => self.stopping = true,
+                _ = terminate.recv() => self.stop_alone(),
                 () = sleep_for(wait) => self.endpoint.handle_timeout(now()),
                 () = sleep_until(until) => return,
             }
@@ -231,6 +280,28 @@ impl Signalling {
         let behind = self.appender.behind.load(Ordering::Relaxed) || self.waiting.len() > ENTRIES_WAITING_MAX;
         self.sessions.set_storage(self.appender.spool_full.load(Ordering::Relaxed), behind);
         loop {
+            self.decide();
+            // First it is written down, then the other threads hear of it, and then the peers: what anybody was told stays so.
+            self.save();
+            self.retry();
+            if self.outgoing.is_empty() {
+                return;
+            }
+            while let Some(outgoing) = self.outgoing.pop_front() {
+                match outgoing {
+                    Outgoing::Send(flow, peer, bytes) => {
+                        let closed = self.transports.send(flow, peer, bytes);
+                        self.flow_closed(closed);
+                    }
+                    Outgoing::Close(flow) => self.transports.connections.close(flow),
+                }
+            }
+        }
+    }
+
+    /// Lets the machines come to an end with each other.
+    fn decide(&mut self) {
+        loop {
             if let Some(output) = self.endpoint.poll() {
                 self.output(output);
             } else if let Some(todo) = self.sessions.poll() {
@@ -239,16 +310,12 @@ impl Signalling {
                 break;
             }
         }
-        self.retry();
     }
 
     fn output(&mut self, output: Output) {
         match output {
-            Output::Send { flow, peer, bytes } => {
-                let closed = self.transports.send(flow, peer, bytes);
-                self.flow_closed(closed);
-            }
-            Output::CloseFlow { flow } => self.transports.connections.close(flow),
+            Output::Send { flow, peer, bytes } => self.outgoing.push_back(Outgoing::Send(flow, peer, bytes)),
+            Output::CloseFlow { flow } => self.outgoing.push_back(Outgoing::Close(flow)),
             Output::Connect { request, kind, local, peer } => {
                 match self.transports.connect(journal_ns(), request, kind, local, peer) {
                     Ok(closed) => self.flow_closed(closed),
@@ -291,7 +358,6 @@ impl Signalling {
             Todo::Journal(entry) => self.waiting.push_back(Step::Journal(entry)),
             Todo::Tell(message) => self.tell(message),
         }
-        self.retry();
     }
 
     /// Gives the appender and the daemon what they had no room for.
@@ -330,7 +396,6 @@ impl Signalling {
             self.untold.pop_front();
         }
         self.untold.push_back(message);
-        self.retry();
     }
 
     fn receive(&mut self, message: Inbound) {
@@ -382,12 +447,14 @@ impl Signalling {
         match told {
             Feedback::Left(pairs) => self.sessions.ports_left(moment(), pairs),
             Feedback::Silent(recording) => self.sessions.fell_silent(moment(), recording),
-            Feedback::Durable(recording) => self.tell(ToDaemon::Ended { recording }),
-            Feedback::Rotated(closed_file) => self.tell(ToDaemon::Rotated { closed_file }),
-            Feedback::Alarm(code, text) => {
-                tracing::error!(code, "{text}");
-                self.tell(ToDaemon::Alarm { code: code.to_owned(), text });
+            Feedback::Written(recording, number) => self.sessions.written(recording, number),
+            Feedback::Marked => {}
+            Feedback::Durable(recording) => {
+                self.sessions.durable(recording);
+                self.tell(ToDaemon::Ended { recording });
             }
+            Feedback::Rotated(closed_file) => self.tell(ToDaemon::Rotated { closed_file }),
+            Feedback::Alarm(code, text) => self.alarm(code, text),
             Feedback::Stopped => self.stopping = true,
         }
     }
@@ -405,15 +472,23 @@ impl Signalling {
             }
             Ok(ToRecorder::Drain) => self.sessions.set_draining(true),
             Ok(ToRecorder::Undrain) => self.sessions.set_draining(false),
-            Ok(ToRecorder::Stop) | Err(ControlError::Closed) => self.stopping = true,
+            Ok(ToRecorder::Stop { end_calls }) => {
+                (self.stopping, self.leaving) = (true, !end_calls && self.checkpoints.is_some());
+            }
+            Err(ControlError::Closed) => self.stop_alone(),
             Ok(ToRecorder::Sockets(_) | ToRecorder::Start(_)) => {
                 tracing::error!("the daemon sent its settings twice; the second ones are ignored");
             }
             Err(error) => {
                 tracing::error!(%error, "failed to {error}; the recorder stops");
-                self.stopping = true;
+                self.stop_alone();
             }
         }
+    }
+
+    /// Nobody says what is to become of the sessions. Where the sockets stay, another recorder goes on with them; otherwise they end.
+    fn stop_alone(&mut self) {
+        (self.stopping, self.leaving) = (true, self.settings.sockets_stay && self.checkpoints.is_some());
     }
 
     fn list_calls(&mut self, request: u32) {

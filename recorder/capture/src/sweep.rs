@@ -31,10 +31,12 @@ use uuid::Uuid;
 
 use crate::Feedback;
 use crate::appender::Entry;
+use crate::checkpoint::MediaState;
 use crate::clock::ArrivalClock;
 use crate::ports::PortPair;
 use crate::receive::Receiver;
 use live::LiveSession;
+pub(crate) use live::counted;
 use outbox::Outbox;
 use reporting::Reports;
 
@@ -57,6 +59,8 @@ const RTCP_EVERY: u64 = 25;
 pub(crate) enum Command {
     /// Follow the sockets of a new session.
     Open { recording: Uuid, tracks: Vec<NewTrack>, counters: Arc<Counters>, opened_ns: u64 },
+    /// Follow the sockets of a session that another recorder has followed.
+    Resume(Box<Resumption>),
     /// Follow one more track.
     AddTrack { recording: Uuid, track: NewTrack },
     /// A later offer: payload types mean this from now on, and the source may be another one.
@@ -87,6 +91,25 @@ pub(crate) struct NewTrack {
     pub(crate) protector: Option<Box<Protector>>,
     /// The client's ports for RTP and RTCP, as the signalling has them.
     pub(crate) remote_ports: (u16, Option<u16>),
+}
+
+/// A session to be gone on with.
+pub(crate) struct Resumption {
+    pub(crate) recording: Uuid,
+    /// The tracks as for a new session; what was known of their media takes the place of what they would begin with.
+    pub(crate) tracks: Vec<NewTrack>,
+    /// The keys of the client's last offer, by track.
+    pub(crate) keys: Vec<(u8, CryptoAttribute)>,
+    /// The tracks that are secured.
+    pub(crate) secured: Vec<u8>,
+    /// How the tracks stood.
+    pub(crate) media: MediaState,
+    pub(crate) counters: Arc<Counters>,
+    pub(crate) opened_ns: u64,
+    /// Its recording was stopped before.
+    pub(crate) stopped: bool,
+    /// When it was last changed what is paused or stopped: what arrived earlier is dealt with by how it was then.
+    pub(crate) changed_ns: u64,
 }
 
 /// What the signalling sees of a session's media.
@@ -124,6 +147,8 @@ pub(crate) struct Sweep {
 struct Ways {
     journal: SyncSender<Entry>,
     spare: Queue<AudioBatch>,
+    /// Whether batches take along how the tracks stand.
+    keeps_states: bool,
 }
 
 /// How thoroughly to look at the sockets of a session.
@@ -158,11 +183,16 @@ impl Sweep {
             places: HashMap::new(),
             closing: Vec::new(),
             receiver: Receiver::new(),
-            ways: Ways { journal, spare },
+            ways: Ways { journal, spare, keeps_states: false },
             feedback,
             state,
             rounds: 0,
         }
+    }
+
+    /// From now on batches take along how the tracks stand, for the checkpoints.
+    pub(crate) fn keep_states(&mut self) {
+        self.ways.keeps_states = true;
     }
 
     /// Works until told to stop, or until nobody is left who could say so.
@@ -191,6 +221,7 @@ impl Sweep {
                 self.places.insert(recording, self.sessions.len());
                 self.sessions.push(LiveSession::new(tracks, counters, opened_ns, out, &mut self.reports));
             }
+            Command::Resume(resumption) => self.resume(*resumption),
             Command::AddTrack { recording, track } => {
                 let now_ns = ArrivalClock::read().now_ns();
                 let session = self.places.get(&recording).and_then(|&place| self.sessions.get_mut(place));
@@ -223,6 +254,13 @@ impl Sweep {
         }
     }
 
+    fn resume(&mut self, resumption: Resumption) {
+        let batch = self.ways.spare.try_recv().unwrap_or_default();
+        let out = Outbox::new(resumption.recording, batch);
+        self.places.insert(resumption.recording, self.sessions.len());
+        self.sessions.push(LiveSession::resume(resumption, ArrivalClock::read().now_ns(), out, &mut self.reports));
+    }
+
     fn rekey(&mut self, recording: Uuid, track: u8, keys: Option<&CryptoAttribute>, protector: Option<Box<Protector>>) {
         // From one key to the next nothing need be taken first, since both hold for a while, and what comes under the next may
         // be here already. Between SRTP and RTP there is no such while.
@@ -247,7 +285,9 @@ impl Sweep {
         self.rounds += 1;
         let with_rtcp = self.rounds.is_multiple_of(RTCP_EVERY);
         let look = Look { with_rtcp, datagrams_max: DATAGRAMS_PER_SWEEP_MAX, until_ns };
-        let batch_ns = u64::from(self.settings.batch_interval_ms) * 1_000_000;
+        // A batch that is not due yet waits for the next sweep, which may come late: with that it is still within the interval.
+        let sweeps_ns = 2 * SWEEP.as_nanos() as u64;
+        let batch_ns = (u64::from(self.settings.batch_interval_ms) * 1_000_000).saturating_sub(sweeps_ns);
         let silence_ns = u64::from(self.settings.media_timeout_s) * 1_000_000_000;
         // A pause is no silence, but who sends nothing at all in a very long one is gone and only keeps ports.
         let paused_ns = u64::from(self.settings.paused_timeout_s) * 1_000_000_000;
@@ -259,7 +299,7 @@ impl Sweep {
             if look.with_rtcp {
                 session.report(clock.now_ns(), &mut self.reports);
             }
-            session.out.flush_if_due(clock.now_ns(), batch_ns, &self.ways);
+            session.flush_if_due(clock.now_ns(), batch_ns, &self.ways);
             dropped += session.out.take_dropped();
             let patience_ns = if session.is_paused() { paused_ns } else { silence_ns };
             if silence_ns > 0 && session.fell_silent(clock.now_ns(), patience_ns) {
@@ -325,6 +365,9 @@ impl Sweep {
         let live: Vec<Uuid> = self.sessions.iter().map(|s| s.out.recording()).collect();
         for recording in live {
             self.sweep_one(recording, ALL);
+        }
+        for session in &mut self.sessions {
+            session.flush(&self.ways);
         }
         let outboxes = self.sessions.into_iter().map(|s| s.out).chain(self.closing);
         for entry in outboxes.flat_map(Outbox::into_entries) {

@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use callvault_control::{ClosedBecause, HandshakeFailure, Network, Start, TlsIdentity, TransportCounts};
-use callvault_sip::{ConnectId, DialogId, Event, FlowId, Limits, TransportKind};
+use callvault_sip::{ConnectId, DialogId, Event, Flow, FlowId, Limits, TransportKind};
 use tokio::net::{TcpStream, UdpSocket};
 use tokio::sync::mpsc;
 
@@ -69,6 +69,18 @@ impl Transports {
     pub(crate) fn secure_with(&mut self, identity: Option<&TlsIdentity>) -> Result<(), TlsError> {
         self.connections.secure_with(identity.map(Tls::new).transpose()?);
         Ok(())
+    }
+
+    /// The flow in this process of one that another recorder had: the same listener for datagrams. Connections died with it.
+    pub(crate) fn resumed(&self, flow: &Flow) -> Option<Flow> {
+        let same = |socket: &Arc<UdpSocket>| socket.local_addr().is_ok_and(|bound| bound.port() == flow.local.port());
+        let listener = usize::try_from(flow.id.0).ok().and_then(|index| self.udp.get(index));
+        listener.filter(|socket| flow.kind == TransportKind::Udp && same(socket)).map(|_| *flow)
+    }
+
+    /// A dialog goes on that another recorder had accepted: it counts for the limits of its source.
+    pub(crate) fn resumed_dialog(&mut self, dialog: DialogId, peer: IpAddr) {
+        self.admission.resumed(dialog, peer);
     }
 
     /// Sends bytes. A connection that does not take them is closed, and given back: who does not read its answers is no client.

@@ -11,10 +11,12 @@
 //! a recording.
 
 mod channel;
+mod checkpoint_key;
 mod message;
 mod transport;
 
 pub use channel::{Channel, ControlError, decode, encode};
+pub use checkpoint_key::{CHECKPOINT_KEY_BYTES, CheckpointKey};
 pub use message::{
     CallAction, CallStanding, CallState, Decision, Heartbeat, LiveCall, Network, Refusal, SocketKind, Start, ToDaemon,
     ToRecorder,
@@ -36,3 +38,6 @@ pub const SOCKETS_PER_MESSAGE_MAX: usize = 250;
 
 /// Live calls in one [`ToDaemon::Calls`] message: at most 500 bytes each, so it stays under [`MESSAGE_BYTES_MAX`].
 pub const CALLS_PER_MESSAGE_MAX: usize = 200;
+
+/// Recordings in one [`ToDaemon::Resumed`] message: 16 bytes each.
+pub const RESUMED_PER_MESSAGE_MAX: usize = 2_000;

@@ -7,6 +7,7 @@ use callvault_journal::facts::CallFacts;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use crate::checkpoint_key::CheckpointKey;
 use crate::transport::{TlsIdentity, TransportCounts};
 
 /// From the daemon to the recorder.
@@ -45,14 +46,23 @@ pub enum ToRecorder {
     Drain,
     /// Take new sessions again.
     Undrain,
-    /// End every session in order, flush, and exit.
-    Stop,
+    /// Flush and exit.
+    Stop {
+        /// Whether every session is ended in order, with a BYE. Otherwise they are left for the next recorder to go on with, where
+        /// there are checkpoints.
+        end_calls: bool,
+    },
 }
 
 /// From the recorder to the daemon.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum ToDaemon {
-    /// The recorder answers calls from now on.
+    /// These recordings go on: they were begun by an earlier recorder. Sent before [`ToDaemon::Ready`], as often as needed.
+    Resumed {
+        /// At most [`crate::RESUMED_PER_MESSAGE_MAX`] of them.
+        recordings: Vec<Uuid>,
+    },
+    /// The recorder answers calls from now on. What it goes on with is in its journal.
     Ready {
         /// The generation that `Start` named.
         generation: Uuid,
@@ -213,6 +223,15 @@ pub struct Start {
     pub generation: Uuid,
     /// Folder of the journal.
     pub journal_dir: PathBuf,
+    /// Folder in memory in which checkpoints of the calls are kept; none: there are no checkpoints.
+    pub checkpoint_dir: Option<PathBuf>,
+    /// What checkpoints are sealed under: each recorder of one daemon is told the same.
+    pub checkpoint_key: CheckpointKey,
+    /// Names the time since the machine was started (`/proc/sys/kernel/random/boot_id`).
+    pub boot: Uuid,
+    /// Whether the sockets outlive the daemon. Then a recorder whose daemon is gone leaves its sessions to the next one; otherwise it
+    /// ends them.
+    pub sockets_stay: bool,
     /// Public keys, as text, that every recording's key is sealed to; the first is the appliance's.
     pub recipients: Vec<String>,
     /// Address written into answers; none: the address that the INVITE came to.

@@ -59,6 +59,20 @@ pub struct Started {
     /// The first recording of the same session, where this one was started after that had been stopped.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub follows: Option<Uuid>,
+    /// Where a later recorder goes on with the session; all else here repeats what was true of its beginning.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub resumed: Option<Resumed>,
+}
+
+/// A session goes on in another generation.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Resumed {
+    /// Journal time at which it was taken over.
+    pub at_ns: u64,
+    /// Whether sources have the same numbers as in the segment before. Otherwise nothing was known of the media any more: sources are
+    /// numbered from 0 again and are others.
+    pub sources_continue: bool,
 }
 
 /// Which way the call went, seen from the recorded user.

@@ -62,6 +62,8 @@ pub enum Kind {
     Commit,
     /// A file ends (clear).
     FileEnd,
+    /// The sealed data key of a lane of an earlier generation (clear, sealed by HPKE).
+    EarlierKey,
     /// A kind of a newer version.
     Other(u8),
 }
@@ -77,6 +79,7 @@ impl Kind {
             Self::LaneEnd => 5,
             Self::Commit => 6,
             Self::FileEnd => 7,
+            Self::EarlierKey => 8,
             Self::Other(number) => number,
         }
     }
@@ -91,6 +94,7 @@ impl Kind {
             5 => Self::LaneEnd,
             6 => Self::Commit,
             7 => Self::FileEnd,
+            8 => Self::EarlierKey,
             number => Self::Other(number),
         }
     }
@@ -312,6 +316,15 @@ pub enum Content {
         /// The sealed copies.
         keys: Vec<SealedKey>,
     },
+    /// The data key of an earlier part of the same recording, whose recorder died before it was known that the recording is kept.
+    EarlierKey {
+        /// The recording.
+        recording: Uuid,
+        /// The part of the recording that this frame's own lane is.
+        segment: u16,
+        /// Which lane the key is for, and its sealed copies.
+        of: EarlierKey,
+    },
     /// A lane ends.
     LaneEnd {
         /// The recording, repeated.
@@ -343,12 +356,34 @@ pub enum Content {
     Unknown,
 }
 
+/// The sealed key of a lane of another generation.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EarlierKey {
+    /// The generation that wrote the lane.
+    pub generation: Uuid,
+    /// The lane's number there.
+    pub lane: u32,
+    /// The sealed copies.
+    pub keys: Vec<SealedKey>,
+}
+
 /// The body of a clear frame is not as the specification says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Malformed;
 
 /// Recording and segment, then what belongs to the kind: the beginning of LaneOpen, Key and LaneEnd alike.
 const LANE_BODY_BYTES: usize = 20;
+/// The same with the generation and the number of another lane: the beginning of EarlierKey.
+const EARLIER_BODY_BYTES: usize = LANE_BODY_BYTES + 20;
+
+/// `count` sealed keys at the beginning of these bytes.
+fn sealed_keys(bytes: &[u8], count: usize) -> Result<Vec<SealedKey>, Malformed> {
+    if count == 0 || count > SEALED_KEYS_MAX || bytes.len() < count * SEALED_KEY_BYTES {
+        return Err(Malformed);
+    }
+    let keys = bytes.chunks_exact(SEALED_KEY_BYTES).take(count);
+    keys.map(SealedKey::from_bytes).collect::<Result<_, _>>().map_err(|_| Malformed)
+}
 
 fn lane_body(recording: Uuid, segment: u16, last: u16) -> [u8; LANE_BODY_BYTES] {
     let mut bytes = [0; LANE_BODY_BYTES];
@@ -368,7 +403,7 @@ fn clipped(rule: &str) -> &str {
 impl Content {
     pub(crate) fn parse(kind: Kind, body: &[u8]) -> Result<Self, Malformed> {
         match kind {
-            Kind::LaneOpen | Kind::Key | Kind::LaneEnd => Self::parse_lane(kind, body),
+            Kind::LaneOpen | Kind::Key | Kind::LaneEnd | Kind::EarlierKey => Self::parse_lane(kind, body),
             // Longer bodies are taken: a newer version may add fields behind these.
             Kind::Commit if body.len() >= 24 => Ok(Self::Commit {
                 durable_seq: u64::from_le_bytes(field(body, 0)),
@@ -395,14 +430,14 @@ impl Content {
         match kind {
             Kind::LaneOpen => Ok(Self::LaneOpen { recording, segment }),
             Kind::Key => {
-                let count = usize::from(last);
-                let sealed = &body[LANE_BODY_BYTES..];
-                if count == 0 || count > SEALED_KEYS_MAX || sealed.len() < count * SEALED_KEY_BYTES {
-                    return Err(Malformed);
-                }
-                let keys = sealed.chunks_exact(SEALED_KEY_BYTES).take(count);
-                let keys: Result<_, _> = keys.map(SealedKey::from_bytes).collect();
-                Ok(Self::Key { recording, segment, keys: keys.map_err(|_| Malformed)? })
+                Ok(Self::Key { recording, segment, keys: sealed_keys(&body[LANE_BODY_BYTES..], last.into())? })
+            }
+            Kind::EarlierKey => {
+                let sealed = body.get(EARLIER_BODY_BYTES..).ok_or(Malformed)?;
+                let generation = Uuid::from_bytes(field(body, LANE_BODY_BYTES));
+                let lane = u32::from_le_bytes(field(body, LANE_BODY_BYTES + 16));
+                let of = EarlierKey { generation, lane, keys: sealed_keys(sealed, last.into())? };
+                Ok(Self::EarlierKey { recording, segment, of })
             }
             _ => {
                 let [end, rule_bytes] = last.to_le_bytes();
@@ -428,6 +463,12 @@ impl Content {
                 out.extend_from_slice(&lane_body(*recording, *segment, keys.len() as u16));
                 keys.iter().for_each(|key| out.extend_from_slice(&key.to_bytes()));
             }
+            Self::EarlierKey { recording, segment, of } => {
+                out.extend_from_slice(&lane_body(*recording, *segment, of.keys.len() as u16));
+                out.extend_from_slice(of.generation.as_bytes());
+                out.extend_from_slice(&of.lane.to_le_bytes());
+                of.keys.iter().for_each(|key| out.extend_from_slice(&key.to_bytes()));
+            }
             Self::LaneEnd { recording, segment, end, rule } => {
                 let rule = clipped(rule);
                 // The limit on it fits a byte.
@@ -451,6 +492,7 @@ impl Content {
         match self {
             Self::LaneOpen { .. } => Kind::LaneOpen,
             Self::Key { .. } => Kind::Key,
+            Self::EarlierKey { .. } => Kind::EarlierKey,
             Self::LaneEnd { .. } => Kind::LaneEnd,
             Self::Commit { .. } => Kind::Commit,
             Self::FileEnd { .. } => Kind::FileEnd,
@@ -464,6 +506,7 @@ impl Content {
             Self::LaneOpen { .. } => LANE_BODY_BYTES,
             Self::LaneEnd { rule, .. } => LANE_BODY_BYTES + clipped(rule).len(),
             Self::Key { keys, .. } => LANE_BODY_BYTES + keys.len() * SEALED_KEY_BYTES,
+            Self::EarlierKey { of, .. } => EARLIER_BODY_BYTES + of.keys.len() * SEALED_KEY_BYTES,
             Self::Commit { .. } => 24,
             Self::FileEnd { .. } => 4,
             Self::Sealed | Self::Unknown => 0,

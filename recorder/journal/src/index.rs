@@ -6,7 +6,7 @@ use std::ops::RangeInclusive;
 use callvault_seal::SealedKey;
 use uuid::Uuid;
 
-use crate::format::{Content, Kind, LaneEnd, NO_LANE, key_context};
+use crate::format::{Content, EarlierKey, Kind, LaneEnd, NO_LANE, key_context};
 use crate::scanner::{Frame, FrameRef};
 
 /// What is known of one lane.
@@ -18,6 +18,8 @@ pub struct LaneEntry {
     pub segment: u16,
     /// The sealed keys, each once; empty while the recording is not (or not yet) kept.
     pub keys: Vec<SealedKey>,
+    /// Sealed keys of lanes of earlier generations of the same recording, each once.
+    pub earlier_keys: Vec<EarlierKey>,
     /// How it ended; none while it has not.
     pub end: Option<LaneEnd>,
     /// Name of the rule by which it was discarded; empty where it was not, or nothing says.
@@ -54,6 +56,12 @@ impl LaneEntry {
                     }
                 }
             }
+            Some(Content::EarlierKey { recording, segment, of }) => {
+                self.identify(*recording, *segment);
+                if !self.earlier_keys.contains(of) && self.earlier_keys.len() < EARLIER_KEYS_MAX {
+                    self.earlier_keys.push(of.clone());
+                }
+            }
             Some(Content::LaneEnd { recording, segment, end, rule }) => {
                 self.identify(*recording, *segment);
                 self.end = Some(*end);
@@ -78,6 +86,9 @@ impl LaneEntry {
 /// Different sealed keys of one lane: its own are written a few times at most, to up to
 /// [`crate::SEALED_KEYS_MAX`] recipients, and sealed anew each time at worst.
 const LANE_KEYS_MAX: usize = 8 * crate::format::SEALED_KEYS_MAX;
+
+/// Keys of earlier lanes that one lane can have: as many parts as a recording is written in before its verdict, and some repetitions.
+const EARLIER_KEYS_MAX: usize = 1_024;
 
 /// Lanes of a generation and where their frames are: some 40 bytes of memory a frame. It grows with the journal; whoever holds it
 /// takes out the lanes that are done ([`LaneIndex::remove`]).

@@ -1,5 +1,7 @@
 //! Opens the sealed frames of one lane, frame by frame.
 
+use std::cmp::Reverse;
+
 use callvault_seal::Cipher;
 use uuid::Uuid;
 
@@ -49,10 +51,11 @@ impl LaneReader {
     pub fn new(generation: Uuid, lane: u32, cipher: Cipher, frames: &[FrameRef]) -> Self {
         let mut frames = frames.to_vec();
         frames.retain(|frame| frame.lane == lane);
-        // A frame may be known twice: damaged, and intact in the file that replaced an abandoned one. Where no copy is intact, one
-        // may be damaged in its padding alone, so each is tried.
-        frames.sort_by_key(|frame| (frame.seq, !frame.intact));
-        frames.dedup_by(|copy, frame| copy.seq == frame.seq && (frame.intact || copy == frame));
+        // A frame may be known twice: in a file that was abandoned, and in the one that replaced it. Of intact copies the later is the
+        // one that can be on the device; the first may be in the page cache alone. Each is tried until one opens: the checksum of a copy
+        // may be right and its seal not, and one that is not intact may be damaged in its padding alone.
+        frames.sort_by_key(|frame| (frame.seq, !frame.intact, Reverse(frame.file_seq)));
+        frames.dedup();
         Self { generation, lane, cipher, frames, at: 0, frame: Vec::new(), event: None }
     }
 

@@ -65,6 +65,7 @@
 //! | 5 | LaneEnd | recording (16), segment (u16), how (u8: 1 ended, 2 discarded, 3 aborted), bytes n of the rule's name (u8, 0 to 64), n bytes: the rule by which it was discarded |
 //! | 6 | Commit | durable sequence (u64), journal time (u64), wall time of the same moment (i64) |
 //! | 7 | FileEnd | number of the next file (u32), `ffffffff` where the generation ends |
+//! | 8 | EarlierKey | recording (16), segment (u16), number n of sealed keys (u16, 1 to 16), generation (16), lane (u32), n sealed keys |
 //!
 //! Frames of other kinds are skipped by their length. Clear bodies may be longer than listed; the rest is ignored. A new meaning
 //! of a flag or of a sealed body is a new kind.
@@ -80,6 +81,10 @@
 //! which may be long after its audio; a lane without one is bytes that nobody can read. It may be repeated, with the same or with
 //! newly sealed copies, and the writer repeats it just before LaneEnd, so that one bad block cannot take a whole recording.
 //! For the same reason Key and LaneEnd repeat what LaneOpen says.
+//!
+//! When a recorder dies before it is known that a recording is kept, the key of the lane that it wrote is not in its generation. The
+//! generation that goes on with the recording then writes it as EarlierKey, into the recording's lane there; the generation and lane
+//! in its body are those that the key was sealed for. Readers that do not know the kind skip it.
 //!
 //! # Audio
 //!
@@ -151,6 +156,7 @@ mod format;
 mod index;
 mod lane_reader;
 mod missing;
+mod place;
 mod read_at;
 mod scanner;
 mod verify;
@@ -160,12 +166,13 @@ pub use audio::{AUDIO_BATCH_BYTES, AudioBatch, PAYLOAD_BYTES_MAX, Packet, Packet
 pub use error::JournalError;
 pub use finding::{FINDINGS_MAX, Finding, FindingKind, Report};
 pub use format::{
-    BODY_BYTES_MAX, Content, FACTS_BYTES_MAX, FILE_HEADER_BYTES, FILE_MAGIC, FRAME_ALIGN, FRAME_HEADER_BYTES,
-    FRAME_MAGIC, FileHeader, Kind, LaneEnd, PLAIN_BYTES_MAX, RULE_BYTES_MAX, SEALED_KEYS_MAX, VERSION, file_name,
-    key_context, parse_file_name,
+    BODY_BYTES_MAX, Content, EarlierKey, FACTS_BYTES_MAX, FILE_HEADER_BYTES, FILE_MAGIC, FRAME_ALIGN,
+    FRAME_HEADER_BYTES, FRAME_MAGIC, FileHeader, Kind, LaneEnd, PLAIN_BYTES_MAX, RULE_BYTES_MAX, SEALED_KEYS_MAX,
+    VERSION, file_name, key_context, parse_file_name,
 };
 pub use index::{LaneEntry, LaneIndex};
 pub use lane_reader::{LaneItem, LaneReader};
+pub use place::FramePlace;
 pub use read_at::{JournalFiles, ReadAt, Seekable};
 pub use scanner::{Frame, FrameRef, Scanner};
 pub use verify::{LaneReport, verify, verify_lane};

@@ -63,6 +63,8 @@ struct FileState {
     searched: u64,
     header: Option<FileHeader>,
     begun: bool,
+    /// The sequence that was expected when the first frame of this file was read; none before.
+    begun_at: Option<u64>,
     foreign: bool,
     ended: bool,
     frames: u64,
@@ -133,7 +135,8 @@ impl Scanner {
     }
 
     /// Reads what is new in file `file_seq` and passes each frame on, in the order of the file. A frame that is there twice is
-    /// passed on once.
+    /// passed on once, but a lane's frame that an earlier file has is passed on again: a file that was abandoned may have it in
+    /// the page cache alone.
     ///
     /// # Errors
     /// [`JournalError::FileOrder`] when a later file was scanned already, [`JournalError::UnsupportedVersion`],
@@ -398,10 +401,21 @@ impl Scanner {
         each: &mut dyn FnMut(&Frame<'_>),
     ) -> Result<(), JournalError> {
         let at = frame_ref(file_seq, offset, header, true);
+        // In the first file that has a frame, none is from an earlier one.
+        let next = self.next_seq.filter(|_| self.frames > 0).unwrap_or(0);
         let state = self.file(file_seq);
         state.offset = offset.saturating_add(header.frame_len() as u64);
         state.frames += 1;
+        let begun_at = *state.begun_at.get_or_insert(next);
         if !self.take_seq(&at) {
+            // Written again, because the file before was abandoned: the copy that was read first may be in the page cache and never
+            // have reached the device. So this one is told as well, and the file that holds it is needed.
+            if at.seq >= begun_at || lane_of(&at).is_none() {
+                return Ok(());
+            }
+            let body = window.get(offset + FRAME_HEADER_BYTES as u64, header.body_len as usize)?;
+            let body = body.ok_or_else(|| read_short(file_seq))?;
+            each(&Frame { at, content: Content::parse(header.kind, body).ok(), body });
             return Ok(());
         }
         self.frames += 1;

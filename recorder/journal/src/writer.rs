@@ -7,10 +7,11 @@ use crate::audio::AudioBatch;
 use crate::error::JournalError;
 use crate::facts::SessionEvent;
 use crate::format::{
-    BODY_BYTES_MAX, Checksums, Content, FACTS_BYTES_MAX, FILE_HEADER_BYTES, FLAG_CONTINUES, FLAG_MORE,
+    BODY_BYTES_MAX, Checksums, Content, EarlierKey, FACTS_BYTES_MAX, FILE_HEADER_BYTES, FLAG_CONTINUES, FLAG_MORE,
     FRAME_HEADER_BYTES, FileHeader, FrameHeader, Kind, LaneEnd, NO_LANE, PLAIN_BYTES_MAX, SEALED_KEYS_MAX, key_context,
     padding,
 };
+use crate::place::FramePlace;
 
 /// Buffers kept for reuse: one is being filled, one being written, one is on its way back.
 const SPARE_BUFFERS_MAX: usize = 3;
@@ -106,6 +107,8 @@ pub struct Writer {
     taken_bytes: u64,
     pending: Vec<u8>,
     pending_first_seq: u64,
+    /// Where the last frame begins in its file.
+    last_offset: u64,
     spare: Vec<Vec<u8>>,
 }
 
@@ -123,6 +126,7 @@ impl Writer {
             taken_bytes: 0,
             pending: Vec::new(),
             pending_first_seq: 1,
+            last_offset: 0,
             spare: Vec::new(),
         };
         writer.begin_file(wall_ns, journal_ns);
@@ -142,6 +146,11 @@ impl Writer {
     /// Sequence of the last frame made; 0 before the first.
     pub fn last_seq(&self) -> u64 {
         self.next_seq - 1
+    }
+
+    /// Where the last frame made will be found, as long as its file is not given up.
+    pub fn last_place(&self) -> FramePlace {
+        FramePlace { file_seq: self.file_seq, offset: self.last_offset, seq: self.last_seq() }
     }
 
     /// Bytes that wait to be taken.
@@ -167,10 +176,19 @@ impl Writer {
     /// [`JournalError::SealedKeysCount`], [`JournalError::PendingFull`], [`JournalError::ForeignLane`].
     pub fn write_key(&mut self, lane: Lane, keys: &[SealedKey]) -> Result<(), JournalError> {
         self.check_lane(lane)?;
-        if keys.is_empty() || keys.len() > SEALED_KEYS_MAX {
-            return Err(JournalError::SealedKeysCount { count: keys.len(), max: SEALED_KEYS_MAX });
-        }
+        check_keys(keys)?;
         let content = Content::Key { recording: lane.recording, segment: lane.segment, keys: keys.to_vec() };
+        self.append_clear(lane.number, &content)
+    }
+
+    /// Writes, into the lane that goes on with a recording, the sealed key of a part of it that an earlier generation wrote.
+    ///
+    /// # Errors
+    /// [`JournalError::SealedKeysCount`], [`JournalError::PendingFull`], [`JournalError::ForeignLane`].
+    pub fn write_earlier_key(&mut self, lane: Lane, of: &EarlierKey) -> Result<(), JournalError> {
+        self.check_lane(lane)?;
+        check_keys(&of.keys)?;
+        let content = Content::EarlierKey { recording: lane.recording, segment: lane.segment, of: of.clone() };
         self.append_clear(lane.number, &content)
     }
 
@@ -394,6 +412,7 @@ impl Writer {
 
     fn begin_frame(&mut self, header: &FrameHeader) -> usize {
         let start = self.pending.len();
+        self.last_offset = self.taken_bytes.saturating_add(start as u64);
         self.pending.reserve(header.frame_len());
         self.pending.extend_from_slice(&header.to_bytes());
         self.pending.extend_from_slice(&[0; FRAME_HEADER_BYTES - 24]);
@@ -407,4 +426,11 @@ impl Writer {
         // 2^64 frames are beyond any machine's life.
         self.next_seq += 1;
     }
+}
+
+fn check_keys(keys: &[SealedKey]) -> Result<(), JournalError> {
+    if keys.is_empty() || keys.len() > SEALED_KEYS_MAX {
+        return Err(JournalError::SealedKeysCount { count: keys.len(), max: SEALED_KEYS_MAX });
+    }
+    Ok(())
 }

@@ -5,8 +5,8 @@ mod sample;
 
 use callvault_journal::facts::{RawBody, SessionEvent};
 use callvault_journal::{
-    AUDIO_BATCH_BYTES, AudioBatch, FACTS_BYTES_MAX, FindingKind, JournalError, LaneEnd, LaneItem, LaneReader, Limits,
-    PAYLOAD_BYTES_MAX, Packet, Pushed, SEALED_KEYS_MAX, Writer, verify, verify_lane,
+    AUDIO_BATCH_BYTES, AudioBatch, EarlierKey, FACTS_BYTES_MAX, FindingKind, JournalError, LaneEnd, LaneItem,
+    LaneReader, Limits, PAYLOAD_BYTES_MAX, Packet, Pushed, SEALED_KEYS_MAX, Writer, verify, verify_lane,
 };
 use sample::*;
 use uuid::Uuid;
@@ -314,5 +314,52 @@ fn a_forged_header_does_not_open() {
             matches!(&item, Some(LaneItem::Finding(finding)) if finding.kind == FindingKind::NotAuthentic),
             "byte {byte}: {item:?}"
         );
+    }
+}
+
+#[test]
+fn the_key_of_an_earlier_lane_is_found_in_the_lane_that_goes_on() {
+    let mut w = writer();
+    let lane = w.open_lane(KEPT, 1).unwrap();
+    let of = EarlierKey { generation: Uuid::from_u128(9), lane: 7, keys: sealed_for(lane) };
+    w.write_earlier_key(lane, &of).unwrap();
+    w.write_earlier_key(lane, &of).unwrap();
+    let none = EarlierKey { keys: Vec::new(), ..of.clone() };
+    assert!(matches!(w.write_earlier_key(lane, &none), Err(JournalError::SealedKeysCount { .. })));
+    let mut files = Files::new();
+    store(&mut files, w.finish());
+    let found = look(&mut files);
+    let entry = found.index.get(1).unwrap();
+    assert_eq!((entry.earlier_keys.as_slice(), entry.keys.len(), found.report.findings.len()), (&[of][..], 0, 0));
+}
+
+#[test]
+fn a_frame_is_found_where_it_was_to_be_and_only_whole() {
+    let mut w = writer();
+    let lane = w.open_lane(KEPT, 0).unwrap();
+    let cipher = data_key(1).cipher();
+    let mut files = Files::new();
+    let mut places = vec![w.last_place()];
+    for n in 0..4 {
+        w.write_audio(lane, &cipher, &mut audio(n..n + 1)).unwrap();
+        places.push(w.last_place());
+        if n % 2 == 0 {
+            store(&mut files, w.take());
+        }
+    }
+    store(&mut files, w.finish());
+    let whole = files.remove(&0).unwrap();
+    for place in places {
+        let from = place.offset as usize;
+        assert!(place.is_written(GENERATION, &mut whole.clone()).unwrap(), "{place:?}");
+        assert!(!place.is_written(Uuid::from_u128(9), &mut whole.clone()).unwrap());
+        for cut in [from, from + 1, from + 32, from + 33] {
+            assert!(!place.is_written(GENERATION, &mut whole[..cut].to_vec()).unwrap(), "{place:?} cut at {cut}");
+        }
+        let mut damaged = whole.clone();
+        damaged[from + 40] ^= 1;
+        assert!(!place.is_written(GENERATION, &mut damaged).unwrap());
+        let other = callvault_journal::FramePlace { seq: place.seq + 1, ..place };
+        assert!(!other.is_written(GENERATION, &mut whole.clone()).unwrap());
     }
 }

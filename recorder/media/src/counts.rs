@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::checkpoint::COUNT_MAX;
+
 /// What became of the datagrams of a track. Every datagram is in exactly one of `packets`, `duplicates`, `foreign`,
 /// `strays`, `invalid`, `rtcp`, `other` and `held`, so these add up to `datagrams`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -46,6 +48,15 @@ pub struct Counts {
 }
 
 impl Counts {
+    /// Whether these can have been counted, for some that were stored.
+    pub(crate) fn is_plausible(&self) -> bool {
+        let Self { datagrams, packets, bytes, lost, duplicates, late, foreign, strays, invalid, rtcp, other, .. } =
+            self;
+        [datagrams, packets, bytes, lost, duplicates, late, foreign, strays, invalid, rtcp, other, &self.undescribed]
+            .iter()
+            .all(|count| **count <= COUNT_MAX)
+    }
+
     /// Whether there were more sources than numbers for them: those from the 256th on share [`OVERFLOW_SOURCE`](crate::OVERFLOW_SOURCE).
     pub fn sources_overflowed(&self) -> bool {
         self.sources > u32::from(crate::OVERFLOW_SOURCE)

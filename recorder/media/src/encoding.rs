@@ -1,7 +1,9 @@
 //! Encodings: their names in SDP, and how much audio a payload holds.
 
+use serde::{Deserialize, Serialize};
+
 /// What a payload type stands for (`a=rtpmap`, RFC 8866 section 6.6).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PayloadType {
     /// The payload type, 0 to 127.
     pub pt: u8,
@@ -30,7 +32,7 @@ impl PayloadType {
 }
 
 /// The encodings whose packets tell how long they last, and two that last no time of their own.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Encoding {
     /// G.711 µ-law.
     Pcmu,

@@ -1,4 +1,4 @@
-//! What can be wrong with a datagram.
+//! What can be wrong with a datagram, or with what was kept of a track.
 
 /// Why a datagram is neither RTP nor RTCP although its first byte says so. It is for the sender, or for whoever sends to
 /// the wrong port, to put right; a recorder counts it and goes on.
@@ -26,4 +26,7 @@ pub enum MediaError {
         /// Length of the datagram.
         bytes: usize,
     },
+    /// A checkpoint that says what no track can have come to.
+    #[error("go on with a track: its checkpoint holds what cannot have been counted")]
+    CheckpointInvalid,
 }

@@ -22,6 +22,7 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+mod checkpoint;
 mod counts;
 mod datagram;
 mod encoding;
@@ -33,6 +34,7 @@ mod source;
 mod tones;
 mod track;
 
+pub use checkpoint::TrackCheckpoint;
 pub use counts::Counts;
 pub use datagram::{Datagram, RtpHeader};
 pub use encoding::{Encoding, PayloadType, payload_duration};

@@ -2,6 +2,9 @@
 
 use std::net::SocketAddr;
 
+use serde::{Deserialize, Serialize};
+
+use crate::checkpoint::COUNT_MAX;
 use crate::held::Packet;
 use crate::{Encoding, PayloadType, Reception, payload_duration};
 
@@ -19,7 +22,7 @@ const AHEAD_PACKETS_MAX: u64 = 0x7fff;
 const TIMESTAMP_AHEAD_MAX: i32 = 10 * 48_000;
 const TIMESTAMP_BEHIND_MAX: i32 = 600 * 48_000;
 /// Where nothing tells how long packets are.
-const PACKET_NS_DEFAULT: u64 = 20_000_000;
+pub(crate) const PACKET_NS_DEFAULT: u64 = 20_000_000;
 /// The shortest packets of any codec, and longer than any that is used: outside, timestamps do not tell the duration.
 const PACKET_NS: std::ops::RangeInclusive<u64> = 2_500_000..=200_000_000;
 const CLOCK_RATE_DEFAULT: u32 = 8_000;
@@ -40,6 +43,7 @@ pub(crate) enum Place {
     Elsewhere,
 }
 
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Source {
     /// Its number in the track.
     pub(crate) number: u8,
@@ -93,6 +97,12 @@ impl Source {
         (self.ssrc, self.from) == (packet.header.ssrc, packet.from)
     }
 
+    /// Whether it can have come about by packets, for one that was stored: nothing that is worked out from it overflows then.
+    pub(crate) fn is_plausible(&self) -> bool {
+        let in_order = self.lowest <= self.highest && (FIRST_CYCLE << 16..COUNT_MAX).contains(&self.highest);
+        in_order && self.lost <= COUNT_MAX && self.gap_ns <= COUNT_MAX && self.jitter_ns <= COUNT_MAX
+    }
+
     pub(crate) fn cycle(&self) -> u64 {
         self.highest >> 16
     }
@@ -137,7 +147,7 @@ impl Source {
         (u64::from(AHEAD_PACKETS_SLACK) + sent).min(AHEAD_PACKETS_MAX)
     }
 
-    fn packet_ns(&self) -> u64 {
+    pub(crate) fn packet_ns(&self) -> u64 {
         match ticks_to_ns(u64::from(self.packet_ticks), self.clock_rate) {
             0 => PACKET_NS_DEFAULT,
             ns => ns.clamp(*PACKET_NS.start(), *PACKET_NS.end()),

@@ -4,8 +4,10 @@ use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::ops::Range;
 
+use serde::{Deserialize, Serialize};
+
 use crate::held::{HeldPacket, Packet, Rival};
-use crate::source::{FIRST_CYCLE, Place, Source};
+use crate::source::{FIRST_CYCLE, PACKET_NS_DEFAULT, Place, Source};
 use crate::{Counts, Datagram, Encoding, Held, MediaError, PayloadType, Rtcp, RtpHeader};
 
 /// How long the followed source must be silent before another is followed that no signalling announced: longer than any
@@ -117,8 +119,8 @@ pub struct Reception {
 }
 
 /// Whether signalling announced another source.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Change {
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Change {
     None,
     /// Announced, and nothing has arrived since.
     Announced,
@@ -139,21 +141,21 @@ enum Change {
 /// Receiving costs the same whatever came before, and allocates nothing unless a packet is held.
 pub struct Track {
     config: TrackConfig,
-    payload_types: Vec<PayloadType>,
-    followed: Option<Source>,
+    pub(crate) payload_types: Vec<PayloadType>,
+    pub(crate) followed: Option<Source>,
     /// The one before.
-    previous: Option<Source>,
-    rival: Option<Rival>,
-    stray: Option<HeldPacket>,
+    pub(crate) previous: Option<Source>,
+    pub(crate) rival: Option<Rival>,
+    pub(crate) stray: Option<HeldPacket>,
     /// Held packets that are kept after all, in the order of arrival.
     ready: VecDeque<Held>,
-    change: Change,
+    pub(crate) change: Change,
     /// Whether datagrams were left unread since the last one.
-    interrupted: bool,
+    pub(crate) interrupted: bool,
     /// All counts but those that the two sources keep themselves.
-    counts: Counts,
+    pub(crate) counts: Counts,
     /// Audio lost in sources before those two.
-    gap_ns: u64,
+    pub(crate) gap_ns: u64,
 }
 
 impl Track {
@@ -201,6 +203,11 @@ impl Track {
     pub fn followed(&self) -> Option<Followed> {
         let source = self.followed.as_ref()?;
         Some(Followed { source: source.number, ssrc: source.ssrc, from: source.from, last_ns: source.last_ns })
+    }
+
+    /// How much audio a packet of the source that is followed holds, in nanoseconds; what is usual before anything tells.
+    pub fn packet_ns(&self) -> u64 {
+        self.followed.as_ref().map_or(PACKET_NS_DEFAULT, Source::packet_ns)
     }
 
     /// How the source that is followed is received; none before the first packet.

@@ -2,7 +2,9 @@
 
 use aes_gcm::aead::AeadInOut;
 use aes_gcm::{Aes256Gcm, KeyInit, Tag};
+use hkdf::Hkdf;
 use rand::CryptoRng;
+use sha2::Sha256;
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
 use crate::SealError;
@@ -29,6 +31,19 @@ impl DataKey {
     /// The key that these bytes are; the copy the caller holds is the caller's to wipe.
     pub fn from_bytes(bytes: [u8; DATA_KEY_BYTES]) -> Self {
         Self(bytes)
+    }
+
+    /// Another key, that only who has this one can make (HKDF-SHA256, RFC 5869): `salt` tells apart those that are made of it for the same
+    /// purpose, and `purpose` those that have another.
+    ///
+    /// # Panics
+    /// Never: 32 bytes are within what HKDF can give.
+    pub fn derive(&self, salt: &[u8], purpose: &[u8]) -> Self {
+        let mut key = Self([0; DATA_KEY_BYTES]);
+        Hkdf::<Sha256>::new(Some(salt), &self.0)
+            .expand(purpose, &mut key.0)
+            .expect("32 bytes are within the 8,160 that HKDF-SHA256 can give");
+        key
     }
 
     /// The bytes, for a checkpoint that lives in memory only.

@@ -256,6 +256,14 @@ fn our_bye_always_has_somewhere_to_go() {
 }
 
 #[test]
+fn a_request_uri_is_without_its_brackets() {
+    for uri in ["sip:a", "<sip:a>", "< sip:a >", "<<sip:a>>", "<sip:a>\0>", "sip:a> > "] {
+        let request = parsed(format!("OPTIONS {uri} SIP/2.0\r\n\r\n").as_bytes());
+        assert_eq!(request.uri.as_str(), "sip:a", "{uri:?}");
+    }
+}
+
+#[test]
 fn names_numbers_and_bodies_stay_out_of_debug() {
     let request = parsed(&crlf(WEBEX));
     let text = format!("{request:?} {:?}", multipart::bodies(&request).unwrap());

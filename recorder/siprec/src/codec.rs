@@ -1,6 +1,6 @@
 //! Payload types and what they mean.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// Encoding name of a payload type that the offer leaves undescribed.
 pub const UNKNOWN_ENCODING: &str = "unknown";
@@ -9,7 +9,7 @@ pub const UNKNOWN_ENCODING: &str = "unknown";
 const CLOCK_RATE_DEFAULT: u32 = 8000;
 
 /// What an RTP payload type means on a media line (RFC 8866, `rtpmap` and `fmtp`).
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Codec {
     /// RTP payload type, 0 to 127.
     pub payload_type: u8,

@@ -19,12 +19,14 @@ pub use read::{PARTICIPANTS_MAX, SESSIONS_MAX, STREAMS_MAX};
 pub use vendor::VendorCall;
 pub use xml::{DEPTH_MAX, METADATA_BYTES_MAX, TEXT_CHARS_MAX};
 
+use serde::{Deserialize, Serialize};
+
 use crate::error::SiprecError;
 use crate::flaw::{Flaw, note};
 use crate::number::comparable;
 
 /// The family of metadata that was recognised.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum Shape {
     /// BroadWorks and Webex Calling: a draft with `broadWorksRecordingMetadata`.
@@ -53,7 +55,7 @@ impl Shape {
 }
 
 /// Whether a document says everything or only what changed (RFC 7865, section 6.1).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum DataMode {
     /// A snapshot; also what is meant when nothing is said.
     Complete,
@@ -62,7 +64,7 @@ pub enum DataMode {
 }
 
 /// What a document of recording metadata says.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Metadata {
     /// The family that it belongs to.
     pub shape: Shape,
@@ -79,11 +81,12 @@ pub struct Metadata {
     /// What other clients add about the call.
     pub vendor: Option<VendorCall>,
     /// Deviations that were tolerated.
+    #[serde(skip)]
     pub flaws: Vec<Flaw>,
 }
 
 /// A communication session (RFC 7865, section 6.3). Times are as they came: zones and forms differ too much to compare by.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Session {
     /// Its id.
     pub id: String,
@@ -98,7 +101,7 @@ pub struct Session {
 }
 
 /// A participant (RFC 7865, section 6.5).
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Participant {
     /// Its id.
     pub id: String,
@@ -127,7 +130,7 @@ pub struct Participant {
 }
 
 /// Whether a stream carries one side or all.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum StreamMode {
     /// One side alone.
     Separate,
@@ -136,7 +139,7 @@ pub enum StreamMode {
 }
 
 /// A media stream (RFC 7865, section 6.7).
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Stream {
     /// Its id.
     pub id: String,

@@ -7,6 +7,7 @@ use std::fmt;
 use std::net::IpAddr;
 
 use sdp_types::Session;
+use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
 use crate::codec::{Codec, UNKNOWN_ENCODING};
@@ -24,16 +25,17 @@ pub const MEDIA_LINES_MAX: usize = 64;
 const CODECS_MAX: usize = 128;
 
 /// An offer, media line by media line in its order.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Offer {
     /// The media lines, all of them: the answer must repeat their number and order (RFC 3264, section 6).
     pub media: Vec<MediaLine>,
     /// Deviations that were tolerated.
+    #[serde(skip)]
     pub flaws: Vec<Flaw>,
 }
 
 /// What a media line carries.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum MediaKind {
     /// `m=audio`.
     Audio,
@@ -44,7 +46,7 @@ pub enum MediaKind {
 }
 
 /// Which way media flows, seen from the client (RFC 3264, section 5.1).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum MediaDirection {
     /// Both ways; also what is meant when nothing is said.
     SendRecv,
@@ -57,7 +59,7 @@ pub enum MediaDirection {
 }
 
 /// Where a client takes RTCP (RFC 3605).
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RtcpPort {
     /// UDP port.
     pub port: u16,
@@ -65,8 +67,9 @@ pub struct RtcpPort {
     pub address: Option<String>,
 }
 
-/// One `a=crypto` value (RFC 4568) as it came. It holds SRTP keys: it is wiped when dropped and never shown.
-#[derive(Clone, PartialEq, Eq)]
+/// One `a=crypto` value (RFC 4568) as it came. It holds SRTP keys: it is wiped when dropped and never shown. It serialises in the clear,
+/// for a checkpoint that lives in memory only.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CryptoLine(Zeroizing<String>);
 
 impl CryptoLine {
@@ -83,7 +86,7 @@ impl fmt::Debug for CryptoLine {
 }
 
 /// One media line of an offer.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct MediaLine {
     /// What it carries.
     pub kind: MediaKind,

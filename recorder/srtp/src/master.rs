@@ -73,7 +73,9 @@ impl MasterKey {
         self.suite == other.suite && bool::from(self.bytes.expose().ct_eq(other.bytes.expose()))
     }
 
-    pub(crate) fn copy(&self) -> Self {
+    /// Another copy in memory, for a checkpoint. There is no `Clone`, so that none is made by the way.
+    #[must_use]
+    pub fn copy(&self) -> Self {
         Self { suite: self.suite, bytes: Secret::new(*self.bytes.expose()) }
     }
 

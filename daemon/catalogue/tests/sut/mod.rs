@@ -77,6 +77,7 @@ pub fn recording(n: u128) -> Recording {
             started_after_ms: Some(180),
             clock_skew_ppm: None,
             tones: 4,
+            paused_ms: 5,
             local: true,
             ..Track::default()
         }],

@@ -120,9 +120,9 @@ fn a_whole_row() {
         "tracking_id": "t",
         "tracks": [
             { "label": "1", "participant": "Giulia Bianchi", "codec": "opus", "packets": 3000, "lost": 1, "duplicates": 2,
-              "late": 3, "gaps_ms": 20, "jitter_ms_max": 0, "started_after_ms": null, "clock_skew_ppm": null, "tones": 0, "local": true },
+              "late": 3, "gaps_ms": 20, "jitter_ms_max": 0, "started_after_ms": null, "clock_skew_ppm": null, "tones": 0, "paused_ms": 0, "local": true },
             { "label": "2", "participant": "+14085550123", "codec": "opus", "packets": 2990, "lost": 0, "duplicates": 0,
-              "late": 0, "gaps_ms": 0, "jitter_ms_max": 0, "started_after_ms": null, "clock_skew_ppm": null, "tones": 0, "local": false },
+              "late": 0, "gaps_ms": 0, "jitter_ms_max": 0, "started_after_ms": null, "clock_skew_ppm": null, "tones": 0, "paused_ms": 0, "local": false },
         ],
         "flaws": [],
     });
@@ -182,6 +182,23 @@ fn verdicts_by_what_was_noted() {
     let mut foreign = sound();
     foreign[0].foreign = 9;
     check(&session(&foreign, &[]), &none, Verdict::Ok, &[], &["foreign-source"]);
+}
+
+#[test]
+fn the_time_that_a_track_was_paused_is_told() {
+    fn check(events: &[SessionEvent], expected_ms: [u64; 2]) {
+        let row = summarise(&session(&sound(), events), &Damage::default());
+        assert_eq!(row.tracks.iter().map(|track| track.paused_ms).collect::<Vec<_>>(), expected_ms, "{events:?}");
+    }
+    let of_one = |event| match event {
+        SessionEvent::Paused(pause) => SessionEvent::Paused(Pause { track: Some(1), ..pause }),
+        SessionEvent::Resumed(pause) => SessionEvent::Resumed(Pause { track: Some(1), ..pause }),
+        other => other,
+    };
+    check(&[], [0, 0]);
+    check(&[pause(true, 1), pause(false, 4)], [3_000, 3_000]);
+    check(&[of_one(pause(true, 1)), of_one(pause(false, 4))], [0, 3_000]);
+    check(&[pause(true, 50)], [10_000, 10_000]);
 }
 
 #[test]

@@ -163,6 +163,99 @@ fn a_recorder_that_died_leaves_a_degraded_recording() {
     assert_eq!(row.archive.state, ArchiveState::Archived);
 }
 
+/// A recorder dies in the middle of a call of 100 packets, the next goes on after so many of them were lost.
+fn check_gone_on_with(kept_before: bool, missing: usize) {
+    let rig = Rig::as_received();
+    let running = rig.start();
+    let mut first = Generation::begin(&running);
+    let mut call = first.call(&[pcmu(), pcmu()]);
+    if kept_before {
+        call.keep(&mut first);
+    }
+    let audio = both(&pcmu(), 100);
+    call.audio(&mut first, &audio[..100]);
+    first.flush();
+    let mut second = Generation::begin(&running);
+    let mut later = second.go_on(&call, !kept_before, true);
+    second.flush();
+    running.channels.state.send_modify(|s| (s.generation, s.ready) = (Some(second.id()), Some(second.id())));
+    let mut ingest = Ingest::new(&running.appliance);
+    ingest.round();
+    assert!(running.recordings().is_empty(), "it goes on");
+    later.audio(&mut second, &audio[100 + missing * 2..]);
+    later.end(&mut second);
+    running.channels.state.send_modify(|s| s.generation = None);
+    running.settle();
+    check_once_but_for_loss(&running, &later, missing);
+    // Nothing of it is entered again.
+    running.settle();
+    assert_eq!((running.recordings().len(), rig.stored().len()), (1, 1));
+}
+
+fn check_once_but_for_loss(running: &Running, call: &super::rig::Call, missing: usize) {
+    let row = running.row(call.id);
+    assert_eq!(row.tracks.iter().map(|t| t.packets as usize).collect::<Vec<_>>(), [100 - missing; 2]);
+    let text = &row.flaws.iter().find(|f| f.code == "recorder-restarted").unwrap().text;
+    assert!(text.contains("which went on"), "{text}");
+    assert_eq!(text.contains(&format!("{} ms of track 0 are missing", missing * 20)), missing > 0, "{text}");
+    // Everything is where it would be without the restart.
+    let archived = running.archived(call.id);
+    let positions: Vec<u64> = archived.iter().filter(|(track, ..)| *track == 0).map(|(_, _, at, _)| *at).collect();
+    let whole = (0..100).filter(|n| !(50..50 + missing).contains(n));
+    assert_eq!(positions, whole.map(|n| n as u64 * 960).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_recording_that_went_on_is_one_with_all_its_parts() {
+    check_gone_on_with(true, 0);
+    check_gone_on_with(true, 10);
+    check_gone_on_with(false, 5);
+}
+
+#[test]
+fn what_was_cut_off_waits_for_a_recorder_that_may_go_on_with_it() {
+    let rig = Rig::as_received();
+    let running = rig.start();
+    let mut generation = Generation::begin(&running);
+    let mut call = generation.call(&[pcmu(), pcmu()]);
+    call.keep(&mut generation);
+    call.audio(&mut generation, &both(&pcmu(), 50));
+    generation.flush();
+    let set = |ready: Option<Uuid>, resumed: &[Uuid]| {
+        running.channels.state.send_modify(|s| (s.ready, s.resumed) = (ready, resumed.iter().copied().collect()));
+    };
+    let check = |ready, resumed: &[Uuid], entered| {
+        set(ready, resumed);
+        Ingest::new(&running.appliance).round();
+        assert_eq!(running.recordings().len(), entered, "{ready:?} {resumed:?}");
+    };
+    check(None, &[], 0);
+    check(Some(generation.id()), &[], 0);
+    check(Some(Uuid::now_v7()), &[call.id], 0);
+    check(Some(Uuid::now_v7()), &[], 1);
+    assert_eq!(running.row(call.id).verdict, Verdict::Degraded);
+}
+
+#[test]
+fn a_part_whose_key_is_lost_leaves_the_rest() {
+    let rig = Rig::as_received();
+    let running = rig.start();
+    let mut first = Generation::begin(&running);
+    let mut call = first.call(&[pcmu(), pcmu()]);
+    let audio = both(&pcmu(), 100);
+    call.audio(&mut first, &audio[..100]);
+    first.flush();
+    let mut second = Generation::begin(&running);
+    let mut later = second.go_on(&call, false, false);
+    later.audio(&mut second, &audio[100..]);
+    later.end(&mut second);
+    running.settle();
+    let row = running.row(call.id);
+    assert_eq!((row.verdict, row.archive.state), (Verdict::Degraded, ArchiveState::Archived));
+    assert!(row.flaws.iter().any(|f| f.code == "key-lost-in-part"), "{:?}", row.flaws);
+    assert_eq!(row.tracks[0].packets, 50);
+}
+
 #[test]
 fn a_session_that_lives_is_left_alone() {
     let rig = Rig::as_received();

@@ -8,8 +8,8 @@ use std::sync::Arc;
 use callvault_archive::Played;
 use callvault_catalogue::Recording;
 use callvault_config::Config;
-use callvault_journal::facts::{CodecFacts, Ended, SessionEvent, Started, TrackCounts, TrackFacts};
-use callvault_journal::{AudioBatch, Batch, Lane, LaneEnd, Limits, Packet, Pushed, Writer, file_name};
+use callvault_journal::facts::{CodecFacts, Ended, Resumed, SessionEvent, Started, TrackCounts, TrackFacts};
+use callvault_journal::{AudioBatch, Batch, EarlierKey, Lane, LaneEnd, Limits, Packet, Pushed, Writer, file_name};
 use callvault_seal::{Cipher, DataKey, PublicKey, SealedKey, seal_key};
 use jiff::Timestamp;
 use uuid::Uuid;
@@ -51,6 +51,8 @@ impl Rig {
         let config = Config::load(&self.root.path().join("callvault.toml"), []).unwrap();
         let (mut appliance, channels) = start::open(config, Bell::default()).unwrap();
         Arc::get_mut(&mut appliance).unwrap().render_program = render_program();
+        // A recorder is there, and goes on with nothing that others left.
+        channels.state.send_modify(|s| s.ready = Some(Uuid::now_v7()));
         Running { appliance, channels }
     }
 
@@ -205,6 +207,27 @@ impl Generation {
             };
             call.fact(self, &SessionEvent::Track(facts));
         }
+        call
+    }
+}
+
+impl Generation {
+    /// Goes on with a session that another recorder was cut off in; `sources_continue` says whether it knew of its media. Where the
+    /// key of that one was not written, it is written here.
+    pub(super) fn go_on(&mut self, before: &Call, with_key: bool, sources_continue: bool) -> Call {
+        let lane = self.writer.open_lane(before.id, before.lane.segment() + 1).unwrap();
+        let key = DataKey::generate(&mut rand::rng());
+        let context = lane.key_context();
+        let keys = self.recipients.iter().map(|to| seal_key(&mut rand::rng(), to, &key, &context)).collect();
+        let mut call = Call { id: before.id, lane, cipher: key.cipher(), keys, sent: before.sent.clone() };
+        let resumed = Some(Resumed { at_ns: 0, sources_continue });
+        call.fact(self, &SessionEvent::Started(Started { resumed, ..Started::default() }));
+        if with_key {
+            let (generation, lane) = (before.lane.generation(), before.lane.number());
+            let of = EarlierKey { generation, lane, keys: before.keys.clone() };
+            self.writer.write_earlier_key(call.lane, &of).unwrap();
+        }
+        call.keep(self);
         call
     }
 }

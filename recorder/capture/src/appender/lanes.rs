@@ -1,13 +1,17 @@
-//! The lanes: from entries to frames, without a file in sight. Here is decided when a key may be written and when a lane ends.
+//! The lanes: from entries to frames, without a journal file in sight. Here is decided when a key may be written and when a lane ends,
+//! and here is known what a checkpoint of a lane says.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
+use std::io;
 
 use callvault_control::Decision;
 use callvault_journal::facts::{Ended, Flaw, SessionEvent};
-use callvault_journal::{AudioBatch, JournalError, Lane, LaneEnd, Writer};
+use callvault_journal::{AudioBatch, EarlierKey, FramePlace, JournalError, Lane, LaneEnd, Writer};
 use callvault_seal::{Cipher, DataKey, PublicKey, SealedKey, seal_key};
 use rand::CryptoRng;
 use uuid::Uuid;
+
+use crate::checkpoint::{Checkpoints, Continued, EARLIER_MAX, LaneCheckpoint, LaneFile, LaneState, MediaState};
 
 /// The rule by which a call is discarded that was recorded on demand and that nobody asked for.
 pub(super) const ON_DEMAND_NOT_KEPT: &str = "on-demand-not-kept";
@@ -18,21 +22,44 @@ struct OpenLane {
     cipher: Cipher,
     /// The key until the verdict; then it is in the journal, sealed, or forgotten.
     key: Option<DataKey>,
+    /// The same sealed. Before the verdict it is in the checkpoint and nowhere else.
     sealed: Vec<SealedKey>,
+    /// Sealed keys of the parts that earlier generations wrote and that are not in the journal.
+    earlier: Vec<EarlierKey>,
     /// The verdict is to keep it if somebody asks: until then its key stays in memory, and goes with its end.
     on_demand: bool,
     ended: bool,
+    /// Its last frame; none where that is no longer where it was, and all that is said was written before it is said.
+    place: Option<FramePlace>,
+    /// The number of the last fact of the signalling.
+    facts: u64,
+    media: MediaState,
+    file: Option<LaneFile>,
 }
 
 /// The lanes that are open. A recording without one (it was discarded) is passed over.
 pub(super) struct Lanes {
     recipients: Vec<PublicKey>,
+    checkpoints: Option<Checkpoints>,
     open: HashMap<Uuid, OpenLane>,
+    /// Those of which something is not in their checkpoint.
+    changed: BTreeSet<Uuid>,
+    /// Lanes that are over, of which that is not in their checkpoint.
+    over: Vec<(LaneFile, LaneCheckpoint)>,
+    /// Facts of the signalling that are in frames, with their numbers.
+    noted: HashMap<Uuid, u64>,
 }
 
 impl Lanes {
-    pub(super) fn new(recipients: Vec<PublicKey>) -> Self {
-        Self { recipients, open: HashMap::new() }
+    pub(super) fn new(recipients: Vec<PublicKey>, checkpoints: Option<Checkpoints>) -> Self {
+        Self {
+            recipients,
+            checkpoints,
+            open: HashMap::new(),
+            changed: BTreeSet::new(),
+            over: Vec::new(),
+            noted: HashMap::new(),
+        }
     }
 
     /// Opens a lane, with a key of its own.
@@ -41,22 +68,54 @@ impl Lanes {
         writer: &mut Writer,
         rng: &mut dyn CryptoRng,
         recording: Uuid,
+        continued: Option<Continued>,
     ) -> Result<(), JournalError> {
         if self.open.contains_key(&recording) {
             return Ok(());
         }
-        let lane = writer.open_lane(recording, 0)?;
+        let (segment, sequence) = continued.as_ref().map_or((0, 0), |from| (from.segment, from.sequence));
+        let lane = writer.open_lane(recording, segment)?;
         let key = DataKey::generate(rng);
-        let cipher = key.cipher();
-        let (sealed, key) = (Vec::new(), Some(key));
-        self.open.insert(recording, OpenLane { lane, cipher, key, sealed, on_demand: false, ended: false });
-        Ok(())
+        let context = lane.key_context();
+        let sealed = self.recipients.iter().map(|to| seal_key(&mut *rng, to, &key, &context)).collect();
+        // Without a file the lane is written as ever; it only cannot be gone on with.
+        let file = self.checkpoints.as_ref().and_then(|folder| folder.lane(recording, sequence).ok());
+        let mut open = OpenLane {
+            lane,
+            cipher: key.cipher(),
+            key: Some(key),
+            sealed,
+            earlier: Vec::new(),
+            on_demand: false,
+            ended: false,
+            place: Some(writer.last_place()),
+            facts: 0,
+            media: MediaState::default(),
+            file,
+        };
+        let mut is_kept = false;
+        if let Some(from) = continued {
+            (open.earlier, open.facts, open.media) = (from.earlier, from.facts, from.media);
+            // Who is asked for a verdict so often does not answer; what was written first can be read least.
+            let over = open.earlier.len().saturating_sub(EARLIER_MAX - 1);
+            open.earlier.drain(..over);
+            is_kept = from.kept;
+        }
+        self.open.insert(recording, open);
+        self.changed.insert(recording);
+        if is_kept { self.keep(writer, recording) } else { Ok(()) }
     }
 
-    /// Writes down what happened.
-    pub(super) fn facts(&self, writer: &mut Writer, recording: Uuid, event: &SessionEvent) -> Result<(), JournalError> {
-        let Some(open) = self.open.get(&recording) else { return Ok(()) };
-        match writer.write_facts(open.lane, &open.cipher, event) {
+    /// Writes down what happened. `number` is that of a fact of the signalling, 0 for others.
+    pub(super) fn facts(
+        &mut self,
+        writer: &mut Writer,
+        recording: Uuid,
+        event: &SessionEvent,
+        number: u64,
+    ) -> Result<(), JournalError> {
+        let Some(open) = self.open.get_mut(&recording) else { return Ok(()) };
+        let written = match writer.write_facts(open.lane, &open.cipher, event) {
             // Only a body that a client sent can be so long; that it was left out is said in its place.
             Err(JournalError::FactsTooLarge { bytes, .. }) => {
                 let flaw = Flaw {
@@ -66,37 +125,51 @@ impl Lanes {
                 writer.write_facts(open.lane, &open.cipher, &SessionEvent::Flaw(flaw))
             }
             other => other,
+        };
+        if written.is_ok() && number > 0 {
+            open.facts = open.facts.max(number);
+            self.noted.insert(recording, open.facts);
         }
+        self.touch(writer, recording);
+        written
     }
 
-    /// Writes packets.
+    /// Writes packets, and remembers how the tracks stand after them, where that is known.
     pub(super) fn audio(
-        &self,
+        &mut self,
         writer: &mut Writer,
         recording: Uuid,
         batch: &mut AudioBatch,
+        media: MediaState,
     ) -> Result<(), JournalError> {
-        let Some(open) = self.open.get(&recording) else { return Ok(()) };
-        writer.write_audio(open.lane, &open.cipher, batch)
+        let Some(open) = self.open.get_mut(&recording) else { return Ok(()) };
+        if !batch.is_empty() {
+            writer.write_audio(open.lane, &open.cipher, batch)?;
+            open.place = Some(writer.last_place());
+        }
+        if !media.is_empty() {
+            open.media = media;
+            self.changed.insert(recording);
+        }
+        Ok(())
     }
 
     /// What becomes of the recording, while it lives or after it has ended. Says whether its lane is ended now.
     pub(super) fn decide(
         &mut self,
         writer: &mut Writer,
-        rng: &mut dyn CryptoRng,
         recording: Uuid,
         decision: &Decision,
     ) -> Result<bool, JournalError> {
         let Some(open) = self.open.get_mut(&recording) else { return Ok(false) };
         match decision {
             Decision::Keep => {
-                let Some(key) = &open.key else { return Ok(false) };
-                let context = open.lane.key_context();
-                let sealed: Vec<_> = self.recipients.iter().map(|to| seal_key(&mut *rng, to, key, &context)).collect();
-                writer.write_key(open.lane, &sealed)?;
-                (open.sealed, open.key) = (sealed, None);
-                if open.ended { self.finish(writer, recording, LaneEnd::Ended) } else { Ok(false) }
+                if open.key.is_none() {
+                    return Ok(false);
+                }
+                let has_ended = open.ended;
+                self.keep(writer, recording)?;
+                if has_ended { self.finish(writer, recording, LaneEnd::Ended) } else { Ok(false) }
             }
             // Kept once is kept: whoever has the journal could read it already.
             Decision::Discard { .. } if open.key.is_none() => Ok(false),
@@ -129,7 +202,7 @@ impl Lanes {
     /// The recording has ended. Without a verdict yet its lane waits for one, with its key in memory; one that nobody asked for is
     /// discarded. Says whether the lane is ended now.
     pub(super) fn end(&mut self, writer: &mut Writer, recording: Uuid, ended: Ended) -> Result<bool, JournalError> {
-        self.facts(writer, recording, &SessionEvent::Ended(ended))?;
+        self.facts(writer, recording, &SessionEvent::Ended(ended), 0)?;
         let Some(open) = self.open.get_mut(&recording) else { return Ok(false) };
         open.ended = true;
         match (&open.key, open.on_demand) {
@@ -149,19 +222,114 @@ impl Lanes {
         self.open.keys().copied().collect()
     }
 
+    /// Facts of the signalling that came into frames since this was last asked, by recording the number of the last.
+    pub(super) fn take_noted(&mut self) -> impl Iterator<Item = (Uuid, u64)> {
+        std::mem::take(&mut self.noted).into_iter()
+    }
+
+    /// Frames are no longer where they were: the checkpoints name none until there is a new one.
+    pub(super) fn forget_places(&mut self) {
+        for (recording, open) in &mut self.open {
+            open.place = None;
+            self.changed.insert(*recording);
+        }
+        self.over.iter_mut().for_each(|(_, lane)| lane.place = None);
+    }
+
+    /// Writes the checkpoints of all lanes that have changed. The frames that they speak of are to be written next.
+    ///
+    /// # Errors
+    /// The first that failed; the others were written.
+    pub(super) fn save(&mut self) -> io::Result<()> {
+        let mut result = Ok(());
+        for recording in std::mem::take(&mut self.changed) {
+            let Some(open) = self.open.get_mut(&recording) else { continue };
+            let checkpoint = open.checkpoint(LaneState::of(open));
+            if let Some(file) = &mut open.file {
+                result = result.and(file.save(&checkpoint));
+            }
+        }
+        for (mut file, checkpoint) in self.over.drain(..) {
+            result = result.and(file.save(&checkpoint));
+        }
+        result
+    }
+
+    /// Something was written into the lane.
+    fn touch(&mut self, writer: &Writer, recording: Uuid) {
+        if let Some(open) = self.open.get_mut(&recording) {
+            open.place = Some(writer.last_place());
+            self.changed.insert(recording);
+        }
+    }
+
+    /// Writes the keys: from here on the recording can be read.
+    fn keep(&mut self, writer: &mut Writer, recording: Uuid) -> Result<(), JournalError> {
+        let Some(open) = self.open.get_mut(&recording) else { return Ok(()) };
+        for earlier in &open.earlier {
+            writer.write_earlier_key(open.lane, earlier)?;
+        }
+        writer.write_key(open.lane, &open.sealed)?;
+        open.key = None;
+        self.touch(writer, recording);
+        Ok(())
+    }
+
     /// Forgets the key, before anything else: from here on nobody can read what the journal has of the recording.
     fn discard(&mut self, writer: &mut Writer, recording: Uuid, rule: &str) -> Result<bool, JournalError> {
         let Some(open) = self.open.get_mut(&recording) else { return Ok(false) };
         open.key = None;
+        open.sealed.clear();
+        open.earlier.clear();
         writer.discard_lane(open.lane, rule)?;
-        self.open.remove(&recording);
+        self.close(writer, recording);
         Ok(true)
     }
 
     fn finish(&mut self, writer: &mut Writer, recording: Uuid, end: LaneEnd) -> Result<bool, JournalError> {
         let Some(open) = self.open.get(&recording) else { return Ok(false) };
-        writer.end_lane(open.lane, end, &open.sealed)?;
-        self.open.remove(&recording);
+        let is_kept = open.key.is_none();
+        // Once more, as the lane's own, so that no single damaged block holds the only copy.
+        for earlier in open.earlier.iter().filter(|_| is_kept) {
+            writer.write_earlier_key(open.lane, earlier)?;
+        }
+        writer.end_lane(open.lane, end, if is_kept { &open.sealed } else { &[] })?;
+        self.close(writer, recording);
         Ok(true)
+    }
+
+    fn close(&mut self, writer: &Writer, recording: Uuid) {
+        let Some(mut open) = self.open.remove(&recording) else { return };
+        self.changed.remove(&recording);
+        (open.place, open.media) = (Some(writer.last_place()), MediaState::default());
+        let checkpoint = open.checkpoint(LaneState::Over);
+        self.over.extend(open.file.map(|file| (file, checkpoint)));
+    }
+}
+
+impl LaneState {
+    fn of(open: &OpenLane) -> Self {
+        if open.key.is_some() { Self::Undecided } else { Self::Kept }
+    }
+}
+
+impl OpenLane {
+    fn checkpoint(&self, state: LaneState) -> LaneCheckpoint {
+        let mut keys = Vec::new();
+        if state == LaneState::Undecided {
+            keys.clone_from(&self.earlier);
+            let (generation, lane) = (self.lane.generation(), self.lane.number());
+            keys.push(EarlierKey { generation, lane, keys: self.sealed.clone() });
+        }
+        LaneCheckpoint {
+            generation: self.lane.generation(),
+            lane: self.lane.number(),
+            segment: self.lane.segment(),
+            state,
+            place: self.place,
+            facts: self.facts,
+            keys,
+            media: self.media.clone(),
+        }
     }
 }

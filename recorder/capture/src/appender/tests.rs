@@ -14,8 +14,9 @@ use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use uuid::Uuid;
 
 use super::folder::{JournalFile, JournalFolder};
-use super::{Appender, AppenderState, Entry, PENDING_BYTES_MAX, spare_batches};
+use super::{Appender, AppenderState, Entry, Going, PENDING_BYTES_MAX, Unwritten, spare_batches};
 use crate::Feedback;
+use crate::checkpoint::MediaState;
 use crate::clock::journal_ns;
 use crate::rig::{GENERATION, keys, settings};
 
@@ -97,15 +98,15 @@ fn rig(file_bytes_max: u64) -> Rig {
     let (tx, feedback) = unbounded_channel();
     let folder = Box::new(Folder(Arc::clone(&device)));
     let state = Arc::new(AppenderState::default());
-    let appender = Appender::begin_in(folder, Arc::new(settings), state, tx, spare_batches().0).unwrap();
+    let appender = Appender::begin_in(folder, Arc::new(settings), state, tx, spare_batches().0, None).unwrap();
     let now = journal_ns();
     Rig { appender, device, keyring, feedback, now, durable: Vec::new(), alarms: Vec::new(), seq: 0 }
 }
 
 impl Rig {
     fn open(&mut self, recording: Uuid) {
-        self.take(Entry::Open { recording });
-        self.take(Entry::Facts { recording, event: SessionEvent::Started(Started::default()) });
+        self.take(Entry::Open { recording, continued: None });
+        self.take(Entry::Facts { recording, event: SessionEvent::Started(Started::default()), number: 0 });
     }
 
     fn audio(&mut self, recording: Uuid, packets: u32) {
@@ -124,7 +125,12 @@ impl Rig {
             };
             assert_eq!(batch.push(&packet), Pushed::Taken);
         }
-        self.take(Entry::Audio { recording, batch });
+        self.take(Entry::Audio {
+            recording,
+            batch,
+            media: MediaState::default(),
+            unwritten: Unwritten::new(&Arc::default()),
+        });
     }
 
     fn decide(&mut self, recording: Uuid, keep: bool) {
@@ -137,7 +143,7 @@ impl Rig {
     }
 
     fn take(&mut self, entry: Entry) {
-        assert!(!self.appender.take(entry));
+        assert_eq!(self.appender.take(entry), Going::On);
     }
 
     /// A round three seconds later, with the sync that it asked for.
@@ -520,5 +526,5 @@ fn without_a_key_to_seal_to_nothing_begins() {
     let (tx, _feedback) = unbounded_channel();
     let state = Arc::new(AppenderState::default());
     let folder = Box::new(Folder(Arc::default()));
-    assert!(Appender::begin_in(folder, Arc::new(settings()), state, tx, spare_batches().0).is_err());
+    assert!(Appender::begin_in(folder, Arc::new(settings()), state, tx, spare_batches().0, None).is_err());
 }

@@ -14,8 +14,8 @@ use uuid::Uuid;
 
 use super::media::{CONTROL, pause_event};
 use super::session::{Kept, Session};
+use super::standing::Standing;
 use super::{Moment, Sessions, Todo, new_id};
-use crate::appender::Entry;
 use crate::sweep::{Command, Counters};
 
 /// Most recordings of one session: nobody stops and starts a call so often, and each costs a lane and a row.
@@ -33,6 +33,7 @@ impl Sessions {
         let dialog = self.by_recording.get(&recording).copied().ok_or(Refusal::Unknown)?;
         let session = self.by_dialog.get(&dialog).ok_or(Refusal::Unknown)?;
         let is_kept = session.kept == Kept::Yes;
+        self.changes.dialogs.insert(dialog);
         match action {
             // What was kept stays kept.
             CallAction::Keep if session.stopped && is_kept => {}
@@ -59,6 +60,7 @@ impl Sessions {
             return;
         }
         let (recording, at_ns) = (session.recording, now.journal_ns);
+        session.changed_ns = at_ns;
         // The client's own pauses stop their tracks in any case.
         for track in session.tracks.iter().filter(|track| !track.paused) {
             let track = track.number;
@@ -73,9 +75,12 @@ impl Sessions {
         if std::mem::replace(&mut session.stopped, true) {
             return;
         }
+        session.changed_ns = now.journal_ns;
         let recording = session.recording;
         let ended =
             Ended { wall_ns: now.wall_ns, at_ns: now.journal_ns, reason: reason.to_owned(), tracks: Vec::new() };
+        let end = session.end(ended.clone(), Vec::new());
+        self.note_end(recording, end);
         self.todo.push_back(Todo::Media(Command::Cut { recording, ended }));
     }
 
@@ -89,6 +94,7 @@ impl Sessions {
         let after = std::mem::replace(&mut session.recording, recording);
         session.recordings.push(recording);
         (session.stopped, session.kept, session.counters) = (false, Kept::Yes, Arc::new(Counters::default()));
+        session.changed_ns = now.journal_ns;
         let counters = Arc::clone(&session.counters);
         let started = Started {
             wall_ns: now.wall_ns,
@@ -107,7 +113,7 @@ impl Sessions {
 
         self.totals.started_again += 1;
         self.by_recording.insert(recording, dialog);
-        self.journal(Entry::Open { recording });
+        self.open_recording(recording, Standing::new(0, started.clone(), 0), None);
         self.event(recording, SessionEvent::Started(started));
         let at_ns = now.journal_ns;
         if was_held_back {

@@ -101,6 +101,7 @@ impl Sessions {
             if paused != track.paused {
                 track.paused = paused;
                 changes.push((track.number, paused));
+                session.changed_ns = now.journal_ns;
                 // What is held back here stays so, whatever the client does.
                 if !session.held_back {
                     let (track, at_ns) = (track.number, now.journal_ns);

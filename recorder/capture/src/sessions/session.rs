@@ -1,5 +1,6 @@
 //! What is remembered of a session.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -10,6 +11,9 @@ use callvault_sip::Accept;
 use callvault_siprec::{
     AnswerParams, DEFAULT_PREFERENCE, Metadata, NegotiatedTrack, Offer, SiprecError, answer_secured,
 };
+use callvault_srtp::Unprotector;
+use callvault_srtp::sdes::CryptoAttribute;
+use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::keys::{Agreed, OwnKeys};
@@ -33,6 +37,8 @@ pub(super) struct Session {
     pub(super) stopped: bool,
     /// Nothing is stored for now because somebody asked for that here.
     pub(super) held_back: bool,
+    /// When it was last changed what is paused or stopped, in journal time.
+    pub(super) changed_ns: u64,
     pub(super) snapshots: SnapshotRequests,
     pub(super) started: Moment,
     pub(super) parties: Parties,
@@ -44,13 +50,13 @@ pub(super) struct Session {
     pub(super) raw_bodies: u32,
     /// Their bytes.
     pub(super) raw_bytes: usize,
-    pub(super) flaws: Vec<&'static str>,
+    pub(super) flaws: Vec<Cow<'static, str>>,
     pub(super) counters: Arc<Counters>,
 }
 
 /// What becomes of a recording.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kept {
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Kept {
     /// The daemon has not said.
     Undecided,
     /// It is kept.
@@ -134,6 +140,13 @@ impl SessionTrack {
             protector,
             remote_ports: self.remote_ports,
         }
+    }
+
+    /// For the sweep, when it goes on; `keys` are those of the last offer.
+    pub(super) fn to_resume(&self, keys: &[(u8, CryptoAttribute)], held_back: bool) -> NewTrack {
+        let theirs = keys.iter().find(|(number, _)| *number == self.number);
+        let unprotector = theirs.and_then(|(_, theirs)| Unprotector::new(theirs).ok());
+        NewTrack { unprotector, ..self.to_new(None, held_back) }
     }
 
     /// The keys of a later offer, where the track has some or had some. They are told even when they stay: whether they do is for

@@ -229,6 +229,7 @@ impl Rig {
 
 fn media_word(command: &Command) -> String {
     match command {
+        Command::Resume(resumption) => format!("resume {}", resumption.tracks.len()),
         Command::Open { tracks, .. } => {
             let secured = if tracks.iter().any(|track| track.unprotector.is_some()) { " secured" } else { "" };
             format!("sweep {}{secured}", tracks.len())

@@ -4,6 +4,8 @@ use callvault_journal::facts::{CallFacts, Party, RawBody, SessionEvent};
 use callvault_sip::{DialogId, Multipart, Request};
 use callvault_siprec::{DataMode, Merge, Metadata, Shape, SiprecError, snapshot_request};
 
+use serde::{Deserialize, Serialize};
+
 use super::session::Kept;
 use super::{Moment, Sessions, Todo};
 use crate::convert;
@@ -35,8 +37,8 @@ const SNAPSHOT_AGAIN_NS: u64 = 10_000_000_000;
 const SNAPSHOTS_ASKED_MAX: u8 = 5;
 
 /// What has become of the sequence of metadata documents, and of our requests for a snapshot that would mend it.
-#[derive(Debug, Clone, Copy, Default)]
-pub(super) struct SnapshotRequests {
+#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
+pub(crate) struct SnapshotRequests {
     /// The client's Allow header, if it has one, names UPDATE.
     may_update: bool,
     /// A complete document has come.

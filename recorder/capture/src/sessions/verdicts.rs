@@ -65,7 +65,14 @@ impl Sessions {
         if std::mem::replace(&mut session.kept, Kept::Undecided) == Kept::OnDemand {
             self.todo.push_back(Todo::Journal(Entry::Reconsider { recording }));
         }
-        let mut facts = Box::new(session.call.clone());
+        let call = session.call.clone();
+        self.changes.dialogs.insert(dialog);
+        self.ask_about(now, recording, &call);
+    }
+
+    /// Asks what becomes of a recording, which may have ended.
+    pub(super) fn ask_about(&mut self, now: Moment, recording: Uuid, call: &CallFacts) {
+        let mut facts = Box::new(call.clone());
         facts.remotes.truncate(REMOTES_ASKED_MAX);
         if self.undecided.len() >= UNDECIDED_MAX
             && !self.undecided.contains_key(&recording)
@@ -88,6 +95,7 @@ impl Sessions {
             Decision::Discard { .. } => Kept::Discarded,
         };
         self.todo.push_back(Todo::Journal(Entry::Decide { recording, decision }));
+        self.note_kept(recording, kept);
         let Some(dialog) = self.by_recording.get(&recording).copied() else { return };
         let Some(session) = self.by_dialog.get_mut(&dialog).filter(|s| s.recording == recording) else { return };
         session.kept = kept;

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver as Queue, SyncSender, sync_channel};
 
-use callvault_control::Start;
+use callvault_control::{CheckpointKey, Start};
 use callvault_journal::AudioBatch;
 use callvault_media::PayloadType;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
@@ -16,6 +16,7 @@ use uuid::Uuid;
 use super::{Command, Counters, NewTrack, Sweep, SweepState};
 use crate::Feedback;
 use crate::appender::{Entry, spare_batches};
+use crate::checkpoint::MediaState;
 use crate::clock::journal_ns;
 use crate::ports::PortPair;
 
@@ -80,10 +81,10 @@ impl HandSweep {
     /// its session to `each`, which takes the place of the appender.
     pub fn flush(&mut self, mut each: impl FnMut(usize, &mut AudioBatch)) {
         for session in &mut self.sweep.sessions {
-            session.out.flush(&self.sweep.ways);
+            session.out.flush(MediaState::default(), &self.sweep.ways);
         }
         while let Ok(entry) = self.entries.try_recv() {
-            if let Entry::Audio { recording, mut batch } = entry {
+            if let Entry::Audio { recording, mut batch, .. } = entry {
                 // The ids are the numbers, see `open`.
                 each(usize::try_from(recording.as_u128()).unwrap_or(usize::MAX), &mut batch);
                 batch.clear();
@@ -98,6 +99,10 @@ fn start() -> Start {
     Start {
         generation: Uuid::nil(),
         journal_dir: PathBuf::new(),
+        checkpoint_dir: None,
+        checkpoint_key: CheckpointKey::from_bytes([0; 32]),
+        boot: Uuid::nil(),
+        sockets_stay: false,
         recipients: Vec::new(),
         media_address: None,
         media_bound: IpAddr::V4(Ipv4Addr::LOCALHOST),

@@ -1,5 +1,7 @@
 //! A session at its sockets: from datagrams to packets, paused or not.
 
+mod keeping;
+
 use std::mem;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -7,17 +9,18 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use callvault_journal::AudioBatch;
-use callvault_journal::facts::{Ended, SenderReportFacts, TrackCounts};
+use callvault_journal::facts::{Ended, SenderReportFacts};
 use callvault_media::{Datagram as Kind, OwnName, PayloadType, Received, Track, TrackConfig};
 use callvault_srtp::sdes::CryptoAttribute;
 use callvault_srtp::{Protector, Rekeyed, SrtpError, Unprotected, Unprotector};
 
 use super::outbox::{Outbox, Remark};
 use super::reporting::{Arrival, Port, Reporting, Reports};
-use super::{Counters, Look, NewTrack, Ways};
+use super::{Counters, DATAGRAMS_PER_SWEEP_MAX, Look, NewTrack, Ways};
 use crate::clock::ArrivalClock;
 use crate::ports::PortPair;
 use crate::receive::{Datagram, Receiver};
+pub(crate) use keeping::counted;
 
 struct LiveTrack {
     number: u8,
@@ -37,6 +40,8 @@ struct LiveTrack {
     reporting: Reporting,
     /// When the sockets, RTP and RTCP, were last found empty: nothing that is there now came before.
     emptied_ns: [u64; 2],
+    /// Packets of it in the batch, and in batches that are not written.
+    unwritten: [usize; 2],
 }
 
 /// Whether what arrives is kept, and since when that is so: what arrived before is dealt with by how it was then.
@@ -77,6 +82,8 @@ pub(super) struct LiveSession {
     pub(super) counters: Arc<Counters>,
     heard_ns: u64,
     silent_told: bool,
+    /// Since when something is with the appender; none when all is written.
+    unwritten_ns: Option<u64>,
     /// Ours, in what we send.
     name: OwnName,
     pub(super) out: Outbox,
@@ -92,7 +99,17 @@ impl LiveSession {
     ) -> Self {
         let name = reports.name();
         let tracks = tracks.into_iter().map(|track| LiveTrack::new(track, opened_ns, name, reports)).collect();
-        Self { tracks, ahead: Vec::new(), stopped: false, counters, heard_ns: opened_ns, silent_told: false, name, out }
+        Self {
+            tracks,
+            ahead: Vec::new(),
+            stopped: false,
+            counters,
+            heard_ns: opened_ns,
+            silent_told: false,
+            unwritten_ns: None,
+            name,
+            out,
+        }
     }
 
     pub(super) fn add_track(&mut self, track: NewTrack, now_ns: u64, reports: &mut Reports) {
@@ -201,13 +218,20 @@ impl LiveSession {
                 kept += packets;
             }
         }
+        let is_bounded =
+            ways.keeps_states && look.datagrams_max == DATAGRAMS_PER_SWEEP_MAX && self.is_bounded(clock.now_ns());
         for (place, track) in self.tracks.iter_mut().enumerate() {
             let pair = Arc::clone(&track.pair);
             let sockets: [BorrowedFd<'_>; 2] = [pair.rtp.as_fd(), pair.rtcp.as_fd()];
             for (which, socket) in sockets.into_iter().enumerate().take(if look.with_rtcp { 2 } else { 1 }) {
                 let not_before_ns = track.emptied_ns[which];
+                let room = if is_bounded && which == 0 { track.room() } else { usize::MAX };
+                let datagrams_max = look.datagrams_max.min(room);
+                if datagrams_max == 0 {
+                    continue;
+                }
                 let port = if which == 0 { Port::Rtp } else { Port::Rtcp };
-                let got = receiver.receive(socket, look.datagrams_max, |datagram| {
+                let got = receiver.receive(socket, datagrams_max, |datagram| {
                     let at_ns = clock.arrival_ns(datagram.stamp_ns, not_before_ns);
                     let arrival = Arrival { at_ns, from: datagram.from, port };
                     if at_ns >= look.until_ns {
@@ -217,11 +241,14 @@ impl LiveSession {
                     if let Some(packets) = track.take(&arrival, datagram, &mut self.out, ways) {
                         heard = true;
                         kept += packets;
+                        track.unwritten[0] += usize::try_from(packets).unwrap_or(usize::MAX);
                     }
                 });
                 // An error is an ICMP answer to something sent, or a lack of memory: the next sweep tries again.
-                if got.is_ok_and(|got| got < look.datagrams_max) {
-                    track.emptied_ns[which] = clock.now_ns();
+                match got {
+                    Ok(got) if got < datagrams_max => track.emptied_ns[which] = clock.now_ns(),
+                    Ok(_) if is_bounded => self.out.hurry(),
+                    _ => {}
                 }
             }
         }
@@ -260,7 +287,8 @@ impl LiveSession {
             ended.tracks.push(track.counts());
         }
         self.counters.packets.fetch_add(kept, Ordering::Relaxed);
-        self.out.end(ended, ways);
+        let media = self.state(ways);
+        self.out.end(ended, media, ways);
         kept
     }
 
@@ -287,6 +315,7 @@ impl LiveTrack {
             gate: Gate { open: !new.paused, since_ns: opened_ns },
             reporting,
             emptied_ns: [opened_ns; 2],
+            unwritten: [0; 2],
         }
     }
 
@@ -393,26 +422,6 @@ impl LiveTrack {
         let ssrc = u32::from_be_bytes([a, b, c, d]);
         let followed = self.reception.followed();
         first >> 6 == 2 && !is_rtcp(bytes) && followed.is_none_or(|f| (f.ssrc, f.from) == (ssrc, from))
-    }
-
-    fn counts(&self) -> TrackCounts {
-        let counts = self.reception.counts();
-        TrackCounts {
-            track: self.number,
-            packets: counts.packets,
-            lost: counts.lost,
-            duplicates: counts.duplicates + self.replayed,
-            late: counts.late,
-            foreign: counts.foreign,
-            invalid: counts.invalid,
-            gaps_ms: counts.gaps_ms,
-            bytes: counts.bytes,
-            strays: counts.strays,
-            undescribed: counts.undescribed,
-            sources: counts.sources,
-            jitter_us_max: counts.jitter_us_max,
-            undecipherable: self.undecipherable,
-        }
     }
 }
 

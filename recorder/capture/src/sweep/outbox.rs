@@ -1,6 +1,8 @@
 //! What a session has for the journal: packets in batches, and what is to be said of them, in order and within a bound.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::TrySendError;
 
 use callvault_journal::facts::{Ended, Flaw, SenderReportFacts, SessionEvent, SourceFacts, ToneFacts};
@@ -9,10 +11,15 @@ use callvault_media::{Held, Kept, OVERFLOW_SOURCE, Tone, Tones, Track};
 use uuid::Uuid;
 
 use super::Ways;
-use crate::appender::Entry;
+use crate::appender::{Entry, Unwritten};
+use crate::checkpoint::MediaState;
 
 /// Full batches of one session that may wait for the appender: 32 KiB each, about 20 s of two G.711 tracks.
 pub(super) const WAITING_BATCHES_MAX: usize = 12;
+
+/// How old the state of the tracks in a checkpoint may get when no batch takes it along. Rollover counters are found again as long as less than
+/// half of one has passed, which is minutes.
+const STATE_NS_MAX: u64 = 10_000_000_000;
 
 /// Telephone events written of a session: more than anybody presses in a call, and an hour of a key in each four seconds.
 const TONES_MAX: usize = 1_000;
@@ -70,6 +77,12 @@ pub(super) struct Outbox {
     /// Entries that the appender had no room for, in order.
     waiting: VecDeque<Entry>,
     waiting_batches: usize,
+    /// Batches that are with the appender or on their way to it.
+    unwritten: Arc<AtomicU64>,
+    /// A batch went off in the middle of a sweep, without the state of the tracks: the next goes soon.
+    state_is_due: bool,
+    /// When a batch last went with the state of the tracks.
+    state_ns: u64,
     dropped: u64,
     remarked: Vec<Remark>,
     /// Tracks whose sources can no longer be told apart: said once each.
@@ -87,6 +100,9 @@ impl Outbox {
             batch,
             waiting: VecDeque::new(),
             waiting_batches: 0,
+            unwritten: Arc::default(),
+            state_is_due: false,
+            state_ns: 0,
             dropped: 0,
             remarked: Vec::new(),
             overflowed: Vec::new(),
@@ -125,7 +141,11 @@ impl Outbox {
                     self.drop_packets(1, Remark::TooLong);
                     return 0;
                 }
-                Pushed::Full => self.flush(ways),
+                // How the tracks stand has this packet in it already, so it cannot go along.
+                Pushed::Full => {
+                    self.state_is_due = true;
+                    self.flush(MediaState::default(), ways);
+                }
             }
         }
         self.drop_packets(1, Remark::Behind);
@@ -157,20 +177,19 @@ impl Outbox {
         }
     }
 
-    /// Sends the batch off when it has waited long enough. While the appender does not follow, batches are filled first, so that
-    /// the bound on their number is one on audio.
-    pub(super) fn flush_if_due(&mut self, now_ns: u64, batch_ns: u64, ways: &Ways) {
+    /// Whether the batch has waited long enough. While the appender does not follow, batches are filled first, so that the bound on
+    /// their number is one on audio. Now and then there is something to send without any packet: in a long pause keys go on.
+    pub(super) fn is_due(&mut self, now_ns: u64, batch_ns: u64, ways: &Ways) -> bool {
         self.retry(ways);
         let waited = self.batch.first_arrival_ns().map(|first| now_ns.saturating_sub(first));
-        if self.waiting.is_empty() && waited.is_some_and(|ns| ns >= batch_ns) {
-            self.flush(ways);
-        }
+        let is_old = now_ns.saturating_sub(self.state_ns) >= STATE_NS_MAX;
+        self.waiting.is_empty() && (is_old || self.state_is_due || waited.is_some_and(|ns| ns >= batch_ns))
     }
 
-    /// Sends the batch off.
-    pub(super) fn flush(&mut self, ways: &Ways) {
+    /// Sends the batch off, and with it how the tracks stand after its last packet; `media` is empty where that is not known.
+    pub(super) fn flush(&mut self, media: MediaState, ways: &Ways) {
         self.retry(ways);
-        if self.batch.is_empty() {
+        if self.batch.is_empty() && media.is_empty() {
             return;
         }
         if self.waiting_batches >= WAITING_BATCHES_MAX {
@@ -180,8 +199,28 @@ impl Outbox {
         }
         let batch = std::mem::replace(&mut self.batch, ways.spare.try_recv().unwrap_or_default());
         self.waiting_batches += 1;
-        self.waiting.push_back(Entry::Audio { recording: self.recording, batch });
+        self.waiting.push_back(Entry::Audio {
+            recording: self.recording,
+            batch,
+            media,
+            unwritten: Unwritten::new(&self.unwritten),
+        });
         self.retry(ways);
+    }
+
+    /// Whether everything that was sent off is in the journal's file.
+    pub(super) fn is_written(&self) -> bool {
+        self.unwritten.load(Ordering::Relaxed) == 0
+    }
+
+    /// The batch is to go now, whatever it has waited.
+    pub(super) fn hurry(&mut self) {
+        self.state_is_due = true;
+    }
+
+    /// A batch goes now: the next one that must go for the state's sake is due later.
+    pub(super) fn note_state(&mut self, now_ns: u64) {
+        (self.state_is_due, self.state_ns) = (false, now_ns);
     }
 
     /// Packets that came and are not stored.
@@ -204,8 +243,8 @@ impl Outbox {
     }
 
     /// The last thing that is said of the recording. The last batch goes with it, whatever waits.
-    pub(super) fn end(&mut self, ended: Ended, ways: &Ways) {
-        self.flush(ways);
+    pub(super) fn end(&mut self, ended: Ended, media: MediaState, ways: &Ways) {
+        self.flush(media, ways);
         self.expire_tones(u64::MAX);
         self.waiting.push_back(Entry::End { recording: self.recording, ended });
     }
@@ -218,8 +257,9 @@ impl Outbox {
 
     /// All that is left, in order.
     pub(super) fn into_entries(self) -> impl Iterator<Item = Entry> {
-        let Self { recording, batch, waiting, .. } = self;
-        let last = (!batch.is_empty()).then_some(Entry::Audio { recording, batch });
+        let Self { recording, batch, waiting, unwritten, .. } = self;
+        let (media, unwritten) = (MediaState::default(), Unwritten::new(&unwritten));
+        let last = (!batch.is_empty()).then_some(Entry::Audio { recording, batch, media, unwritten });
         // Behind an end nothing comes: its batch went before it.
         waiting.into_iter().chain(last)
     }
@@ -254,7 +294,7 @@ impl Outbox {
     }
 
     fn event(&mut self, event: SessionEvent) {
-        self.waiting.push_back(Entry::Facts { recording: self.recording, event });
+        self.waiting.push_back(Entry::Facts { recording: self.recording, event, number: 0 });
     }
 
     fn retry(&mut self, ways: &Ways) {

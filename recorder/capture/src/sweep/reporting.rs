@@ -79,6 +79,11 @@ impl Reporting {
         }
     }
 
+    /// What secures ours, for the next recorder.
+    pub(super) fn protector(&self) -> Option<&Protector> {
+        self.protector.as_deref()
+    }
+
     /// Another recording begins, whose sources are numbered anew and which has no report yet.
     pub(super) fn begin_anew(&mut self) {
         self.sieve = ReportSieve::default();

@@ -11,6 +11,8 @@ use callvault_journal::facts::{Ended, SessionEvent, TrackCounts};
 use callvault_media::PayloadType;
 use callvault_srtp::sdes::CryptoAttribute;
 use callvault_srtp::{Protector, Suite};
+use nix::sched::{CpuSet, sched_getcpu, sched_setaffinity};
+use nix::unistd::Pid;
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
@@ -32,12 +34,15 @@ struct Rig {
     feedback: UnboundedReceiver<Feedback>,
     pair: Arc<PortPair>,
     sender: UdpSocket,
+    /// Sends to itself; see [`Rig::settle`].
+    probe: UdpSocket,
     /// What went to the journal, a word each.
     seen: Vec<String>,
     counts: TrackCounts,
 }
 
 fn rig(entries_max: usize) -> Rig {
+    stay_on_one_processor();
     let (journal, entries) = sync_channel(entries_max);
     let (tx, feedback) = unbounded_channel();
     let mut settings = settings();
@@ -56,8 +61,15 @@ fn rig(entries_max: usize) -> Rig {
     };
     let counters = Arc::new(Counters::default());
     sweep.handle(Command::Open { recording: A, tracks: vec![track], counters, opened_ns: journal_ns() });
-    let sender = UdpSocket::bind("127.0.0.1:0").unwrap();
-    Rig { sweep, entries, feedback, pair, sender, seen: Vec::new(), counts: TrackCounts::default() }
+    let [sender, probe] = [(), ()].map(|()| UdpSocket::bind("127.0.0.1:0").unwrap());
+    Rig { sweep, entries, feedback, pair, sender, probe, seen: Vec::new(), counts: TrackCounts::default() }
+}
+
+/// What one processor sends over loopback arrives in the order in which it was sent, whatever the sockets.
+fn stay_on_one_processor() {
+    let mut here = CpuSet::new();
+    here.set(sched_getcpu().unwrap()).unwrap();
+    sched_setaffinity(Pid::from_raw(0), &here).unwrap();
 }
 
 fn local(socket: &impl AsFd) -> SocketAddr {
@@ -85,12 +97,20 @@ impl Rig {
         for seq in seqs {
             self.sender.send_to(&packet(ssrc, payload_type, seq), local(&self.pair.rtp)).unwrap();
         }
+        self.settle();
+    }
+
+    /// Waits until what was sent has arrived: on a busy machine the kernel delivers it later, and stamps it when it does.
+    fn settle(&self) {
+        self.probe.send_to(&[1], local(&self.probe)).unwrap();
+        self.probe.recv(&mut [0]).unwrap();
     }
 
     /// A packet longer than any that is read.
     fn oversized(&self, ssrc: u32, seq: u16) {
         let bytes = [&packet(ssrc, 0, seq)[..], &[0; 3_000]].concat();
         self.sender.send_to(&bytes, local(&self.pair.rtp)).unwrap();
+        self.settle();
     }
 
     /// The same of source 1, secured. Gives what was sent last.
@@ -101,6 +121,7 @@ impl Rig {
             with.protect_rtp(&mut bytes).unwrap();
             self.sender.send_to(&bytes, local(&self.pair.rtp)).unwrap();
         }
+        self.settle();
         bytes
     }
 
@@ -114,13 +135,16 @@ impl Rig {
         bytes.extend_from_slice(&[0x81, 203, 0, 1]);
         bytes.extend_from_slice(&ssrc.to_be_bytes());
         self.sender.send_to(&bytes, local(to)).unwrap();
+        self.settle();
     }
 
     fn pause(&mut self, paused: bool) {
+        self.settle();
         self.sweep.handle(Command::Pause { recording: A, track: 0, paused, at_ns: journal_ns() });
     }
 
     fn close(&mut self) {
+        self.settle();
         self.sweep.handle(Command::Close { recording: A, ended: Ended::default() });
     }
 
@@ -478,10 +502,10 @@ fn silence_is_told_once_and_a_pause_is_none() {
 fn stopping_hands_over_what_is_there() {
     let rig = rig(100);
     rig.rtp(1, 0, 0..5);
-    let Rig { sweep, entries, feedback, pair, sender, seen, counts } = rig;
+    let Rig { sweep, entries, feedback, pair, sender, probe, seen, counts } = rig;
     sweep.stop();
     let after = self::rig(1);
-    let mut rig = Rig { entries, feedback, pair, sender, seen, counts, sweep: after.sweep };
+    let mut rig = Rig { entries, feedback, pair, sender, probe, seen, counts, sweep: after.sweep };
     rig.check(&["source 0 1", "audio 5"]);
 }
 

@@ -102,6 +102,7 @@ pub(crate) fn started() -> SessionEvent {
         transport: "udp".to_owned(),
         user_agent: None,
         follows: None,
+        resumed: None,
     })
 }
 

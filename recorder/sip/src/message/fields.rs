@@ -100,8 +100,9 @@ impl Via {
         }
         let (transport, sent_by) = rest.trim().split_once([' ', '\t'])?;
         let (host, port) = split_host_port(sent_by);
-        // A transport that is no token (section 25.1) could hold a comma, and be two elements when it is written again.
-        if host.is_empty() || host.contains([' ', '\t']) || !transport.bytes().all(is_token) {
+        // A transport that is no token (section 25.1) could hold a comma, and be two elements when it is written again; a host with
+        // brackets would be another.
+        if host.is_empty() || host.contains([' ', '\t', '[', ']']) || !transport.bytes().all(is_token) {
             return None;
         }
         let transport = transport.to_ascii_uppercase();
@@ -321,6 +322,7 @@ mod tests {
         check_via("SIP/2.0/UDP", None);
         check_via("HTTP/1.1/TCP host", None);
         check_via("SIP/\"a/b, \"c host", None);
+        check_via("SIP/2.0/UDP ]:5060:[", None);
         check_via("", None);
     }
 

@@ -177,7 +177,9 @@ fn parse_start_line(line: &[u8]) -> Result<StartLine, ParseError> {
     if !method.bytes().all(is_token) {
         return Err(ParseError::StartLine);
     }
-    let uri = uri.trim().trim_start_matches('<').trim_end_matches('>');
+    // However many brackets and spaces there are: what is left is read the same way again.
+    let uri = uri.trim_start_matches(|c: char| c == '<' || c.is_whitespace());
+    let uri = uri.trim_end_matches(|c: char| c == '>' || c.is_whitespace());
     Ok(StartLine::Request { method: Method::from_name(method), uri: Uri::parse(uri) })
 }
 

@@ -1,12 +1,13 @@
 //! What BroadWorks and Webex Calling add in `broadWorksRecordingMetadata` (versions 1.0 to 3.0).
 
 use roxmltree::Node;
+use serde::{Deserialize, Serialize};
 
 use super::take_some;
 use super::xml::{attribute, child, child_text};
 
 /// Which half of the call is recorded.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum CallLeg {
     /// `origCall`: the recorded user called.
     Originating,
@@ -15,7 +16,7 @@ pub enum CallLeg {
 }
 
 /// BroadWorks' data. Texts are as they came; party numbers are SIP URIs or numbers.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BroadworksFacts {
     /// Version of the data, "1.0" to "3.0".
     pub version: Option<String>,
@@ -52,7 +53,7 @@ pub struct BroadworksFacts {
 }
 
 /// `redirectedCall`: the call was transferred.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RedirectedCall {
     /// `newExtTrackingID` of the call that goes on.
     pub new_ext_tracking_id: Option<String>,
@@ -63,7 +64,7 @@ pub struct RedirectedCall {
 }
 
 /// `acd`: a call centre's queue.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Acd {
     /// `acdUserId`.
     pub user_id: Option<String>,

@@ -3,12 +3,13 @@
 //! Each has a place and words of its own for the same few things, so each is a named reading here and they fill one form.
 
 use roxmltree::Node;
+use serde::{Deserialize, Serialize};
 
 use super::xml::{child, child_text, local_name, text};
 use super::{CallLeg, Session, take_some};
 
 /// What a client's own data says of the call. Parties are as they came: numbers, URIs, or whole header values.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct VendorCall {
     /// Who called.
     pub calling: Option<String>,

@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, HashSet};
 use std::net::SocketAddr;
 
 use callvault_media::{
-    Counts, Encoding, HELD_PACKETS_MAX, Kept, OVERFLOW_SOURCE, PayloadType, Received, Track, TrackConfig,
-    payload_duration,
+    Counts, Encoding, HELD_PACKETS_MAX, Kept, OVERFLOW_SOURCE, OwnName, PayloadType, Received, ReportSieve, Reporter,
+    Rtcp, Tones, Track, TrackCheckpoint, TrackConfig, payload_duration,
 };
 
 use crate::input::Input;
@@ -36,13 +36,30 @@ struct World {
     sequences: [u16; 3],
     datagrams: u64,
     kept: Vec<Kept>,
+    reporter: Reporter,
+    sieve: ReportSieve,
+    tones: Tones,
+    /// Telephone events in the packets kept, of which each is told once at most.
+    events: usize,
+    told: usize,
 }
 
 impl World {
     fn new() -> Self {
         let mut track = Track::new(TrackConfig::default());
         track.describe(&TYPES);
-        Self { track, now_ms: 1_000, sequences: [0; 3], datagrams: 0, kept: Vec::new() }
+        Self {
+            track,
+            now_ms: 1_000,
+            sequences: [0; 3],
+            datagrams: 0,
+            kept: Vec::new(),
+            reporter: Reporter::new(0, OwnName::new([7; 12]), 1, 0),
+            sieve: ReportSieve::default(),
+            tones: Tones::default(),
+            events: 0,
+            told: 0,
+        }
     }
 
     fn step(&mut self, input: &mut Input<'_>) {
@@ -58,7 +75,8 @@ impl World {
                 self.receive(port, datagram);
             }
             10 => self.track.signalled_change(),
-            _ => match input.u8() % 4 {
+            _ => match input.u8() % 6 {
+                4 => self.resume(input),
                 0 => self.track.interrupt(),
                 1 => {
                     let encoding = input.one_of(&[Encoding::Opus, Encoding::Pcmu, Encoding::G722, Encoding::Other]);
@@ -68,6 +86,27 @@ impl World {
                 _ => self.now_ms += u64::from(input.u16()),
             },
         }
+    }
+
+    /// Another process goes on; and one goes on from a checkpoint of which some bytes were changed, or refuses it.
+    fn resume(&mut self, input: &mut Input<'_>) {
+        let checkpoint = self.track.checkpoint();
+        let mut bytes = postcard::to_stdvec(&checkpoint).expect("a checkpoint is written to memory");
+        for _ in 0..input.u8() % 4 {
+            let at = usize::from(input.u16()) % bytes.len();
+            bytes[at] = input.u8();
+        }
+        self.track = Track::resume(TrackConfig::default(), checkpoint).expect("our own checkpoint");
+        let Ok(damaged) = postcard::from_bytes::<TrackCheckpoint>(&bytes) else { return };
+        let _ = damaged.counts();
+        let Ok(mut damaged) = Track::resume(TrackConfig::default(), damaged) else { return };
+        for sequence in [0_u8, 1, 255] {
+            let datagram = [0x80, 0, sequence, sequence, 0, 0, sequence, 0, 0, 0, 0, sequence % 3, 1, 2];
+            let _ = damaged.receive(self.now_ms * MS, ([192, 0, 2, 1], 4_000).into(), &datagram);
+            while damaged.take_held().is_some() {}
+        }
+        damaged.finish();
+        let _ = (damaged.counts(), damaged.reception());
     }
 
     /// A packet of one of three sources, whose sequence mostly goes on by one.
@@ -103,11 +142,27 @@ impl World {
             Received::Rtcp { rtcp, source } => {
                 assert!(rtcp.cname.is_none_or(|cname| datagram.get(cname.name).is_some()));
                 assert!(source.is_none() || self.track.followed().is_some());
+                if let Some(report) = rtcp.sender_report {
+                    self.reporter.heard(&report, self.now_ms * MS);
+                    self.sieve.keeps(self.now_ms * MS, source.unwrap_or(0), 8_000, &report);
+                }
             }
             Received::Held | Received::Duplicate | Received::Foreign | Received::Invalid(_) | Received::Other => {}
         }
         self.drain();
         self.check_counts();
+        self.told += usize::from(self.tones.expire(self.now_ms * MS).is_some());
+        self.report();
+    }
+
+    /// Our own report, when one is due, is a compound of whole packets with our name.
+    fn report(&mut self) {
+        let now_ns = self.now_ms * MS;
+        let Some(reception) = self.track.reception().filter(|_| self.reporter.is_due(now_ns)) else { return };
+        let report = self.reporter.report(now_ns, &reception, self.datagrams as u32);
+        let read = Rtcp::parse(&report).expect("our own report");
+        assert!(read.cname.is_some_and(|cname| cname.name.len() == 16) && read.sender_report.is_none());
+        assert!(report.len().is_multiple_of(4) && !self.reporter.is_due(now_ns));
     }
 
     fn drain(&mut self) {
@@ -122,6 +177,8 @@ impl World {
             let PayloadType { encoding, clock_rate, channels, .. } = described;
             let _ = payload_duration(encoding, clock_rate, channels, payload);
         }
+        self.events += payload.len() / 4;
+        self.tones.take(self.now_ms * MS, &kept, payload, |_| self.told += 1);
         self.kept.push(kept);
     }
 
@@ -139,6 +196,8 @@ impl World {
         self.drain();
         let counts = self.check_counts();
         assert!(counts.held == 0, "something is held when nothing more can come");
+        self.told += usize::from(self.tones.finish().is_some());
+        assert!(self.told <= self.events, "{} of {} events are told", self.told, self.events);
         let mut places = HashSet::new();
         let once = self.kept.iter().all(|kept| places.insert((kept.source, kept.seq)));
         assert!(once, "a packet is kept twice");

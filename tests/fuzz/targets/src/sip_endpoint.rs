@@ -1,4 +1,4 @@
-//! The endpoint, driven by a script of messages, answers, closed connections and waits: every dialog that begins ends once, what is
+//! The endpoint, driven by a script of messages, answers, closed connections, waits and restarts: every dialog that begins ends once, what is
 //! sent is SIP, and nothing is left when all is over.
 
 use std::collections::{BTreeSet, HashSet};
@@ -6,8 +6,8 @@ use std::net::SocketAddr;
 
 use callvault_sip::endpoint::TRANSACTIONS_RESERVE;
 use callvault_sip::{
-    Accept, ConnectId, DialogId, Endpoint, EndpointConfig, Event, Flow, FlowId, Limits, Message, MessageFlaw, NameAddr,
-    Now, Output, TransactionId, TransportKind, Via, parse_datagram,
+    Accept, ConnectId, DialogCheckpoint, DialogId, Endpoint, EndpointConfig, Event, Flow, FlowId, Limits, Message,
+    MessageFlaw, NameAddr, Now, Output, TransactionId, TransportKind, Via, parse_datagram,
 };
 
 use crate::input::Input;
@@ -52,6 +52,7 @@ pub fn run(input: &[u8]) {
 
 struct World {
     endpoint: Endpoint,
+    restarts: u8,
     now: Now,
     flows: [Flow; 3],
     /// Our tag in each call, as our last answer said it.
@@ -68,10 +69,14 @@ struct World {
     sent: HashSet<u32>,
 }
 
+fn config() -> EndpointConfig {
+    let mut config = EndpointConfig::new("callvault");
+    (config.transactions_max, config.dialogs_max) = (TRANSACTIONS_MAX, DIALOGS_MAX);
+    config
+}
+
 impl World {
     fn new() -> Self {
-        let mut config = EndpointConfig::new("callvault");
-        (config.transactions_max, config.dialogs_max) = (TRANSACTIONS_MAX, DIALOGS_MAX);
         let kinds = [TransportKind::Udp, TransportKind::Tcp, TransportKind::Tls];
         let mut id = 0;
         let flows = kinds.map(|kind| {
@@ -80,7 +85,8 @@ impl World {
             Flow { id: FlowId(id), kind, local, peer }
         });
         Self {
-            endpoint: Endpoint::new(config, [7; 32]),
+            endpoint: Endpoint::new(config(), [0; 32]),
+            restarts: 0,
             now: Now(1_000 * MS),
             flows,
             tags: Default::default(),
@@ -119,13 +125,48 @@ impl World {
                 self.drain();
                 self.flows[usize::from(input.u8() % 3)].id.0 += 3;
             }
-            _ => {
-                let ms = u64::from(input.u16());
-                self.wait(ms);
-            }
+            14 => self.wait(u64::from(input.u16())),
+            _ => self.restart(input),
         }
         self.drain();
         self.check_bounds();
+    }
+
+    /// The process ends, and the next one goes on with the dialogs that were accepted.
+    fn restart(&mut self, input: &mut Input<'_>) {
+        let kept: Vec<DialogCheckpoint> =
+            self.live.iter().filter_map(|dialog| self.endpoint.checkpoint(*dialog)).collect();
+        if let Some(checkpoint) = kept.first() {
+            self.resume_damaged(checkpoint, input);
+        }
+        self.restarts += 1;
+        self.endpoint = Endpoint::new(config(), [self.restarts; 32]);
+        self.pending.clear();
+        self.over.clear();
+        self.live.clear();
+        for checkpoint in kept {
+            let listener = |old: &Flow| (!old.kind.is_reliable()).then_some(*old);
+            let dialog = self.endpoint.resume(self.now, checkpoint, listener).expect("our own checkpoint");
+            assert!(self.live.insert(dialog));
+        }
+    }
+
+    /// A checkpoint of which some bytes were changed is resumed or refused, and what is resumed can be ended.
+    fn resume_damaged(&self, checkpoint: &DialogCheckpoint, input: &mut Input<'_>) {
+        let mut bytes = postcard::to_stdvec(checkpoint).expect("a checkpoint is written to memory");
+        for _ in 0..input.u8() % 4 {
+            let at = usize::from(input.u16()) % bytes.len();
+            bytes[at] = input.u8();
+        }
+        let Ok(damaged) = postcard::from_bytes::<DialogCheckpoint>(&bytes) else { return };
+        let mut endpoint = Endpoint::new(config(), [0; 32]);
+        let Ok(dialog) = endpoint.resume(self.now, damaged, |old| Some(*old)) else { return };
+        endpoint.bye(self.now, dialog, None);
+        for _ in 0..40 {
+            while endpoint.poll().is_some() {}
+            let Some(at) = endpoint.deadline() else { break };
+            endpoint.handle_timeout(at.max(self.now));
+        }
     }
 
     /// A request of one of three calls, in good order or nearly so.
@@ -233,7 +274,7 @@ impl World {
     fn connect(&mut self, request: ConnectId, kind: TransportKind, local: SocketAddr, peer: SocketAddr) {
         assert!(kind.is_reliable(), "a datagram needs no connection");
         self.connects += 1;
-        if self.connects % 2 == 0 {
+        if self.connects.is_multiple_of(2) {
             let flow = Flow { id: FlowId(OWN_CONNECTIONS + 3 * self.connects), kind, local, peer };
             self.endpoint.connected(self.now, request, &flow);
         } else {

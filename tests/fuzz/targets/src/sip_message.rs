@@ -12,7 +12,7 @@ const LOW: Limits = Limits { header_bytes_max: 700, headers_max: 12, body_bytes_
 pub fn run(input: &[u8]) {
     let limits = if input.len() % 8 > 5 { LOW } else { Limits::default() };
     // One way at a time, by the input's length: what reads a message is the same in both.
-    if input.len() % 2 == 0 {
+    if input.len().is_multiple_of(2) {
         check_stream(input, limits);
     } else if let Ok(Some(message)) = parse_datagram(input, &limits) {
         check_message(&message, &limits);

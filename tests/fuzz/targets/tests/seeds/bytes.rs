@@ -3,8 +3,8 @@
 use std::net::IpAddr;
 
 use callvault_control::{
-    CallAction, CallStanding, CallState, Decision, Heartbeat, LiveCall, Network, SocketKind, Start, ToDaemon,
-    ToRecorder, encode,
+    CallAction, CallStanding, CallState, CheckpointKey, Decision, Heartbeat, LiveCall, Network, SocketKind, Start,
+    ToDaemon, ToRecorder, encode,
 };
 use callvault_fuzz_targets::mutation::Mutator;
 use callvault_render_protocol::{
@@ -42,6 +42,9 @@ fn scripts(seeds: &mut Seeds) {
     let bad: Vec<u8> = (0..40).flat_map(|n| packet(0, 0, 196 + n)).collect();
     let moved: Vec<u8> = (0..20).flat_map(|n| [&packet(n / 10, 0, 0)[..], &[0, 10]].concat()).collect();
     let paused: Vec<u8> = (0..20).flat_map(|n| [&packet(0, 0, 0)[..], &[0, 11, n]].concat()).collect();
+    let resumed: Vec<u8> =
+        (0..20).flat_map(|n| [&packet(0, n / 10, 0)[..], &[0, 11, 4, 1, n.wrapping_mul(7), 0, n]].concat()).collect();
+    add(seeds, "rtp", "resumed", resumed);
     let scripts = [("one-source", one), ("two-sources", two), ("both-at-once", both), ("bad-path", bad)];
     for (name, script) in scripts.into_iter().chain([("moved", moved), ("paused", paused)]) {
         add(seeds, "rtp", name, script);
@@ -91,6 +94,10 @@ fn control(seeds: &mut Seeds) {
     let start = Start {
         generation: recording,
         journal_dir: "/var/lib/callvault/journal".into(),
+        checkpoint_dir: Some("/run/callvault/checkpoints".into()),
+        checkpoint_key: CheckpointKey::from_bytes([0; 32]),
+        boot: recording,
+        sockets_stay: true,
         recipients: vec!["public".to_owned()],
         media_address: Some(IpAddr::from([192, 0, 2, 1])),
         media_bound: IpAddr::from([0; 16]),
@@ -143,7 +150,7 @@ fn control(seeds: &mut Seeds) {
     put("start", &encode(&ToRecorder::Start(Box::new(start))).unwrap());
     put("verdict", &encode(&ToRecorder::Verdict { recording, decision: discard }).unwrap());
     put("control", &encode(&ToRecorder::Control { request: 2, recording, action: CallAction::Keep }).unwrap());
-    put("stop", &encode(&ToRecorder::Stop).unwrap());
+    put("stop", &encode(&ToRecorder::Stop { end_calls: true }).unwrap());
     put("ready", &encode(&ToDaemon::Ready { generation: recording, port_pairs: 9 }).unwrap());
     put(
         "heartbeat",

@@ -129,6 +129,7 @@ fn endpoint(seeds: &mut Seeds) {
     const UPDATE: u8 = 12;
     const CLOSE: u8 = 13;
     const WAIT: u8 = 14;
+    const RESTART: u8 = 15;
     // Kind, call, CSeq, branch, more: an INVITE, its ACK within the dialog, a BYE.
     let invite: &[u8] = &[REQUEST, 0, 0, 1, 0, 0x23];
     let ack: &[u8] = &[REQUEST, 0x13, 0, 1, 1, 0];
@@ -144,7 +145,8 @@ fn endpoint(seeds: &mut Seeds) {
     let answered: &[u8] = &[RESPONSE, 100, 0, 0xff];
     let raw = format!("INVITE sip:192.0.2.1 SIP/2.0\r\n{HEAD}Require: siprec\r\n\r\n");
     let raw = [&[RAW], &(raw.len() as u16).to_le_bytes()[..], &[0], raw.as_bytes()].concat();
-    let scripts: [(&str, Vec<&[u8]>); 9] = [
+    let restart: &[u8] = &[RESTART, 0];
+    let scripts: [(&str, Vec<&[u8]>); 12] = [
         ("call", vec![invite, accept, ack, bye]),
         ("call-that-we-end", vec![invite, accept, ack, own_bye, answered]),
         ("cancelled", vec![invite, cancel, ack]),
@@ -154,6 +156,9 @@ fn endpoint(seeds: &mut Seeds) {
         ("connection-lost", vec![invite, accept, &[CLOSE, 0, 0], ack, own_bye]),
         ("both-at-once", vec![options, invite, reinvite, accept, own_bye, bye, reject, ack]),
         ("raw", vec![&raw, accept, own_bye]),
+        ("restarted", vec![invite, accept, ack, restart, reinvite, accept, ack, restart, bye]),
+        ("restarted-unacknowledged", vec![invite, accept, restart, invite, ack, restart, own_bye, restart, answered]),
+        ("restarted-from-damage", vec![invite, accept, &[RESTART, 3, 20, 0, 255, 60, 0, 0, 99, 0, 7], ack, own_bye]),
     ];
     for (name, steps) in scripts {
         add(seeds, "sip_endpoint", name, steps.concat());
