@@ -25,10 +25,18 @@ test: rust
 	@packaging/prerequisites build test
 	@tests/run-all
 
-# What takes long: the recorder killed again and again under many calls. It is the tests' own program with other numbers.
+# What takes long: many more of the worlds that the simulation makes; the recorder and the daemon killed again and again under many calls, the
+# daemon also under a booted systemd; shares that fail, a clock that is set and power that is cut, in machines of their own. It needs root.
 torture: rust
 	@packaging/prerequisites build test
+	SEEDS=$${SEEDS:-10000} cargo test --release --locked -p callvault-simulation -- --nocapture
 	KILLS=$${KILLS:-100} CALLS=$${CALLS:-100} cargo test --release --locked --test resume -- --nocapture
+	KILLS=$${KILLS:-20} CALLS=$${CALLS:-100} cargo test --release --locked --test restart every_call -- --nocapture
+	KILLS=$${KILLS:-20} CALLS=$${CALLS:-100} cargo test --release --locked --test systemd -- --nocapture
+	cargo build --release --locked
+	tests/torture/shares
+	tests/torture/clock
+	tests/torture/powercut $${CUTS:-30}
 
 lint: rust
 	@packaging/prerequisites build test

@@ -13,6 +13,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use super::http::{self, Response};
+use super::keeper::Keeper;
 use super::place::{MEDIA_PORT, Place};
 use super::sound::Wav;
 use super::{process, wait_for, wait_until};
@@ -26,6 +27,8 @@ pub struct Appliance {
     home: TempDir,
     runtime: TempDir,
     daemon: Option<Child>,
+    /// Who starts the daemon, where it is not the test alone.
+    pub keeper: Option<Keeper>,
 }
 
 impl Appliance {
@@ -51,7 +54,7 @@ impl Appliance {
         }
         fs::write(home.path().join("callvault.toml"), text).unwrap();
         fs::write(home.path().join("conf.d/test.toml"), settings).unwrap();
-        Self { place, home, runtime, daemon: None }
+        Self { place, home, runtime, daemon: None, keeper: None }
     }
 
     /// [`Appliance::prepare`], started and ready.
@@ -59,6 +62,19 @@ impl Appliance {
         let mut appliance = Self::prepare(settings);
         appliance.launch();
         appliance
+    }
+
+    /// [`Appliance::start`], by a service manager.
+    pub fn start_kept(settings: &str, keeper: Keeper) -> Self {
+        let mut appliance = Self::prepare(settings);
+        appliance.keeper = Some(keeper);
+        appliance.launch();
+        appliance
+    }
+
+    /// Other settings than those that it was prepared with; in force with the next start.
+    pub fn configure(&self, settings: &str) {
+        fs::write(self.home.path().join("conf.d/test.toml"), settings).unwrap();
     }
 
     pub fn home(&self) -> &Path {
@@ -78,7 +94,10 @@ impl Appliance {
     }
 
     fn command(&self, program: &str) -> Command {
-        let mut command = Command::new(program);
+        self.with_settings(Command::new(program))
+    }
+
+    fn with_settings(&self, mut command: Command) -> Command {
         command.arg("--config").arg(self.home.path().join("callvault.toml")).env_clear();
         command.env("TMPDIR", self.home.path().join("tmp")).env("TZ", "UTC");
         command.stdin(Stdio::null());
@@ -98,8 +117,33 @@ impl Appliance {
     /// Starts the daemon and does not wait for it.
     pub fn spawn(&mut self) {
         let log = File::options().create(true).append(true).open(self.log_path()).unwrap();
-        let mut command = self.command(env!("CARGO_BIN_EXE_callvaultd"));
+        let daemon = env!("CARGO_BIN_EXE_callvaultd");
+        let mut command = if let Some(keeper) = &self.keeper {
+            // The daemon takes descriptors only where they are meant for its process, whose number is the shell's.
+            let mut command = Command::new("/bin/sh");
+            command.args(["-c", "export LISTEN_PID=$$; exec \"$@\"", "sh"]).arg(daemon);
+            let mut command = self.with_settings(command);
+            keeper.hand_over(&mut command);
+            command
+        } else {
+            self.command(daemon)
+        };
         self.daemon = Some(command.stdout(Stdio::null()).stderr(log).spawn().unwrap());
+    }
+
+    /// [`Appliance::launch`] under strace(1), which writes these system calls of the daemon and of all that it starts to `trace`.
+    pub fn launch_traced(&mut self, system_calls: &str, trace: &Path) {
+        let log = File::options().create(true).append(true).open(self.log_path()).unwrap();
+        // The tracer is the grandchild, so that this child is the daemon itself.
+        let mut command = Command::new("strace");
+        command
+            .args(["-D", "-f", "-y", "-q", "-s", "64", "-e", "signal=none", "-e"])
+            .arg(format!("trace={system_calls}"));
+        command.arg("-o").arg(trace).arg(env!("CARGO_BIN_EXE_callvaultd"));
+        command.arg("--config").arg(self.home.path().join("callvault.toml"));
+        command.env("TMPDIR", self.home.path().join("tmp")).env("TZ", "UTC").stdin(Stdio::null());
+        self.daemon = Some(command.stdout(Stdio::null()).stderr(log).spawn().expect("this test needs strace"));
+        self.wait_ready();
     }
 
     /// Starts the daemon and waits until calls are recorded.
@@ -134,8 +178,13 @@ impl Appliance {
 
     /// Ends the daemon as `systemctl stop` does, and sees that it ends well.
     pub fn stop(&mut self) {
+        process::send(self.daemon(), Signal::SIGTERM);
+        self.wait_ended();
+    }
+
+    /// Sees that the daemon, which was told to end, ends well.
+    pub fn wait_ended(&mut self) {
         let mut daemon = self.daemon.take().expect("it was started");
-        process::send(daemon.id(), Signal::SIGTERM);
         let status = wait_for("the daemon's end", || daemon.try_wait().unwrap());
         assert!(status.success(), "the daemon ended with {status}");
     }
@@ -147,6 +196,24 @@ impl Appliance {
         process::send(daemon.id(), Signal::SIGKILL);
         daemon.wait().unwrap();
         wait_until("the recorder's end", || recorders.iter().all(|recorder| !process::lives(*recorder)));
+    }
+
+    /// `kill -9` of the daemon and nothing else: its recorder may be there still when another daemon is started.
+    pub fn kill_alone(&mut self) {
+        let mut daemon = self.daemon.take().expect("it was started");
+        process::send(daemon.id(), Signal::SIGKILL);
+        daemon.wait().unwrap();
+    }
+
+    /// Ends the daemon as far as it can be ended while one of its threads is in a call that the kernel cannot break off: waits until it
+    /// runs no more, but not for the end of the process.
+    pub fn leave(&mut self, signal: Signal) -> Left {
+        let daemon = self.daemon.take().expect("it was started");
+        let recorders = process::children(daemon.id(), "callvault-recorder");
+        process::send(daemon.id(), signal);
+        wait_until("the recorder's end", || recorders.iter().all(|recorder| !process::lives(*recorder)));
+        wait_until("the end of its main thread", || !process::lives(daemon.id()));
+        Left(daemon)
     }
 
     fn log_path(&self) -> PathBuf {
@@ -239,6 +306,16 @@ impl Appliance {
         let mut text = Vec::new();
         let _ = log.read_to_end(&mut text);
         eprintln!("---- the daemon's log ----\n{}---- end of the log ----", String::from_utf8_lossy(&text));
+    }
+}
+
+/// A daemon that was left behind.
+pub struct Left(Child);
+
+impl Left {
+    /// Waits until it is gone for good.
+    pub fn gone(mut self) {
+        wait_until("the old daemon's end", || self.0.try_wait().unwrap().is_some());
     }
 }
 

@@ -6,12 +6,15 @@
 pub mod appliance;
 pub mod http;
 pub mod inspect;
+pub mod keeper;
+pub mod lasting;
 pub mod offer;
 pub mod place;
 pub mod process;
 pub mod random;
 pub mod rtp;
 pub mod shapes;
+pub mod share;
 pub mod sip;
 pub mod sipp;
 pub mod sound;

@@ -132,6 +132,17 @@ impl Catalogue {
             .map_err(CatalogueError::sql("note that an archive failed"))
     }
 
+    /// An attempt that was begun came to nothing, and has not failed: it is made again once what it waits for is there. Changes
+    /// nothing unless an archive was being made.
+    ///
+    /// # Errors
+    /// Disk errors.
+    pub fn archive_waits(&self, id: Uuid) -> Result<(), CatalogueError> {
+        let sql = "UPDATE recordings SET archive_state = 'journal' WHERE id = ?1 AND archive_state = 'archiving'";
+        let changed = self.writer().db.execute(sql, [id.to_string()]);
+        changed.map(drop).map_err(CatalogueError::sql("note that an archive waits"))
+    }
+
     /// Recordings that have no archive yet and shall have one, oldest first: each must have a job in the queue.
     ///
     /// # Errors

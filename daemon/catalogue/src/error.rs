@@ -17,14 +17,14 @@ pub enum CatalogueError {
         known: i64,
     },
     /// The file is a database of something else.
-    #[error("open the catalogue {}: this is another program's database; move it away or give another data_dir", .0.display())]
+    #[error("open the catalogue {}: this is another program's database, or its beginning is damaged; give another data_dir, or run `callvaultctl recover`, which sets it aside and makes a catalogue from store and journal", .0.display())]
     Foreign(PathBuf),
     /// The catalogue's data key does not open.
     #[error("open the catalogue's key: {0}")]
     Key(#[from] SealError),
     /// A stored value is not what was stored.
     #[error(
-        "read {column} of recording {id}: it was changed or damaged; restore the catalogue from a backup, or rebuild it from store and journal"
+        "read {column} of recording {id}: it was changed or damaged; stop callvaultd and run `callvaultctl recover`, which rebuilds it from store and journal"
     )]
     Damaged {
         /// The row.
@@ -33,7 +33,9 @@ pub enum CatalogueError {
         column: &'static str,
     },
     /// An entry of `meta` is missing or damaged.
-    #[error("open the catalogue: its entry {0} is missing or damaged; restore it from a backup")]
+    #[error(
+        "open the catalogue: its entry {0} is missing or damaged; restore it from a backup, or run `callvaultctl recover`, which rebuilds it from store and journal"
+    )]
     DamagedMeta(&'static str),
     /// A lane or a recording was ingested before, with other lanes or as another recording.
     #[error("ingest recording {id}: lane {lane} of journal {generation} {why}")]
@@ -78,6 +80,16 @@ pub enum CatalogueError {
         /// The system's answer.
         source: io::Error,
     },
+    /// The database's file is damaged.
+    #[error(
+        "{what}: {source}; the catalogue is damaged: stop callvaultd and run `callvaultctl recover`, which rebuilds it from store and journal"
+    )]
+    Corrupt {
+        /// What was tried.
+        what: &'static str,
+        /// SQLite's answer.
+        source: rusqlite::Error,
+    },
     /// SQLite failed.
     #[error("{what}: {source}")]
     Sql {
@@ -90,6 +102,11 @@ pub enum CatalogueError {
 
 impl CatalogueError {
     pub(crate) fn sql(what: &'static str) -> impl Fn(rusqlite::Error) -> Self {
-        move |source| Self::Sql { what, source }
+        move |source| match source.sqlite_error_code() {
+            Some(rusqlite::ErrorCode::DatabaseCorrupt | rusqlite::ErrorCode::NotADatabase) => {
+                Self::Corrupt { what, source }
+            }
+            _ => Self::Sql { what, source },
+        }
     }
 }

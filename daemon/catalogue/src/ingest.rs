@@ -74,8 +74,9 @@ pub struct Tombstone {
 /// What deleting found.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Deletion {
-    /// It is gone. Its archive, if there was one, is to be removed by the job `delete:<id>` that is now owed, whose payload
-    /// is `{"store", "path"}`.
+    /// It is gone. Whatever was made of it is to be removed by the job `delete:<id>` that is now owed; its payload is
+    /// `{"store", "path"}` where there is an archive on record, else null. It stays owed until [`Catalogue::removed`] says that
+    /// it is done.
     Deleted {
         /// Where the archive is.
         archive: Option<ArchivePlace>,
@@ -104,7 +105,7 @@ impl Catalogue {
         let transaction = schema::write(db).map_err(&what)?;
         if tombstone(&transaction, id).map_err(&what)?.is_some() {
             // the lanes are remembered, so that the journal's next reader need not look at them again
-            insert_lanes(&transaction, new).map_err(&what)?;
+            insert_lanes(&transaction, id, &new.lanes).map_err(&what)?;
             transaction.commit().map_err(&what)?;
             return Ok(IngestOutcome::Deleted);
         }
@@ -119,7 +120,7 @@ impl Catalogue {
         }
         check_lanes_free(&transaction, new)?;
         insert(&transaction, &new.recording, &details, facts.as_deref())?;
-        insert_lanes(&transaction, new).map_err(&what)?;
+        insert_lanes(&transaction, id, &new.lanes).map_err(&what)?;
         self.linking.insert(&transaction, id, &new.links).map_err(&what)?;
         owe(&transaction, &new.owed, now).map_err(&what)?;
         transaction.commit().map_err(&what)?;
@@ -185,8 +186,8 @@ impl Catalogue {
             .map_err(CatalogueError::sql("forget lanes"))
     }
 
-    /// Deletes a recording: its row is overwritten, a tombstone stays, the jobs that it owed are dropped, and the removal of its
-    /// archive is owed instead. `rule` says by which rule, without personal data.
+    /// Deletes a recording: its row is overwritten, a tombstone stays, the jobs that it owed are dropped, and the removal of what
+    /// was made of it is owed instead: by the tombstone until it is done, whatever becomes of the queue. `rule` says by which rule, without personal data.
     ///
     /// # Errors
     /// Disk errors; [`CatalogueError::Damaged`] when the row's archive columns cannot be read.
@@ -202,17 +203,14 @@ impl Catalogue {
         }
         let archive = place_of(&transaction, id)?;
         let text = id.to_string();
+        let payload = archive.as_ref().map_or(serde_json::Value::Null, delete_payload);
         let run = || -> rusqlite::Result<()> {
-            let sql = "INSERT INTO tombstones (id, deleted_at_ms, rule) VALUES (?1, ?2, ?3)";
-            transaction.execute(sql, (&text, now.as_millisecond(), rule))?;
+            let sql = "INSERT INTO tombstones (id, deleted_at_ms, rule, owes) VALUES (?1, ?2, ?3, ?4)";
+            transaction.execute(sql, (&text, now.as_millisecond(), rule, payload.to_string()))?;
             transaction.execute("DELETE FROM owed_jobs WHERE recording_id = ?1", [&text])?;
             transaction.execute("DELETE FROM recordings WHERE id = ?1", [&text])?;
             link::remove(&transaction, &text)?;
-            if let Some(place) = &archive {
-                let payload = serde_json::json!({"store": place.store, "path": place.path});
-                owe(&transaction, &[OwedJob { payload, ..OwedJob::new("delete", id) }], now)?;
-            }
-            Ok(())
+            owe(&transaction, &[OwedJob { payload: payload.clone(), ..OwedJob::new(DELETE, id) }], now)
         };
         run().map_err(&what)?;
         transaction.commit().map_err(&what)?;
@@ -228,6 +226,14 @@ impl Catalogue {
     pub fn tombstone(&self, id: Uuid) -> Result<Option<Tombstone>, CatalogueError> {
         tombstone(&self.reader(), id).map_err(CatalogueError::sql("read a tombstone"))
     }
+}
+
+/// The kind of the job that a deletion owes, as the queue names it.
+pub(crate) const DELETE: &str = "delete";
+
+/// What the job that removes an archive needs to know.
+pub(crate) fn delete_payload(place: &ArchivePlace) -> serde_json::Value {
+    serde_json::json!({"store": place.store, "path": place.path})
 }
 
 /// The archive state of a recording that is there.
@@ -258,7 +264,7 @@ pub(crate) fn place_of(db: &Connection, id: Uuid) -> Result<Option<ArchivePlace>
         .transpose()
 }
 
-fn seal_facts(
+pub(crate) fn seal_facts(
     sealing: &Sealing,
     rng: &mut dyn rand::CryptoRng,
     recording: &Recording,
@@ -274,7 +280,12 @@ fn seal_facts(
     }
 }
 
-fn insert(db: &Connection, recording: &Recording, details: &[u8], facts: Option<&[u8]>) -> Result<(), CatalogueError> {
+pub(crate) fn insert(
+    db: &Connection,
+    recording: &Recording,
+    details: &[u8],
+    facts: Option<&[u8]>,
+) -> Result<(), CatalogueError> {
     let duration = i64::try_from(recording.duration_ms).map_err(|_| CatalogueError::Range("duration_ms"))?;
     db.execute(
         "INSERT INTO recordings (id, started_at_ms, ended_at_ms, duration_ms, verdict, direction, traffic, archive_state, \
@@ -296,15 +307,15 @@ fn insert(db: &Connection, recording: &Recording, details: &[u8], facts: Option<
     .map_err(CatalogueError::sql("ingest a recording"))
 }
 
-fn insert_lanes(db: &Connection, new: &NewRecording) -> rusqlite::Result<()> {
-    for lane in &new.lanes {
+pub(crate) fn insert_lanes(db: &Connection, recording: Uuid, lanes: &[Lane]) -> rusqlite::Result<()> {
+    for lane in lanes {
         db.execute(
             "INSERT INTO journal_lanes (generation, lane, recording_id, segment, first_file, last_file) \
              VALUES (?1, ?2, ?3, ?4, ?5, ?6) ON CONFLICT (generation, lane) DO NOTHING",
             (
                 lane.generation.to_string(),
                 lane.lane,
-                new.recording.id.to_string(),
+                recording.to_string(),
                 lane.segment,
                 lane.first_file,
                 lane.last_file,
@@ -369,7 +380,7 @@ fn read_lane(row: &rusqlite::Row<'_>) -> rusqlite::Result<Lane> {
     })
 }
 
-fn tombstone(db: &Connection, id: Uuid) -> rusqlite::Result<Option<Tombstone>> {
+pub(crate) fn tombstone(db: &Connection, id: Uuid) -> rusqlite::Result<Option<Tombstone>> {
     db.query_row("SELECT deleted_at_ms, rule FROM tombstones WHERE id = ?1", [id.to_string()], |row| {
         let ms: i64 = row.get(0)?;
         let deleted_at =

@@ -38,6 +38,14 @@
 //! 3. [`Catalogue::set_archiving`], [`Catalogue::archived`], [`Catalogue::archive_failed`] only make the steps that are allowed
 //!    from the state found, and say which was found.
 //! 4. [`Catalogue::lanes_needed`] names what the journal must still keep.
+//! 5. A deletion is owed by its tombstone until [`Catalogue::removed`] says that it is done: [`Catalogue::deletions_owed`] is what a
+//!    queue that lost its jobs is filled from.
+//!
+//! # Rebuilt
+//!
+//! A catalogue that is lost or damaged is made again as a new file: [`Catalogue::ids`], [`Catalogue::get`] and
+//! [`Catalogue::buried`] give what can still be read of the old one, [`Catalogue::restore`] and [`Catalogue::bury`] enter it, and
+//! what archives say, into the new one.
 //!
 //! # Migrations
 //!
@@ -54,6 +62,7 @@ mod ingest;
 mod link;
 mod outbox;
 mod recording;
+mod restore;
 mod row;
 mod schema;
 mod sealing;
@@ -66,4 +75,5 @@ pub use ingest::{Deletion, IngestOutcome, Lane, NewRecording, Tombstone};
 pub use link::{LINKED_MAX, LINKS_MAX};
 pub use outbox::OwedJob;
 pub use recording::{Archive, ArchivePlace, ArchiveState, Direction, Flaw, Recording, Track, Traffic, Verdict};
+pub use restore::{Buried, Restored};
 pub use sealing::SEALED_BYTES_MAX;

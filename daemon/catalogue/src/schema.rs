@@ -78,6 +78,13 @@ const STEPS: &[&str] = &[
     );
     CREATE INDEX call_links_by_recording ON call_links (recording_id);
 ",
+    // What was deleted before owed nothing that was remembered here: each of these is seen to once more.
+    "
+    ALTER TABLE tombstones ADD COLUMN owes TEXT;
+    UPDATE tombstones SET owes = COALESCE(
+        (SELECT o.payload FROM owed_jobs o WHERE o.kind = 'delete' AND o.recording_id = tombstones.id), 'null');
+    CREATE INDEX tombstones_owing ON tombstones (id) WHERE owes IS NOT NULL;
+",
 ];
 
 /// Opens and migrates the file.

@@ -43,6 +43,7 @@ fn no_number_no_name_and_no_identifier_is_readable() {
     drop(catalogue);
     let catalogue = open(folder.path());
     catalogue.settled(&[format!("delete:{}", id(1))]).unwrap();
+    catalogue.removed(id(1)).unwrap();
     catalogue.delete(id(2), at(0), "test").unwrap();
     check(false);
 }
@@ -145,7 +146,7 @@ fn other_files_and_newer_versions_are_refused_and_not_touched() {
         assert!(error.contains(expected), "{error}");
         assert_eq!(std::fs::read(&path).unwrap(), before);
     };
-    check("PRAGMA user_version = 3", "it is at version 3, this callvaultd knows up to 2");
+    check("PRAGMA user_version = 4", "it is at version 4, this callvaultd knows up to 3");
     check("CREATE TABLE notes (text TEXT)", "another program's database");
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("catalogue.db");

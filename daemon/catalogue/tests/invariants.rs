@@ -167,7 +167,11 @@ fn an_archive_is_made_from_every_state_but_archived_and_only_once() {
     begin(Archiving::Started);
     begin(Archiving::Started);
     state(ArchiveState::Archiving);
+    catalogue.archive_waits(id(1)).unwrap();
+    state(ArchiveState::Journal);
+    begin(Archiving::Started);
     catalogue.archive_failed(id(1), "the store is full").unwrap();
+    catalogue.archive_waits(id(1)).unwrap();
     state(ArchiveState::Failed);
     let failed = catalogue.get(id(1)).unwrap().unwrap().archive;
     assert_eq!(failed.error.as_deref(), Some("the store is full"));
@@ -179,6 +183,7 @@ fn an_archive_is_made_from_every_state_but_archived_and_only_once() {
     let other = ArchivePlace { sha256: [8; 32], ..place(1) };
     assert!(matches!(end(&other), Err(CatalogueError::OtherArchive(_))));
     catalogue.archive_failed(id(1), "late news").unwrap();
+    catalogue.archive_waits(id(1)).unwrap();
     state(ArchiveState::Archived);
 
     let archive = catalogue.get(id(1)).unwrap().unwrap().archive;
@@ -258,9 +263,18 @@ fn what_is_deleted_stays_deleted() {
     assert_eq!(catalogue.ingest(&new(1), at(0)).unwrap(), IngestOutcome::Deleted);
     assert!(catalogue.get(id(1)).unwrap().is_none());
     assert_eq!(catalogue.archived(id(1), &place(1), &[], at(0)).unwrap(), Archived::Gone);
-    // the only thing owed is the removal of the file
+    // the only thing owed is the removal of what was made of them
     let payload = serde_json::json!({"store": "local", "path": place(1).path});
-    assert_eq!(catalogue.owed(10).unwrap(), [OwedJob { payload, ..OwedJob::new("delete", id(1)) }]);
+    let owed = [OwedJob { payload, ..OwedJob::new("delete", id(1)) }, OwedJob::new("delete", id(2))];
+    assert_eq!(catalogue.owed(10).unwrap(), owed);
+    // which the tombstone owes also when the queue has it and loses it, until it is done
+    catalogue.settled(&owed.each_ref().map(OwedJob::id)).unwrap();
+    assert_eq!(catalogue.deletions_owed().unwrap(), owed);
+    catalogue.removed(id(1)).unwrap();
+    catalogue.removed(id(3)).unwrap();
+    drop(catalogue);
+    let catalogue = open(folder.path());
+    assert_eq!(catalogue.deletions_owed().unwrap(), owed[1..]);
 }
 
 #[test]

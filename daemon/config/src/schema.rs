@@ -183,6 +183,11 @@ settings! {
     pub struct Store in "store." {
         /// A local folder, or a network share mounted on this machine. Empty: `store` in the data folder.
         path: Option<PathBuf> = "\"\"",
+        /// How long the store may take for one step: a folder, a write of some bytes, a sync of a few megabytes. A share
+        /// that takes longer is taken to hang: what has to do with it waits until it answers again, and nothing else does.
+        /// Longer than ordinary trouble of a file server, such as a fail-over that is quick; shorter than what people wait
+        /// who want to listen.
+        timeout: Duration = "\"30s\"" in "1s" ..= "10m",
     }
 }
 

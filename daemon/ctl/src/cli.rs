@@ -41,6 +41,8 @@ pub(crate) enum Verb {
     Drain(Drain),
     /// Call the appliance as a SIPREC client would, and compare what was recorded with what was said.
     Selftest(Selftest),
+    /// Make a lost or damaged catalogue again from store and journal; callvaultd must be stopped.
+    Recover(Recover),
     /// The configuration.
     #[command(subcommand)]
     Config(Configuration),
@@ -223,6 +225,16 @@ pub(crate) enum Keys {
         #[arg(long)]
         yes: bool,
     },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Recover {
+    /// Say what would be done, and change nothing.
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    /// Go on although the store is not there; run it again when it is, for the recordings that only its archives know of.
+    #[arg(long)]
+    pub(crate) without_store: bool,
 }
 
 #[derive(Debug, Args)]

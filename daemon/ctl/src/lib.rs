@@ -1,6 +1,6 @@
 //! The operator's command, `callvaultctl`: asks the daemon's control endpoint and prints what it says, as tables for people
 //! or, with `--json`, as the endpoint's own JSON. It decides nothing and touches none of the daemon's data: what can only be
-//! done offline is to check the configuration and to make the first key. It has no network beyond the control endpoint,
+//! done offline is to check the configuration and to make the first key; to recover, it runs the daemon's own program. It has no network beyond the control endpoint,
 //! except the self-test, which calls the recorder as a SIPREC client would.
 //!
 //! # Exit status
@@ -23,6 +23,7 @@ mod error;
 mod export;
 mod format;
 mod keys;
+mod recover;
 mod selftest;
 mod table;
 mod unix;

@@ -1,5 +1,7 @@
 //! The verbs: each asks, and prints what it got.
 
+use std::collections::BTreeMap;
+
 use callvault_config::Config;
 use serde_json::{Value, json};
 
@@ -9,7 +11,7 @@ use crate::client::{Client, Method, Request, escaped, with_query};
 use crate::error::{CtlError, Exit};
 use crate::format::{NOTHING, duration, parse_time, size, text, time};
 use crate::table::{Table, harmless, write_pairs};
-use crate::{drain, export, keys, selftest};
+use crate::{drain, export, keys, recover, selftest};
 
 /// Recordings asked for at a time when all are wanted.
 const PAGE: u32 = 200;
@@ -34,6 +36,8 @@ pub(crate) fn run(cli: &Cli, around: &mut Surroundings<'_>) -> Result<Exit, CtlE
             write!(around.stdout, "{}", callvault_config::documented_defaults())?;
             return Ok(Exit::Done);
         }
+        // The daemon's own program does it: nothing else touches its data.
+        Verb::Recover(parameters) => return recover::run(cli, parameters, around),
         Verb::Users(cli::Users::Import { .. }) => {
             let text = "import users: this version has no directory of users yet; until it has, every call is kept and belongs to nobody in particular";
             return Err(CtlError::Usage(text.into()));
@@ -54,7 +58,7 @@ pub(crate) fn run(cli: &Cli, around: &mut Surroundings<'_>) -> Result<Exit, CtlE
         Verb::Drain(parameters) => drain::run(&mut session, parameters),
         Verb::Selftest(parameters) => selftest::run(&mut session, parameters),
         Verb::Config(_) => session.show_config(),
-        Verb::Users(_) => Ok(Exit::Usage),
+        Verb::Recover(_) | Verb::Users(_) => Ok(Exit::Usage),
     }
 }
 
@@ -321,9 +325,13 @@ impl Session<'_, '_> {
         if self.printed_json(&answer)? {
             return Ok(exit);
         }
-        let mut table = Table::new(&["RECORDING", "WHERE", "WHAT", "DETAILS"]);
+        let mut table = Table::new(&[">INVARIANT", "RECORDING", "WHERE", "WHAT", "DETAILS"]);
+        let mut remedies = BTreeMap::new();
         for finding in findings {
-            table.row(["recording", "where", "kind", "text"].map(|name| text(&finding[name])));
+            table.row(["invariant", "recording", "where", "kind", "text"].map(|name| text(&finding[name])));
+            if let (Some(number), Some(remedy)) = (finding["invariant"].as_u64(), finding["remedy"].as_str()) {
+                remedies.insert(number, remedy.to_owned());
+            }
         }
         let checked = text(&answer["checked"]);
         let plural = |count: usize, one: &str, many: &str| if count == 1 { one.to_owned() } else { many.to_owned() };
@@ -333,6 +341,9 @@ impl Session<'_, '_> {
         } else {
             table.write(self.around.stdout)?;
             let found = plural(findings.len(), "flaw", "flaws");
+            for (number, remedy) in remedies {
+                self.say(&harmless(&format!("invariant {number}: {remedy}")))?;
+            }
             self.say(&format!("{checked} {what} checked: {} {found} found", findings.len()))?;
         }
         Ok(exit)

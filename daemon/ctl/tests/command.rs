@@ -306,8 +306,7 @@ fn a_list_can_be_narrowed_and_followed_to_its_end() {
 #[test]
 fn verify_fails_when_something_is_found() {
     let path = "GET /v1/recordings/0199c0de-0000-7000-8000-000000000001/verify";
-    let finding =
-        json!({"recording": ID, "where": "archive chunk 7", "kind": "damaged", "text": "20 s of audio are lost"});
+    let finding = json!({"recording": ID, "where": "archive chunk 7", "kind": "damaged", "text": "20 s of audio are lost", "invariant": 1, "remedy": "restore it"});
     prints(
         vec![("GET /v1/verify", 200, body(json!({"checked": 12, "findings": []})))],
         &["recordings", "verify"],
@@ -318,8 +317,8 @@ fn verify_fails_when_something_is_found() {
         vec![(path, 200, body(json!({"checked": 1, "findings": [finding]})))],
         &["recordings", "verify", ID],
         Exit::Failed,
-        "RECORDING                             WHERE            WHAT     DETAILS\n\
-         0199c0de-0000-7000-8000-000000000001  archive chunk 7  damaged  20 s of audio are lost\n\
+        "INVARIANT  RECORDING                             WHERE            WHAT     DETAILS\n        1  0199c0de-0000-7000-8000-000000000001  archive chunk 7  damaged  20 s of audio are lost\n\
+         invariant 1: restore it\n\
          1 recording checked: 1 flaw found\n",
     );
 }

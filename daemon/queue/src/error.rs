@@ -82,6 +82,21 @@ impl QueueError {
         move |source| Self::Io { what, path, source }
     }
 
+    /// sled gave up in the middle of its own files.
+    pub(crate) fn beyond_reading() -> Self {
+        Self::Sled { what: "read the queue", source: sled::Error::ReportableBug("its files make no sense".into()) }
+    }
+
+    /// Whether the files are damaged, as opposed to a disk that is full, gone or forbidden: that may pass, this does not.
+    pub(crate) fn is_damage(&self) -> bool {
+        match self {
+            Self::Damaged(_) => true,
+            Self::Sled { source: sled::Error::Io(error), .. } => error.raw_os_error().is_none(),
+            Self::Sled { .. } => true,
+            _ => false,
+        }
+    }
+
     pub(crate) fn sled(what: &'static str) -> impl FnOnce(sled::Error) -> Self {
         move |source| Self::Sled { what, source }
     }

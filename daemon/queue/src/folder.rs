@@ -155,6 +155,15 @@ pub(crate) fn write_current(dir: &Path, number: u64, device: &dyn Device) -> Res
     sync_path(device, dir)
 }
 
+/// Lets go of the folder in force, for good: without `current`, the next look at `dir` sets it aside.
+pub(crate) fn leave(dir: &Path, device: &dyn Device) -> Result<(), QueueError> {
+    let path = dir.join("current");
+    match fs::remove_file(&path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(QueueError::io("remove", path)(error)),
+        _ => sync_path(device, dir),
+    }
+}
+
 /// Removes folders other than `number`: what an interrupted compaction left. A folder found where there is no `current` at
 /// all was never in force by our own doing; it is set aside, not destroyed. Answers the names set aside.
 pub(crate) fn tidy(dir: &Path, number: Option<u64>) -> Result<Vec<String>, QueueError> {

@@ -43,6 +43,9 @@
 //! Making a folder (first start, [`Queue::compact`]): create `jobs-N`, fill it, commit as above, `fdatasync` `conf` and
 //! `snap.*`, fsync `blobs/`, `jobs-N/` and `DIR`; write `current.new`, fdatasync, rename to `current`, fsync `DIR`; remove the
 //! old folder. So whenever the power goes, `current` names a complete folder, and others are leftovers.
+//!
+//! Files that are damaged beyond reading: remove `current`, fsync `DIR`, rename what is there to `set-aside-N`, make an empty folder.
+//! The catalogue owes what was in it.
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 

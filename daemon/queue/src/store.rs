@@ -2,6 +2,7 @@
 
 use std::{
     fs::{self, File},
+    panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard},
 };
@@ -45,9 +46,10 @@ pub struct OpenReport {
     pub resumed: usize,
     /// Keys of records that are no jobs; they are left where they are. What they stood for is found again from the catalogue.
     pub damaged: Vec<String>,
-    /// The folder in force was gone and an empty one was made: what is owed is found again from the catalogue.
+    /// The folder in force was gone, or damaged beyond reading, and an empty one was made: what is owed is found again from the
+    /// catalogue.
     pub missing: bool,
-    /// Folders found without `current`, renamed out of the way.
+    /// Folders found without `current`, or damaged beyond reading, renamed out of the way.
     pub set_aside: Vec<String>,
 }
 
@@ -80,18 +82,18 @@ pub struct Queue {
 }
 
 impl Queue {
-    /// Opens the queue in `dir`, making it if need be.
+    /// Opens the queue in `dir`, making it if need be. Files that are damaged beyond reading are set aside and an empty queue is
+    /// made: what was in it is owed by the catalogue.
     ///
     /// # Errors
-    /// [`QueueError::Locked`] when another process has it; [`QueueError::Newer`]; [`QueueError::Damaged`]; disk errors.
+    /// [`QueueError::Locked`] when another process has it; [`QueueError::Newer`]; disk errors.
     pub fn open(dir: &Path, settings: Settings, now_unix_ms: u64) -> Result<(Self, OpenReport), QueueError> {
         fs::create_dir_all(dir).map_err(QueueError::io("create", dir))?;
         if let Some(parent) = dir.parent().filter(|parent| !parent.as_os_str().is_empty()) {
             folder::sync_path(&*settings.device, parent)?;
         }
         let lock = folder::lock(dir)?;
-        let (folder, found) = open_folder(dir, &settings)?;
-        let (machine, report) = load(&folder, &settings, now_unix_ms, found)?;
+        let (folder, machine, report) = open_whole(dir, &settings, now_unix_ms)?;
         let commit = Commit::new(Arc::new(folder));
         let queue = Self { dir: dir.to_owned(), settings, machine: Mutex::new(machine), commit, _lock: lock };
         Ok((queue, report))
@@ -214,8 +216,7 @@ impl Queue {
         let lead = self.commit.lead();
         // sled lets go of its file when the last handle is dropped, which this is: only a leader takes one out of the lock
         drop(lead.close("it was opened again before this was on the disk"));
-        let opened = open_folder(&self.dir, &self.settings).and_then(|(folder, found)| {
-            let (mut fresh, report) = load(&folder, &self.settings, now_unix_ms, found)?;
+        let opened = open_whole(&self.dir, &self.settings, now_unix_ms).and_then(|(folder, mut fresh, report)| {
             fresh.keep_running(&running);
             folder.write(running.iter().map(|job| (&job.id, fresh.get(&job.id))))?;
             Ok((folder, fresh, report))
@@ -306,6 +307,25 @@ impl Queue {
             self.machine.clear_poison();
             poisoned.into_inner()
         })
+    }
+}
+
+/// Opens the folder in force and reads its jobs; where it is damaged beyond reading, sets it aside and makes an empty one.
+fn open_whole(dir: &Path, settings: &Settings, now_unix_ms: u64) -> Result<(Folder, Machine, OpenReport), QueueError> {
+    let open = || {
+        let (folder, found) = open_folder(dir, settings)?;
+        let (machine, report) = load(&folder, settings, now_unix_ms, found)?;
+        Ok((folder, machine, report))
+    };
+    // sled asserts what it finds in its files: a damaged one can end in a panic, which is no bug of ours to die of
+    let guarded = catch_unwind(AssertUnwindSafe(open));
+    match guarded.unwrap_or_else(|_| Err(QueueError::beyond_reading())) {
+        Err(error) if error.is_damage() => {
+            folder::leave(dir, &*settings.device)?;
+            let (folder, machine, report) = open()?;
+            Ok((folder, machine, OpenReport { missing: true, ..report }))
+        }
+        other => other,
     }
 }
 

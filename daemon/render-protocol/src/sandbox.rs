@@ -14,6 +14,7 @@ use nix::libc;
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::prctl;
 use nix::sys::resource::{Resource, setrlimit};
+use nix::sys::signal::{SigSet, Signal};
 
 /// What one child may use. A child that meets a limit dies; the job then fails with a retryable error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,6 +67,11 @@ pub(crate) fn command(program: &Path, limits: Limits) -> Command {
 
 fn enter(limits: Limits) -> nix::Result<()> {
     prctl::set_no_new_privs()?;
+    // A service manager sends it to every process of a service. This one ends when the daemon says so or is gone; before, a job that is
+    // being done would fail for nothing.
+    let mut masked = SigSet::empty();
+    masked.add(Signal::SIGTERM);
+    masked.thread_block()?;
     pass_on_no_descriptors()?;
     // Alone first: where we are allowed to, it keeps the owner's view of the file system, which exec needs. Without privilege a
     // user namespace has to come with it. Where neither is allowed (containers, hardened kernels) the child still has no reason

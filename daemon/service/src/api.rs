@@ -117,11 +117,13 @@ impl Api for Control {
     /// | `health` | as `/health` says it |
     /// | `ready`, `draining` | whether calls are taken, whether they are refused because somebody asked for it |
     /// | `calls` | sessions being recorded now |
+    /// | `calls_survive_restart` | whether they go on when the service is restarted |
     /// | `recorder` | `up`, `generation` (UUID or null), `restarts` since the daemon's start, `port_pairs`, `port_pairs_used` |
     /// | `recordings` | `verdicts`: recordings by verdict; `archive`: recordings by state of their archive |
     /// | `jobs` | jobs by `KIND.STATE` |
     /// | `journal_bytes` | bytes of all journal files |
-    /// | `store`, `store_free_bytes` | the store's folder; its free bytes, or null when it is away |
+    /// | `spool` | `free_bytes` on the journal's disk; `room_bytes` above `journal.spool_free_min`; `filling_bytes_per_s` in the last hour and `headroom_hours` that leaves, each null where there is no figure |
+    /// | `store`, `store_state`, `store_free_bytes` | the store's folder; `ok`, or why it cannot be used; its free bytes, or null where they are not known |
     ///
     /// Fields are only ever added.
     fn status(&self) -> Answer {
@@ -136,12 +138,15 @@ impl Api for Control {
         let jobs: serde_json::Map<String, Value> =
             self.0.queue.counts().iter().map(|((kind, state), n)| (format!("{kind}.{state}"), json!(n))).collect();
         let recorder = self.0.recorder.borrow().clone();
+        let store = self.0.store.condition();
+        let headroom = self.0.headroom(&recorder);
         Ok(json!({
             "version": env!("CARGO_PKG_VERSION"),
             "health": snapshot.health.json(),
             "ready": snapshot.not_ready.is_none(),
             "draining": self.0.draining.load(Ordering::Relaxed),
             "calls": recorder.heartbeat.live,
+            "calls_survive_restart": self.0.sockets_stay.load(Ordering::Relaxed),
             "recorder": {
                 "up": recorder.up, "generation": recorder.generation, "restarts": recorder.deaths_total,
                 "port_pairs": recorder.port_pairs, "port_pairs_used": recorder.heartbeat.port_pairs_used,
@@ -149,8 +154,15 @@ impl Api for Control {
             "recordings": {"verdicts": verdicts, "archive": states},
             "jobs": jobs,
             "journal_bytes": self.0.journals.bytes(),
+            "spool": {
+                "free_bytes": recorder.heartbeat.spool_free_bytes,
+                "room_bytes": headroom.map(|h| h.bytes),
+                "filling_bytes_per_s": headroom.and_then(|h| h.filling_bytes_per_s),
+                "headroom_hours": headroom.and_then(|h| h.lasts).map(|left| left.as_secs() / 3_600),
+            },
             "store": self.0.store.path().display().to_string(),
-            "store_free_bytes": self.0.store.condition().free_bytes,
+            "store_state": store.state.name(),
+            "store_free_bytes": store.free_bytes,
         }))
     }
 
@@ -348,7 +360,7 @@ fn audio_error(id: Uuid, error: SoundError) -> ApiError {
         SoundError::Render(error @ RenderError::Failed { .. }) if error.is_permanent() => ErrorKind::Unprocessable,
         SoundError::NoKey | SoundError::Key(_) => ErrorKind::Unprocessable,
         SoundError::NotReadYet | SoundError::Stopping => ErrorKind::Unavailable,
-        SoundError::Store(error) if error.is_away() => ErrorKind::Unavailable,
+        error if error.is_away() => ErrorKind::Unavailable,
         SoundError::Deleted => ErrorKind::Gone,
         _ => ErrorKind::Internal,
     };

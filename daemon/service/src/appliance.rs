@@ -15,6 +15,7 @@ use callvault_queue::Queue;
 use callvault_seal::{Keyring, PublicKey};
 use tokio::sync::{mpsc, watch};
 
+use crate::headroom::{Headroom, Sample, Samples};
 use crate::ingest::unix_ms;
 use crate::journals::{LaneView, Shared};
 use crate::recorder::{RecorderState, Request};
@@ -49,8 +50,12 @@ pub(crate) struct Appliance {
     /// What the parts have to say about themselves.
     pub(crate) notes: Notes,
     pub(crate) draining: AtomicBool,
+    /// Whether calls go on when the service is restarted: the service manager keeps the sockets.
+    pub(crate) sockets_stay: AtomicBool,
     pub(crate) stopping: AtomicBool,
     pub(crate) metrics: Metrics,
+    /// How the journal's disk has filled lately.
+    pub(crate) spool: Spool,
 }
 
 impl Appliance {
@@ -68,9 +73,15 @@ impl Appliance {
         }
     }
 
+    /// How long the journal's disk lasts; None before the recorder has said anything.
+    pub(crate) fn headroom(&self, recorder: &RecorderState) -> Option<Headroom> {
+        self.spool.headroom(recorder, self.config.journal.spool_free_min.0, self.store.is_ok())
+    }
+
     /// Tells everybody to stop.
     pub(crate) fn stop(&self) {
         self.stopping.store(true, Ordering::Relaxed);
+        self.store.stop();
         let _ = self.wake_ingest.try_send(());
         for bell in [&self.work, &self.stop_bell, &self.reload] {
             bell.ring();
@@ -92,6 +103,37 @@ impl Appliance {
             }
             Err(error) => self.notes.set("queue", format!("failed to {error}")),
         }
+    }
+}
+
+/// The journal's disk, as the recorder's heartbeats tell of it.
+#[derive(Debug)]
+pub(crate) struct Spool {
+    since: Instant,
+    samples: Mutex<Samples>,
+}
+
+impl Default for Spool {
+    fn default() -> Self {
+        Self { since: Instant::now(), samples: Mutex::default() }
+    }
+}
+
+impl Spool {
+    /// How long its room lasts; None before the recorder has said anything. To be asked every few seconds: it observes by that.
+    pub(crate) fn headroom(&self, recorder: &RecorderState, floor_bytes: u64, drains: bool) -> Option<Headroom> {
+        let beat = &recorder.heartbeat;
+        if recorder.beat_at.is_none() || beat.spool_free_bytes == 0 && beat.append_rounds == 0 {
+            return None;
+        }
+        let sample = Sample {
+            at: self.since.elapsed(),
+            free_bytes: beat.spool_free_bytes,
+            appended_bytes: beat.appended_bytes.saturating_add(recorder.before.appended_bytes),
+        };
+        let mut samples = self.samples.lock().unwrap_or_else(PoisonError::into_inner);
+        samples.take(sample);
+        Some(samples.headroom(sample, floor_bytes, drains))
     }
 }
 

@@ -12,7 +12,6 @@
 //! and what was made of it by then is removed.
 
 use std::collections::{BTreeSet, VecDeque};
-use std::fs::File;
 use std::io::BufWriter;
 use std::path::Path;
 use std::sync::atomic::Ordering;
@@ -36,13 +35,13 @@ use uuid::Uuid;
 use crate::appliance::Appliance;
 use crate::row::{self, has_audio};
 use crate::sound::{OpenLane, Reading, SoundError, codec_spec, open_lanes};
-use crate::store::{StoreError, is_away};
+use crate::store::{StoreError, StoreFile, is_away};
 
 /// Name of the one store, as recordings show it.
 pub(crate) const STORE_NAME: &str = "default";
 
-/// A store that is away is asked again after this long.
-pub(crate) const AWAY_MS: u64 = 10_000;
+/// A job whose store is away is due again after this long; it is claimed when the store is back, which its watch says.
+pub(crate) const AWAY_MS: u64 = 1_000;
 
 /// While the journal is still being read, a job looks again after this long.
 const READING_MS: u64 = 500;
@@ -79,7 +78,8 @@ impl ArchivingError {
     pub(crate) fn failure(&self) -> Failure {
         let wait = Failure::NotYet { wait_ms: AWAY_MS };
         match self {
-            Self::Store(e) | Self::Sound(SoundError::Store(e)) if e.is_away() => wait,
+            Self::Store(e) if e.is_away() => wait,
+            Self::Sound(e) if e.is_away() => wait,
             Self::Archive(callvault_archive::ArchiveError::Io { source, .. }) if is_away(source) => wait,
             Self::Sound(SoundError::NotReadYet) => Failure::NotYet { wait_ms: READING_MS },
             Self::Sound(SoundError::Stopping) => Failure::NotYet { wait_ms: 0 },
@@ -102,11 +102,14 @@ pub(crate) fn archive(appliance: &Appliance, renderer: &mut Option<Renderer>, id
     match (appliance.catalogue.set_archiving(id)?, row) {
         (Archiving::Started, Some(row)) => {
             let result = make_listening(appliance, renderer, id, &row);
-            if let Err(error) = &result
-                && !matches!(error.failure(), Failure::NotYet { .. })
-                && let Err(also) = appliance.catalogue.archive_failed(id, &error.to_string())
-            {
-                tracing::error!(recording = %id, "failed to {also}");
+            if let Err(error) = &result {
+                let noted = match error.failure() {
+                    Failure::NotYet { .. } => appliance.catalogue.archive_waits(id),
+                    _ => appliance.catalogue.archive_failed(id, &error.to_string()),
+                };
+                if let Err(also) = noted {
+                    tracing::error!(recording = %id, "failed to {also}");
+                }
             }
             return result;
         }
@@ -121,7 +124,7 @@ pub(crate) fn archive(appliance: &Appliance, renderer: &mut Option<Renderer>, id
 
 /// Removes what attempts at archiving a recording that is deleted now may have left. Its row is gone, and with it the day that is
 /// in the name, but an id of version 7 holds the time as well, within the seconds between an INVITE and its answer.
-fn remove_leavings(appliance: &Appliance, id: Uuid) -> Result<(), StoreError> {
+pub(crate) fn remove_leavings(appliance: &Appliance, id: Uuid) -> Result<(), StoreError> {
     let Some((seconds, _)) = id.get_timestamp().map(|t| t.to_unix()) else { return Ok(()) };
     let seconds = i64::try_from(seconds).unwrap_or(0);
     let around = [0, -EARLIER_S, EARLIER_S].map(|by| seconds.saturating_add(by).saturating_mul(1_000_000_000));
@@ -214,7 +217,7 @@ fn seal(appliance: &Appliance, key: &DataKey, id: Uuid) -> Vec<SealedKey> {
 
 /// Reads the archive back, every byte of it.
 fn check(appliance: &Appliance, name: &str, key: &DataKey, summary: &Summary) -> Result<(), ArchivingError> {
-    let file = appliance.store.get(Path::new(name))?;
+    let file = appliance.store.get_back(Path::new(name))?;
     let report = verify(std::io::BufReader::with_capacity(256 * 1024, file), Some(key))?;
     if let Some(finding) = report.findings.first() {
         return Err(ArchivingError::Unsound(finding.to_string()));
@@ -315,7 +318,7 @@ impl Plan {
         reading: &Reading,
         folder: &Path,
         lanes: &[OpenLane],
-        writer: &mut Writer<BufWriter<File>>,
+        writer: &mut Writer<BufWriter<StoreFile>>,
     ) -> Result<Vec<(usize, Heard)>, ArchivingError> {
         let packets = reading.packets(folder, lanes, 0..u64::MAX).map(|packet| match packet {
             // A call of hours must not hold up a stop: the job is done again by the next daemon.
@@ -397,7 +400,7 @@ impl Plan {
         *self.kept.get(usize::from(packet.track))?.get(usize::from(packet.codec))?
     }
 
-    fn keep(&self, packet: &Packet, writer: &mut Writer<BufWriter<File>>) -> Result<(), ArchivingError> {
+    fn keep(&self, packet: &Packet, writer: &mut Writer<BufWriter<StoreFile>>) -> Result<(), ArchivingError> {
         if let Some(codec) = self.kept_as(packet) {
             writer.packet(packet.track, codec, packet.position, &packet.payload)?;
         }

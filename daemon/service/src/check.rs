@@ -1,24 +1,37 @@
-//! `recordings verify`: tests the invariants that the writers keep. An archive is read to its end and compared with what the
-//! catalogue says of it, the journal's frames are opened with their keys, the catalogue's rows and files are looked through.
+//! `recordings verify`: tests the invariants that the writers keep ([`Invariant`]). An archive is read to its end and compared with what
+//! the catalogue says of it, the journal's frames are opened with their keys, the catalogue's rows and files are looked through, the
+//! store is searched for what is on no record, the queue for what is owed. What of that needs neither the store nor the reading of
+//! audio is looked at when the daemon has started, and now and then ([`Check::promises`]).
 
-use std::fs::File;
+mod invariant;
+
+use std::collections::BTreeSet;
+
 use std::io::BufReader;
 use std::path::Path;
+
+pub(crate) use invariant::Invariant;
 
 use callvault_archive::{KeysFound, Reader, key_context, verify};
 use callvault_catalogue::{CatalogueError, Filter, Recording};
 use callvault_journal::{FindingKind, verify_lane};
+use callvault_queue::{JobId, JobKind, StateName};
 use callvault_seal::DataKey;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
 use crate::appliance::Appliance;
 use crate::journals::{GenerationFiles, LaneView};
+use crate::recover::find_archives;
 use crate::row::has_audio;
 use crate::sound::{SoundError, open_lanes};
+use crate::store::StoreFile;
 
 /// Recordings taken from the catalogue at once.
 const PAGE: usize = 500;
+
+/// Owed jobs looked through for one.
+const OWED_MAX: u32 = 10_000;
 
 /// Findings that are listed; more of them tell nobody more, they are counted.
 const FINDINGS_MAX: usize = 10_000;
@@ -32,22 +45,30 @@ pub(crate) struct Check<'a> {
     checked: u64,
     findings: Vec<Value>,
     left_out: u64,
+    store_is_away: bool,
 }
 
 impl<'a> Check<'a> {
     pub(crate) fn new(appliance: &'a Appliance) -> Self {
-        Self { appliance, checked: 0, findings: Vec::new(), left_out: 0 }
+        Self { appliance, checked: 0, findings: Vec::new(), left_out: 0, store_is_away: false }
     }
 
     /// What was found: `checked` recordings, `findings` with `recording` (or null), `where`, `kind`, `text`, and how many were
-    /// `left_out` of the list.
+    /// `left_out` of the list. Each finding also has the number of the `invariant` that does not hold, and the `remedy`.
     pub(crate) fn json(self) -> Value {
         json!({"checked": self.checked, "findings": self.findings, "left_out": self.left_out})
     }
 
-    fn note(&mut self, recording: Option<Uuid>, place: &str, kind: &str, text: &str) {
+    fn note(&mut self, broken: Invariant, recording: Option<Uuid>, place: &str, kind: &str, text: &str) {
+        self.add(json!({
+            "recording": recording, "where": place, "kind": kind, "text": text,
+            "invariant": broken.number(), "remedy": broken.remedy(),
+        }));
+    }
+
+    fn add(&mut self, finding: Value) {
         if self.findings.len() < FINDINGS_MAX {
-            self.findings.push(json!({"recording": recording, "where": place, "kind": kind, "text": text}));
+            self.findings.push(finding);
         } else {
             self.left_out += 1;
         }
@@ -66,8 +87,8 @@ impl<'a> Check<'a> {
             }
             for id in &page.damaged {
                 self.checked += 1;
-                let text = "its row was changed or damaged; restore the catalogue from a backup, or rebuild it from store and journal";
-                self.note(Some(*id), "catalogue", "damaged-row", text);
+                let text = "its row was changed or damaged";
+                self.note(Invariant::CatalogueSound, Some(*id), "catalogue", "damaged-row", text);
             }
             damaged.extend(page.damaged);
             match page.next {
@@ -80,8 +101,13 @@ impl<'a> Check<'a> {
         }
         note_damaged(self.appliance, &damaged);
         self.journal_files();
+        self.store_files();
+        self.deletions()?;
+        if let Some(why) = self.appliance.queue.broken() {
+            self.note(Invariant::QueueSound, None, "queue", "queue-broken", &why);
+        }
         for problem in self.appliance.catalogue.check()? {
-            self.note(None, "catalogue", "damaged", &problem);
+            self.note(Invariant::CatalogueSound, None, "catalogue", "damaged", &problem);
         }
         Ok(())
     }
@@ -91,7 +117,11 @@ impl<'a> Check<'a> {
         self.checked += 1;
         match row.archive.place() {
             Some(place) => self.archived(row, &place.path),
-            None if has_audio(row) => self.journalled(row),
+            None if has_audio(row) => {
+                self.journalled(row);
+                self.lanes_kept(row.id);
+                self.archive_owed(row.id);
+            }
             None => {}
         }
     }
@@ -104,32 +134,48 @@ impl<'a> Check<'a> {
             .and_then(|file| Ok(verify(BufReader::with_capacity(READ_BYTES, file), key.as_ref().ok())?));
         let report = match report {
             Ok(report) => report,
+            // That the store is away is no finding about this recording; it is said once.
+            Err(error) if error.is_away() => {
+                self.checked = self.checked.saturating_sub(1);
+                return self.away(&error.to_string());
+            }
             Err(error) => {
                 // A recording that was deleted while it was looked at is no finding.
                 let is_gone = matches!(self.appliance.catalogue.tombstone(row.id), Ok(Some(_)));
                 if !is_gone {
-                    self.note(Some(row.id), path, "unreadable", &format!("failed to {error}"));
+                    self.note(Invariant::ArchiveWhole, Some(row.id), path, "unreadable", &format!("failed to {error}"));
                 }
                 return;
             }
         };
         if let Err(error) = key {
-            self.note(Some(row.id), path, "key", &format!("failed to {error}"));
+            self.note(Invariant::KeyHere, Some(row.id), path, "key", &format!("failed to {error}"));
         }
         for found in &report.findings {
-            self.note(Some(row.id), path, found.kind.code(), &found.to_string());
+            self.note(Invariant::ArchiveWhole, Some(row.id), path, found.kind.code(), &found.to_string());
         }
         self.left_out = self.left_out.saturating_add(report.findings_left_out);
         if report.findings.is_empty() && row.archive.sha256.is_some_and(|sha| sha != report.sha256) {
             let text = "the archive is whole, but it is not the one that was written";
-            self.note(Some(row.id), path, "another-file", text);
+            self.note(Invariant::ArchiveWhole, Some(row.id), path, "another-file", text);
         }
         if report.header.recording != row.id {
-            self.note(Some(row.id), path, "another-file", "the archive is that of another recording");
+            let text = "the archive is that of another recording";
+            self.note(Invariant::ArchiveWhole, Some(row.id), path, "another-file", text);
         }
     }
 
-    fn archive_key(&self, file: File) -> Result<DataKey, SoundError> {
+    /// Says once that archives cannot be looked at. That breaks nothing that was promised, so it has no number, and its text says what to do.
+    fn away(&mut self, error: &str) {
+        if !std::mem::replace(&mut self.store_is_away, true) {
+            let text = format!("failed to {error}; the archives were not checked");
+            self.add(json!({
+                "recording": null, "where": "store", "kind": "away", "text": text, "invariant": null, "remedy": null,
+            }));
+        }
+    }
+
+    fn archive_key(&self, file: StoreFile) -> Result<DataKey, SoundError> {
         let reader = Reader::open(BufReader::new(file))?;
         match reader.keys() {
             KeysFound::InFile(sealed) => {
@@ -149,12 +195,8 @@ impl<'a> Check<'a> {
             // It moved on while we looked, or was deleted.
             Err(_) if self.has_moved(id) => return,
             Err(_) => {
-                return self.note(
-                    Some(id),
-                    "journal",
-                    "missing",
-                    "the recording is neither in the store nor in the journal",
-                );
+                let text = "the recording is neither in the store nor in the journal";
+                return self.note(Invariant::AudioThere, Some(id), "journal", "missing", text);
             }
         }
         let lanes: Vec<Option<u64>> = pinned.iter().map(|view| self.lane(id, view, &pinned.folder)).collect();
@@ -163,7 +205,7 @@ impl<'a> Check<'a> {
             (lanes.into_iter().sum::<Option<u64>>(), row.tracks.iter().map(|t| t.packets).sum::<u64>());
         if let Some(held) = held.filter(|held| *held < entered) {
             let text = format!("{} of {entered} packets that it had are not in the journal any more", entered - held);
-            self.note(Some(id), "journal", "packets-missing", &text);
+            self.note(Invariant::AudioThere, Some(id), "journal", "packets-missing", &text);
         }
     }
 
@@ -178,7 +220,7 @@ impl<'a> Check<'a> {
         let lanes = match open_lanes(std::slice::from_ref(view), &self.appliance.keyring) {
             Ok(lanes) => lanes,
             Err(error) => {
-                self.note(Some(id), &place, "key", &format!("failed to {error}"));
+                self.note(Invariant::KeyHere, Some(id), &place, "key", &format!("failed to {error}"));
                 return None;
             }
         };
@@ -188,13 +230,15 @@ impl<'a> Check<'a> {
             match verify_lane(name.generation, name.lane, &view.entry, lane.cipher(), &mut files) {
                 Ok(report) => {
                     for found in &report.findings {
-                        self.note(Some(id), &place, &found.kind.to_string(), &found.to_string());
+                        let kind = found.kind.to_string();
+                        self.note(Invariant::JournalSound, Some(id), &place, &kind, &found.to_string());
                     }
                     self.left_out = self.left_out.saturating_add(report.findings_dropped);
                     packets = packets.saturating_add(report.packets);
                 }
                 Err(error) => {
-                    self.note(Some(id), &place, "unreadable", &format!("failed to {error}"));
+                    let text = format!("failed to {error}");
+                    self.note(Invariant::JournalSound, Some(id), &place, "unreadable", &text);
                     return None;
                 }
             }
@@ -202,12 +246,147 @@ impl<'a> Check<'a> {
         Some(packets)
     }
 
+    /// What must hold without a look at the store or at any audio: recordings that have no archive are in the journal, no file of it was
+    /// freed too early, and whatever is owed has a job. Only when the journal was read through can this be told.
+    ///
+    /// # Errors
+    /// The catalogue cannot be read.
+    pub(crate) fn promises(&mut self) -> Result<(), CatalogueError> {
+        if !self.appliance.journals.lock().is_ready() {
+            return Ok(());
+        }
+        for id in self.appliance.catalogue.unarchived()? {
+            match self.appliance.catalogue.get(id) {
+                Ok(Some(row)) if has_audio(&row) => {
+                    self.checked += 1;
+                    let is_there = !self.appliance.journals.lock().lanes_of(id).is_empty();
+                    if is_there {
+                        self.lanes_kept(id);
+                    } else if !self.has_moved(id) {
+                        let text = "the recording is neither in the store nor in the journal";
+                        self.note(Invariant::AudioThere, Some(id), "journal", "missing", text);
+                    }
+                    self.archive_owed(id);
+                }
+                Ok(_) | Err(CatalogueError::Damaged { .. }) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        self.deletions()
+    }
+
+    /// The first finding and how many there are, for health.
+    pub(crate) fn summary(&self) -> Option<String> {
+        let first = self.findings.first()?;
+        let word = |name: &str| first[name].as_str().unwrap_or_default().to_owned();
+        let (recording, count) = (word("recording"), self.findings.len());
+        Some(format!(
+            "invariant {} does not hold: {} (recording {recording}; {count} findings in all, `callvaultctl recordings verify` names them); {}",
+            first["invariant"],
+            word("text"),
+            word("remedy")
+        ))
+    }
+
+    /// The lanes that the catalogue knows of a recording without an archive are in the journal.
+    fn lanes_kept(&mut self, id: Uuid) {
+        if !self.appliance.journals.lock().is_ready() {
+            return;
+        }
+        let Ok(lanes) = self.appliance.catalogue.lanes(id) else { return };
+        let there: BTreeSet<_> = {
+            let journals = self.appliance.journals.lock();
+            journals.lanes_of(id).iter().map(|view| (view.name.generation, view.name.lane)).collect()
+        };
+        let gone: Vec<_> = lanes.iter().filter(|lane| !there.contains(&(lane.generation, lane.lane))).collect();
+        // Where nothing is there that was said already.
+        let Some(first) = gone.first().filter(|_| !there.is_empty() && !self.has_moved(id)) else { return };
+        let text = format!(
+            "lane {} of journal {}, files {} to {}, is gone from the journal before the recording was archived",
+            first.lane, first.generation, first.first_file, first.last_file
+        );
+        self.note(Invariant::JournalKept, Some(id), "journal", "lane-gone", &text);
+    }
+
+    /// A recording without an archive has a job, or is owed one.
+    fn archive_owed(&mut self, id: Uuid) {
+        if !self.has_job(&JobKind::ARCHIVE, id) && !self.has_moved(id) && !self.is_owed(JobKind::ARCHIVE.as_str(), id) {
+            let text = "it has no archive, and no job that makes one";
+            self.note(Invariant::ArchiveOwed, Some(id), "queue", "job-missing", text);
+        }
+    }
+
+    fn deletions(&mut self) -> Result<(), CatalogueError> {
+        for owed in self.appliance.catalogue.deletions_owed()? {
+            let id = owed.recording;
+            if self.has_job(&JobKind::DELETE, id) || self.is_owed(&owed.kind, id) {
+                continue;
+            }
+            let is_still = self.appliance.catalogue.deletions_owed()?.iter().any(|still| still.recording == id);
+            if is_still {
+                let text = "it was deleted, and no job removes what was made of it";
+                self.note(Invariant::DeletionOwed, Some(id), "queue", "deletion-job-missing", text);
+            }
+        }
+        Ok(())
+    }
+
+    fn has_job(&self, kind: &JobKind, id: Uuid) -> bool {
+        let job = self.appliance.queue.get(&JobId::new(kind, id));
+        job.is_some_and(|job| job.state.name() != StateName::Done)
+    }
+
+    fn is_owed(&self, kind: &str, id: Uuid) -> bool {
+        let owed = self.appliance.catalogue.owed(OWED_MAX).unwrap_or_default();
+        owed.iter().any(|one| one.kind == kind && one.recording == id)
+    }
+
+    /// Archives in the store that are on no record.
+    fn store_files(&mut self) {
+        let store = &self.appliance.store;
+        if let Err(error) = store.check() {
+            return self.away(&error.to_string());
+        }
+        let (found, troubles) = find_archives(&mut |folder| store.list(folder).map_err(std::io::Error::other));
+        for text in troubles {
+            self.note(Invariant::ArchiveOnRecord, None, "store", "unreadable", &text);
+        }
+        for (id, path) in found {
+            let row = self.appliance.catalogue.get(id);
+            let tombstone = self.appliance.catalogue.tombstone(id);
+            match (row, tombstone) {
+                (Ok(Some(row)), _) => match row.archive.place() {
+                    Some(place) if place.path != path => {
+                        let text = "the archive of this recording is another file";
+                        self.note(Invariant::ArchiveOnRecord, Some(id), &path, "second-file", text);
+                    }
+                    // One that is on no record yet is replaced by the next attempt.
+                    _ => {}
+                },
+                (Ok(None), Ok(Some(_))) => {
+                    let owed = self.appliance.catalogue.deletions_owed().unwrap_or_default();
+                    let is_there = self.appliance.store.get(Path::new(&path)).is_ok();
+                    if is_there && !owed.iter().any(|one| one.recording == id) {
+                        let text = "the recording was deleted, and its archive is still there";
+                        self.note(Invariant::DeletionOwed, Some(id), &path, "deleted-file", text);
+                    }
+                }
+                (Ok(None), Ok(None)) => {
+                    let text = "the archive is on no record";
+                    self.note(Invariant::ArchiveOnRecord, Some(id), &path, "file-without-row", text);
+                }
+                _ => {}
+            }
+        }
+    }
+
     fn journal_files(&mut self) {
         let reports = self.appliance.journals.lock().reports();
         for (generation, report) in reports {
             // What a crash leaves at the end of a journal is not damage; while the recorder writes it is not even that.
             for found in report.findings.iter().filter(|found| found.kind != FindingKind::TornTail) {
-                self.note(None, &format!("journal {generation}"), &found.kind.to_string(), &found.to_string());
+                let (place, kind) = (format!("journal {generation}"), found.kind.to_string());
+                self.note(Invariant::JournalSound, None, &place, &kind, &found.to_string());
             }
             self.left_out = self.left_out.saturating_add(report.findings_dropped);
         }

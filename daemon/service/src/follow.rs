@@ -108,6 +108,8 @@ impl Follower {
             over: known.done,
             report: known.scanner.report(),
             anchors: known.anchors.clone(),
+            durable_seq: known.scanner.durable_seq(),
+            ended: known.scanner.ended_files().collect(),
         };
         touched.extend(shared.lock().looked(generation, looked));
         result.map(drop)

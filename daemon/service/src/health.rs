@@ -10,6 +10,8 @@ use callvault_queue::StateName;
 
 use crate::appliance::Appliance;
 use crate::certificates;
+use crate::fd_store;
+use crate::headroom::{Headroom, Room};
 use crate::metrics::metrics;
 use crate::recorder::RecorderState;
 
@@ -28,7 +30,8 @@ pub(crate) fn snapshot(appliance: &Appliance) -> Snapshot {
     };
     put("recorder", recorder_component(&recorder));
     put("journal", journal_component(appliance));
-    put("spool", spool_component(appliance, &recorder));
+    let headroom = appliance.headroom(&recorder);
+    put("spool", spool_component(appliance, headroom.as_ref()));
     put("store", store_component(appliance));
     put("queue", queue_component(appliance));
     put("catalogue", catalogue_component(appliance));
@@ -36,6 +39,7 @@ pub(crate) fn snapshot(appliance: &Appliance) -> Snapshot {
         put("certificates", certificates_component(appliance));
     }
     put("configuration", noted(appliance, &["configuration"], Status::Degraded));
+    put("restart", noted(appliance, &[fd_store::NOTE], Status::Degraded));
     let draining = appliance.draining.load(Ordering::Relaxed);
     let not_ready = if draining {
         Some("draining: no new calls are taken".to_owned())
@@ -44,7 +48,7 @@ pub(crate) fn snapshot(appliance: &Appliance) -> Snapshot {
     } else {
         None
     };
-    Snapshot { not_ready, metrics: metrics(appliance, &recorder, &health), health }
+    Snapshot { not_ready, metrics: metrics(appliance, &recorder, &health, headroom.as_ref()), health }
 }
 
 fn noted(appliance: &Appliance, parts: &[&str], status: Status) -> Component {
@@ -75,7 +79,7 @@ fn catalogue_component(appliance: &Appliance) -> Component {
     if failing.status != Status::Ok {
         return failing;
     }
-    noted(appliance, &["catalogue-rows"], Status::Degraded)
+    noted(appliance, &["catalogue-lost", "promises", "catalogue-rows"], Status::Degraded)
 }
 
 fn recorder_component(recorder: &RecorderState) -> Component {
@@ -121,37 +125,44 @@ fn recorder_component(recorder: &RecorderState) -> Component {
     Component::ok()
 }
 
-fn spool_component(appliance: &Appliance, recorder: &RecorderState) -> Component {
-    let floor = appliance.config.journal.spool_free_min.0;
-    let free = recorder.heartbeat.spool_free_bytes;
-    if recorder.beat_at.is_none() || free == 0 && recorder.heartbeat.append_rounds == 0 {
-        return Component::ok();
-    }
-    let mib = |bytes: u64| bytes >> 20;
-    if free < floor {
-        return Component::new(
-            Status::Failing,
-            format!(
-                "{} MiB are free for the journal, less than journal.spool_free_min ({} MiB): new calls are refused. Free space in data_dir",
-                mib(free),
-                mib(floor)
-            ),
-        );
-    }
-    if free < floor.saturating_mul(2) {
-        return Component::new(
-            Status::Degraded,
-            format!("{} MiB are free for the journal; below {} MiB new calls are refused", mib(free), mib(floor)),
-        );
-    }
-    Component::ok()
+fn spool_component(appliance: &Appliance, headroom: Option<&Headroom>) -> Component {
+    let floor_mib = appliance.config.journal.spool_free_min.0 >> 20;
+    let Some(headroom) = headroom else { return Component::ok() };
+    let status = match headroom.room {
+        Room::None => {
+            let text = format!(
+                "less is free for the journal than journal.spool_free_min ({floor_mib} MiB): new calls are refused. Free space in data_dir"
+            );
+            return Component::new(Status::Failing, text);
+        }
+        Room::VeryLow => Status::Failing,
+        Room::Low => Status::Degraded,
+        // However slowly it fills, one large file of somebody else's would do.
+        Room::Enough if headroom.bytes < floor_mib << 20 => Status::Degraded,
+        Room::Enough => return Component::ok(),
+    };
+    let how_long = match headroom.lasts {
+        Some(left) if left < Duration::from_secs(48 * 3_600) => {
+            format!("at the rate of the last hour that lasts for {:.1} hours", left.as_secs_f64() / 3_600.0)
+        }
+        _ => "at the rate of the last hour that lasts for days, but it is not much".to_owned(),
+    };
+    let text = format!(
+        "{} MiB are free for the journal above journal.spool_free_min ({floor_mib} MiB); {how_long}. Then new calls are refused. Free space in data_dir, and see whether archives are made",
+        headroom.bytes >> 20
+    );
+    Component::new(status, text)
 }
 
 fn store_component(appliance: &Appliance) -> Component {
-    if let Some(text) = appliance.store.condition().away {
-        return Component::new(Status::Degraded, format!("{text} (recordings wait in the journal meanwhile)"));
+    let condition = appliance.store.condition();
+    match condition.away {
+        Some(text) => {
+            let state = condition.state.name();
+            Component::new(Status::Degraded, format!("{state}: {text} (recordings wait in the journal meanwhile)"))
+        }
+        None => Component::ok(),
     }
-    Component::ok()
 }
 
 fn queue_component(appliance: &Appliance) -> Component {

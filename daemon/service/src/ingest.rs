@@ -2,7 +2,8 @@
 //!
 //! One thread follows the journal. For each session that has ended (or whose recorder is gone) it does, in this order:
 //!
-//! 1. make durable what is to be read (`fdatasync`), then read the lane's facts and count its packets;
+//! 1. wait until the recorder has said that all of it is on the device, or, where that is dead, make it so (`fdatasync`); then read the
+//!    lane's facts and count its packets;
 //! 2. one catalogue transaction: the recording, its lanes, the jobs that it owes;
 //! 3. put the owed jobs into the queue, which is durable when it returns;
 //! 4. take them off the list of what is owed;
@@ -29,6 +30,7 @@ use jiff::Timestamp;
 use uuid::Uuid;
 
 use crate::appliance::Appliance;
+use crate::check::Check;
 use crate::follow::Follower;
 use crate::journals::{LaneName, LaneView};
 use crate::row::{self, KEY_LOST, UNNAMED, nameless};
@@ -36,6 +38,9 @@ use crate::sound::{Reading, SoundError, codec_spec, open_lanes};
 
 /// How often the journal is looked at without being told to.
 const LOOK: Duration = Duration::from_secs(2);
+
+/// How soon it is looked at again when a session has ended and all that is missing is the word that its end is on the device.
+const LOOK_SOON: Duration = Duration::from_millis(100);
 
 /// After this long a lane that could not be ingested is tried again.
 const AGAIN: Duration = Duration::from_secs(30);
@@ -64,6 +69,8 @@ pub(crate) struct Ingest<'a> {
     tidied: Option<Instant>,
     /// When to leave off, once the daemon stops.
     until: Option<Instant>,
+    /// A session has ended whose end is not known to be on the device.
+    awaits_device: bool,
     /// Which recorder was ready before the journal was looked at, and which recordings it goes on with.
     seen: (Option<Uuid>, BTreeSet<Uuid>),
 }
@@ -79,6 +86,7 @@ impl<'a> Ingest<'a> {
             removed: BTreeMap::new(),
             tidied: None,
             until: None,
+            awaits_device: false,
             seen: (None, BTreeSet::new()),
         }
     }
@@ -100,7 +108,7 @@ impl<'a> Ingest<'a> {
                 self.until = Some(Instant::now() + LAST_ROUND);
                 return self.round();
             }
-            match wake.recv_timeout(LOOK) {
+            match wake.recv_timeout(if self.awaits_device { LOOK_SOON } else { LOOK }) {
                 Ok(()) | Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return,
             }
@@ -183,6 +191,7 @@ impl<'a> Ingest<'a> {
 
     /// Enters the lanes that are complete.
     pub(crate) fn take_in(&mut self) {
+        self.awaits_device = false;
         let waiting: Vec<LaneName> = self.waiting.iter().copied().collect();
         for name in waiting {
             if self.leaves_off() {
@@ -219,6 +228,11 @@ impl<'a> Ingest<'a> {
         if !self.is_complete(&views) {
             return;
         }
+        // A file that fails keeps what was written to it in the page cache, and no sync of ours hears of it: only the recorder knows.
+        if !views.iter().all(|view| view.over || view.durable) {
+            self.awaits_device = true;
+            return;
+        }
         match self.make_durable(&views).and_then(|()| self.ingest(&views)) {
             Ok(is_needed) => {
                 let mut journals = self.appliance.journals.lock();
@@ -245,7 +259,7 @@ impl<'a> Ingest<'a> {
     /// must not promise what a power cut can still take.
     fn make_durable(&self, views: &[LaneView]) -> Result<(), IngestError> {
         let folder = self.appliance.config.journal_path();
-        for view in views {
+        for view in views.iter().filter(|view| !view.durable) {
             for file in view.entry.files().into_iter().flatten() {
                 let path = folder.join(callvault_journal::file_name(view.name.generation, file));
                 match std::fs::File::open(path).and_then(|file| file.sync_data()) {
@@ -363,11 +377,12 @@ impl<'a> Ingest<'a> {
     /// Now and then: whatever has no archive has a job, since the queue is only ever as good as the catalogue says; and the queue's
     /// files are rebuilt when they have grown far beyond what lives in them.
     pub(crate) fn tidy(&self) {
-        if let Err(error) = self.owe_archives() {
+        if let Err(error) = self.owe_archives().and_then(|()| self.owe_deletions()) {
             self.appliance.notes.set("catalogue", format!("failed to {error}"));
         } else {
             self.appliance.notes.clear("catalogue");
         }
+        self.look_at_promises();
         let queue = &self.appliance.queue;
         match queue.stats() {
             Ok(stats) if stats.compaction_worthwhile() => match queue.compact() {
@@ -376,6 +391,17 @@ impl<'a> Ingest<'a> {
             },
             Ok(_) => {}
             Err(_) => self.appliance.mend_queue(),
+        }
+    }
+
+    /// The invariants that can be tested without the store: what cannot hold any more, a person must hear of.
+    fn look_at_promises(&self) {
+        let mut check = Check::new(self.appliance);
+        if check.promises().is_ok() {
+            match check.summary() {
+                Some(text) => self.appliance.notes.set("promises", text),
+                None => self.appliance.notes.clear("promises"),
+            }
         }
     }
 
@@ -395,6 +421,27 @@ impl<'a> Ingest<'a> {
                 Err(error) => return Err(error),
             }
         }
+        self.queue_again(&missing);
+        Ok(())
+    }
+
+    /// What a tombstone still owes has a job, also when the queue lost it. The catalogue takes it off only when it is done.
+    fn owe_deletions(&self) -> Result<(), CatalogueError> {
+        let mut missing = Vec::new();
+        for owed in self.appliance.catalogue.deletions_owed()? {
+            let job = NewJob { payload: owed.payload, ..NewJob::new(JobKind::DELETE, owed.recording) };
+            match self.appliance.queue.get(&job.id()) {
+                None => missing.push(job),
+                // Done by a version that did not say so to the catalogue, or before the catalogue was put together again.
+                Some(known) if known.state.name() == StateName::Done => self.retry(&known.id),
+                Some(_) => {}
+            }
+        }
+        self.queue_again(&missing);
+        Ok(())
+    }
+
+    fn queue_again(&self, missing: &[NewJob]) {
         for jobs in missing.chunks(OWED_AT_ONCE as usize) {
             match self.appliance.queue.enqueue(unix_ms(), jobs) {
                 Ok(_) => self.appliance.work.ring(),
@@ -407,7 +454,12 @@ impl<'a> Ingest<'a> {
                 }
             }
         }
-        Ok(())
+    }
+
+    fn retry(&self, job: &JobId) {
+        if let Err(error) = self.appliance.queue.retry(job, unix_ms()) {
+            self.appliance.notes.set("queue", format!("failed to {error}"));
+        }
     }
 
     /// A job that is done while there is no archive has not done its work, unless it did so between two looks.
@@ -417,9 +469,7 @@ impl<'a> Ingest<'a> {
             row.is_ok_and(|row| row.is_some_and(|row| row.archive.place().is_none() && row::has_audio(&row)));
         if lacks_archive {
             tracing::error!(recording = %id, "recording {id} has no archive though its job is done; it is made again");
-            if let Err(error) = self.appliance.queue.retry(job, unix_ms()) {
-                self.appliance.notes.set("queue", format!("failed to {error}"));
-            }
+            self.retry(job);
         }
     }
 
@@ -492,7 +542,7 @@ fn discarded_by(rule: &str) -> String {
 }
 
 /// A lane as the catalogue remembers it.
-fn catalogued(recording: Uuid, view: &LaneView) -> Lane {
+pub(crate) fn catalogued(recording: Uuid, view: &LaneView) -> Lane {
     let files = view.entry.files().unwrap_or(0..=0);
     Lane {
         generation: view.name.generation,

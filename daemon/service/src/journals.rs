@@ -42,6 +42,9 @@ pub(crate) struct LaneView {
     pub(crate) findings: Vec<Finding>,
     /// Both clocks at one moment, as the header of its first file says.
     pub(crate) anchor: Option<Anchor>,
+    /// Whether the recorder that writes it said, after a sync, that all of it is on the device. Of one that is dead nothing more will
+    /// be said.
+    pub(crate) durable: bool,
 }
 
 impl LaneView {
@@ -111,6 +114,10 @@ pub(crate) struct Looked {
     pub(crate) report: Report,
     /// Both clocks, from the file headers.
     pub(crate) anchors: BTreeMap<u32, Anchor>,
+    /// The last frame that is known to be on the device.
+    pub(crate) durable_seq: u64,
+    /// The files that have their end mark.
+    pub(crate) ended: BTreeSet<u32>,
 }
 
 #[derive(Default)]
@@ -125,9 +132,34 @@ struct Generation {
     over: bool,
     report: Option<Report>,
     anchors: BTreeMap<u32, Anchor>,
+    durable_seq: u64,
+    ended: BTreeSet<u32>,
 }
 
 impl Generation {
+    /// Whether all frames of a lane are on the device: a Commit says so, or its last file was closed in order and has a successor,
+    /// which is made only when the file is durable to its end.
+    fn is_durable(&self, entry: &LaneEntry) -> bool {
+        let closed = entry.files().is_some_and(|files| {
+            self.ended.contains(files.end()) && self.files.last().is_some_and(|last| last > files.end())
+        });
+        entry.last_seq <= self.durable_seq || closed
+    }
+
+    /// The number of the file below which no frame of this generation is, nor will be. A file without its end mark was given up: what
+    /// was not known to be durable in it is written again in the next one, so the lanes that ended in it must not be forgotten
+    /// before that one is gone.
+    fn gone_below(&self, first_left: u32) -> u32 {
+        if self.over && self.files.is_empty() {
+            return first_left;
+        }
+        let mut below = first_left;
+        while let Some(before) = below.checked_sub(1).filter(|before| !self.ended.contains(before)) {
+            below = before;
+        }
+        below
+    }
+
     /// The files that may go: read to the end, understood, needed by no lane, and not being written.
     fn unneeded(&self) -> Vec<u32> {
         let Some(read_to) = self.read_to else { return Vec::new() };
@@ -205,6 +237,8 @@ impl Journals {
         known.over |= looked.over;
         known.report = Some(looked.report);
         known.anchors = looked.anchors;
+        known.durable_seq = looked.durable_seq;
+        known.ended = looked.ended;
         if !ends_now {
             return Vec::new();
         }
@@ -244,7 +278,8 @@ impl Journals {
         };
         let findings = report.iter().flat_map(|r| &r.findings).filter(concerns).cloned().collect();
         let anchor = files.as_ref().and_then(|files| generation.anchors.get(files.start()).copied());
-        Some(LaneView { name, entry, over: generation.over, findings, anchor })
+        let durable = generation.is_durable(&entry);
+        Some(LaneView { name, entry, over: generation.over, findings, anchor, durable })
     }
 
     /// The lanes of a recording, in the order in which they were written.
@@ -255,6 +290,11 @@ impl Journals {
         views.sort_by_key(|v| (v.entry.segment, v.name));
         give_earlier_keys(&mut views);
         views
+    }
+
+    /// The recordings that have lanes in the index.
+    pub(crate) fn recordings(&self) -> BTreeSet<Uuid> {
+        self.by_recording.keys().copied().collect()
     }
 
     /// Lets a recording go: it is archived, discarded or deleted. While it is being read that waits for the last reader.
@@ -310,12 +350,13 @@ impl Journals {
         for file in files {
             known.files.remove(file);
         }
-        let below = known.files.first().copied();
+        // A file number is never the highest one: that says "none" in the journal.
+        let left = known.files.first().copied().or_else(|| files.last().map(|last| last.saturating_add(1)));
+        let below = known.gone_below(left.unwrap_or(0));
         if known.over && known.files.is_empty() {
             self.generations.remove(&generation);
         }
-        // A file number is never the highest one: that says "none" in the journal.
-        below.or_else(|| files.last().map(|last| last.saturating_add(1))).unwrap_or(0)
+        below
     }
 }
 

@@ -23,8 +23,10 @@ mod appliance;
 mod archiving;
 mod certificates;
 mod check;
+mod fd_store;
 mod files;
 mod follow;
+mod headroom;
 mod health;
 mod ingest;
 mod journals;
@@ -35,6 +37,7 @@ mod log;
 mod metrics;
 mod playback;
 mod recorder;
+mod recover;
 mod reload;
 mod row;
 mod sockets;
@@ -68,6 +71,38 @@ struct Arguments {
     /// Check the configuration, print every error with its line, and exit: 0 when it is good, 1 when it is not.
     #[arg(long)]
     check: bool,
+    /// Make a lost or damaged catalogue again from store and journal, say what was done, and exit: 0 when everything was recovered, 1 when
+    /// something could not be. No other callvaultd may run. `callvaultctl recover` calls this.
+    #[arg(long, conflicts_with = "check")]
+    recover: bool,
+    /// With --recover: say what would be done and change nothing.
+    #[arg(long, requires = "recover")]
+    dry_run: bool,
+    /// With --recover: go on although the store is not there.
+    #[arg(long, requires = "recover")]
+    without_store: bool,
+    /// With --recover: say it as JSON.
+    #[arg(long, requires = "recover")]
+    json: bool,
+}
+
+/// `--recover`.
+fn recover_catalogue(arguments: &Arguments) -> ExitCode {
+    let manner = recover::Manner { dry_run: arguments.dry_run, without_store: arguments.without_store };
+    match recover::run(&arguments.config, manner) {
+        Ok(report) => {
+            if arguments.json {
+                println!("{:#}", serde_json::to_value(&report).unwrap_or_default());
+            } else {
+                print!("{report}");
+            }
+            if report.has_gaps() { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+        }
+        Err(error) => {
+            eprintln!("callvaultd failed to {error:#}");
+            ExitCode::FAILURE
+        }
+    }
 }
 
 /// `--check`: the configuration, and the certificates that it names.
@@ -89,6 +124,9 @@ pub fn main() -> ExitCode {
     let arguments = Arguments::parse();
     if arguments.check {
         return check_configuration(&arguments.config);
+    }
+    if arguments.recover {
+        return recover_catalogue(&arguments);
     }
     match start::run(&arguments.config) {
         Ok(()) => ExitCode::SUCCESS,

@@ -11,10 +11,17 @@ use std::sync::atomic::Ordering;
 use callvault_http::Health;
 
 use crate::appliance::Appliance;
+use crate::headroom::Headroom;
 use crate::recorder::RecorderState;
+use crate::store::StoreState;
 
 /// Prometheus' text form. Written here by hand: it is a dozen lines of a format that does not change.
-pub(crate) fn metrics(appliance: &Appliance, recorder: &RecorderState, health: &Health) -> String {
+pub(crate) fn metrics(
+    appliance: &Appliance,
+    recorder: &RecorderState,
+    health: &Health,
+    headroom: Option<&Headroom>,
+) -> String {
     let mut text = String::new();
     let mut metric = |name: &str, kind: &str, help: &str, values: &[(String, f64)]| {
         let _ = writeln!(text, "# HELP callvault_{name} {help}\n# TYPE callvault_{name} {kind}");
@@ -72,6 +79,14 @@ pub(crate) fn metrics(appliance: &Appliance, recorder: &RecorderState, health: &
     );
     metric("journal_bytes", "gauge", "Bytes of all journal files.", &one(appliance.journals.bytes() as f64));
     metric("spool_free_bytes", "gauge", "Free bytes on the journal's disk.", &one(beat.spool_free_bytes as f64));
+    if let Some(rate) = headroom.and_then(|h| h.filling_bytes_per_s) {
+        let help = "Bytes a second at which the journal's disk filled in the last hour; while the store is away, those written.";
+        metric("spool_filling_bytes_per_second", "gauge", help, &one(rate as f64));
+    }
+    if let Some(lasts) = headroom.and_then(|h| h.lasts) {
+        let help = "How long the space above journal.spool_free_min lasts at that rate; absent while it does not fill.";
+        metric("spool_headroom_seconds", "gauge", help, &one(lasts.as_secs_f64()));
+    }
     metric("media_port_pairs", "gauge", "Pairs of media ports.", &one(f64::from(recorder.port_pairs)));
     metric(
         "media_port_pairs_used",
@@ -80,6 +95,13 @@ pub(crate) fn metrics(appliance: &Appliance, recorder: &RecorderState, health: &
         &one(f64::from(beat.port_pairs_used)),
     );
     metric("recorder_up", "gauge", "Whether the recorder answers calls.", &one(f64::from(u8::from(recorder.up))));
+    let stays = appliance.sockets_stay.load(Ordering::Relaxed);
+    metric(
+        "calls_survive_restart",
+        "gauge",
+        "Whether calls go on when the service is restarted: the service manager keeps the sockets.",
+        &one(f64::from(u8::from(stays))),
+    );
     metric(
         "recorder_restarts_total",
         "counter",
@@ -144,7 +166,11 @@ pub(crate) fn metrics(appliance: &Appliance, recorder: &RecorderState, health: &
         .map(|((kind, state), n)| (format!("{{kind=\"{kind}\",state=\"{state}\"}}"), *n as f64))
         .collect();
     metric("jobs", "gauge", "Jobs by kind and state.", &jobs);
-    if let Some(free) = appliance.store.condition().free_bytes {
+    let store = appliance.store.condition();
+    let states = StoreState::ALL
+        .map(|state| (format!("{{state=\"{}\"}}", state.name()), f64::from(u8::from(state == store.state))));
+    metric("store_state", "gauge", "1 for the state in which the store is, 0 for the others.", &states);
+    if let Some(free) = store.free_bytes {
         metric("store_free_bytes", "gauge", "Free bytes in the store.", &one(free as f64));
     }
     let parts: Vec<(String, f64)> = health

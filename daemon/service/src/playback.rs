@@ -28,6 +28,9 @@ const BLOCKS_MAX: usize = 8;
 /// Bits per second of each channel of an Ogg Opus export: transparent for speech.
 const EXPORT_OPUS_BIT_RATE: u32 = 32_000;
 
+/// Read from the store at once, in bytes: chunks of an archive are read one after the other.
+const READ_BYTES: usize = 64 * 1024;
+
 /// What a recording can be exported as.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Format {
@@ -133,7 +136,7 @@ fn run(
     if let Some(place) = row.archive.place() {
         drop(pinned);
         let file = appliance.store.get(Path::new(&place.path)).map_err(|error| missing(appliance, row.id, error))?;
-        let mut archive = open_archive(io::BufReader::new(file), &appliance.keyring)?;
+        let mut archive = open_archive(io::BufReader::with_capacity(READ_BYTES, file), &appliance.keyring)?;
         let facts = archive.facts()?;
         let job = job(appliance, &facts.tracks, facts.total_ticks, format, &ms);
         return play(&job, &mut needed(&job, archive_packets(&mut archive, stretch(&job))));

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeSet;
 use std::io;
+use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::process::Stdio;
 use std::sync::Arc;
@@ -13,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use callvault_control::{
     CallAction, CallStanding, Channel, ControlError, Decision, Heartbeat, LiveCall, Refusal, SOCKETS_PER_MESSAGE_MAX,
-    Start, TlsIdentity, ToDaemon, ToRecorder,
+    SocketKind, Start, TlsIdentity, ToDaemon, ToRecorder,
 };
 use callvault_journal::facts::CallFacts;
 use callvault_supervise::{Action, Event, Limits, State, Supervisor};
@@ -22,6 +23,7 @@ use tokio::process::{Child, Command};
 use tokio::sync::{mpsc, oneshot, watch};
 use uuid::Uuid;
 
+use crate::lock::RecorderLock;
 use crate::sockets::Sockets;
 
 /// How long the recorder may take to answer a question before it is dropped.
@@ -87,6 +89,10 @@ pub(crate) struct Driver {
     pub(crate) start: Start,
     /// The sockets.
     pub(crate) sockets: Arc<Sockets>,
+    /// What keeps another daemon from starting a recorder beside ours.
+    pub(crate) lock: RecorderLock,
+    /// Whether the sockets outlive this daemon.
+    pub(crate) stays: watch::Receiver<bool>,
     /// What SIP over TLS is secured with.
     pub(crate) certificates: watch::Receiver<Option<Arc<TlsIdentity>>>,
     /// What becomes of a recording.
@@ -121,6 +127,7 @@ enum Happened {
     Exited(io::Result<std::process::ExitStatus>),
     Asked(Option<Request>),
     Certificates,
+    Stays,
     Time,
 }
 
@@ -137,6 +144,7 @@ impl Driver {
         let mut pending = vec![Event::Tick];
         let mut end_calls = true;
         let mut certificates = self.certificates.clone();
+        let mut stays = self.stays.clone();
         loop {
             while let Some(event) = pending.pop() {
                 for action in machine.handle(epoch.elapsed(), event) {
@@ -171,6 +179,7 @@ impl Driver {
                 happened = next_of(running.as_mut()) => happened,
                 request = requests.recv(), if requests_open => Happened::Asked(request),
                 Ok(()) = certificates.changed() => Happened::Certificates,
+                Ok(()) = stays.changed() => Happened::Stays,
                 () = tokio::time::sleep(wait) => Happened::Time,
             };
             questions.retain(|q| q.asked.elapsed() < ANSWER_WITHIN);
@@ -182,7 +191,11 @@ impl Driver {
                     questions.clear();
                     pending.push(Event::Exited);
                 }
-                Happened::Certificates => self.hand_over_certificates(running.as_ref()).await,
+                Happened::Certificates => self.insist(running.as_ref(), &self.certificates_now()).await,
+                Happened::Stays => {
+                    let message = ToRecorder::SocketsStay(*self.stays.borrow());
+                    self.insist(running.as_ref(), &message).await;
+                }
                 Happened::Asked(None) => requests_open = false,
                 Happened::Asked(Some(Request::Stop { end_calls: wanted })) => {
                     end_calls = wanted;
@@ -287,10 +300,13 @@ impl Driver {
             let (kinds, fds): (Vec<_>, Vec<_>) = some.iter().copied().unzip();
             send(&running.channel, &ToRecorder::Sockets(kinds), &fds).await?;
         }
+        // The last of them: when the recorder's end closes what it has open, the sockets are free before this is.
+        send(&running.channel, &ToRecorder::Sockets(vec![SocketKind::Lock]), &[self.lock.as_fd()]).await?;
         if !self.sockets.tls.is_empty() {
             send(&running.channel, &self.certificates_now(), &[]).await?;
         }
-        let start = Start { generation: running.generation, ..self.start.clone() };
+        let sockets_stay = *self.stays.borrow();
+        let start = Start { generation: running.generation, sockets_stay, ..self.start.clone() };
         send(&running.channel, &ToRecorder::Start(Box::new(start)), &[]).await
     }
 
@@ -298,14 +314,14 @@ impl Driver {
         ToRecorder::Certificates(self.certificates.borrow().as_deref().cloned().map(Box::new))
     }
 
-    /// Sends the recorder new certificates. Unlike other messages they are not sent again by themselves, so this one waits.
-    async fn hand_over_certificates(&self, running: Option<&Running>) {
+    /// Sends what is not sent again by itself, as certificates, and so waits.
+    async fn insist(&self, running: Option<&Running>, message: &ToRecorder) {
         let Some(running) = running else { return };
-        match tokio::time::timeout(HANDOVER_WITHIN, send(&running.channel, &self.certificates_now(), &[])).await {
+        match tokio::time::timeout(HANDOVER_WITHIN, send(&running.channel, message, &[])).await {
             Ok(Ok(())) => {}
             // It is ending or stuck, which its supervision sees; the next one gets them with everything else.
             Ok(Err(error)) => tracing::warn!(%error, "failed to {error}"),
-            Err(_) => tracing::warn!("the recorder did not take the new certificates in time"),
+            Err(_) => tracing::warn!("the recorder did not take in time what it was told"),
         }
     }
 

@@ -22,6 +22,7 @@ use callvault_seal::{Cipher, DataKey, Keyring, SealError};
 
 use crate::journals::LaneView;
 use crate::listing::{Places, tracks};
+use crate::store::is_away;
 use crate::walk::{CodecTable, Item, Walk};
 
 /// Ticks in a second.
@@ -59,6 +60,17 @@ pub(crate) enum SoundError {
     Store(#[from] crate::store::StoreError),
     #[error("use the disk: {0}")]
     Io(#[from] io::Error),
+}
+
+impl SoundError {
+    /// Whether it says that the store as a whole is not to be used now.
+    pub(crate) fn is_away(&self) -> bool {
+        match self {
+            Self::Store(error) => error.is_away(),
+            Self::Archive(ArchiveError::Io { source, .. }) => is_away(source),
+            _ => false,
+        }
+    }
 }
 
 /// What the first pass over a recording in the journal shows.

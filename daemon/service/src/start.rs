@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::sync_channel;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -19,19 +19,21 @@ use rand::{CryptoRng, Rng, SeedableRng};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use uuid::Uuid;
+use zeroize::Zeroizing;
 
 use crate::api::Control;
-use crate::appliance::{Appliance, Bell, Metrics, Notes};
+use crate::appliance::{Appliance, Bell, Metrics, Notes, Spool};
 use crate::certificates::{CertificateFiles, CertificateWatch, unix_s};
+use crate::fd_store::{Brought, FdStore, Keeping};
 use crate::files::{make_folder, write_whole};
 use crate::ingest::{Ingest, unix_ms};
 use crate::journals::Shared;
-use crate::lock::FolderLock;
+use crate::lock::{FolderLock, RecorderLock};
 use crate::recorder::{Driver, RecorderState, Request};
 use crate::reload::Reload;
-use crate::sockets::Sockets;
-use crate::store::Store;
-use crate::{keys, log, told, workers};
+use crate::sockets::{Sockets, Wanted};
+use crate::store::{EXPECTED_NAME, Store};
+use crate::{keys, log, recover, told, workers};
 
 /// Requests to the recorder that may wait.
 const REQUESTS_MAX: usize = 64;
@@ -45,14 +47,13 @@ const TOKEN_BYTES: usize = 32;
 /// Pairs of media ports opened beyond what the sessions need, since ports rest between calls.
 const PAIRS_SPARE: usize = 64;
 
-/// How long addresses that are in use are waited for.
-const SOCKETS_WITHIN: Duration = Duration::from_secs(3);
-
 /// Tracks that a session normally has.
 const TRACKS_USUAL: usize = 2;
 
 /// Runs the daemon until it is told to stop.
 pub(crate) fn run(path: &Path) -> anyhow::Result<()> {
+    // Before anything is opened, so that none of these numbers is anybody else's.
+    let mut brought = Brought::take();
     let config = Config::load(path, callvault_config::environment())
         .map_err(|errors| anyhow!("use the configuration:\n{}", callvault_config::render_errors(&errors)))?;
     let set_level = log::start(&config);
@@ -74,27 +75,56 @@ pub(crate) fn run(path: &Path) -> anyhow::Result<()> {
     folder(&config.runtime_dir, "runtime_dir")?;
     let _lock = FolderLock::take(&config.data_dir)?;
     folder(&config.journal_path(), "journal")?;
-    let (appliance, channels) = open(config, reload)?;
-    let sockets = open_sockets(&appliance.config)?;
+    let lock = RecorderLock::take(&config.data_dir)?;
+    let brought_key = brought.key.take();
+    let has_key = brought_key.is_some();
+    let (appliance, channels) = open(config, reload, brought_key.unwrap_or_else(new_checkpoint_key))?;
+    let store = FdStore::of_environment();
+    let (sockets, has_sockets) = take_sockets(&appliance.config, brought, store.as_ref())?;
+    let sockets = Arc::new(sockets);
+    let keeping = store.map(|store| Keeping {
+        store,
+        sockets: Arc::clone(&sockets),
+        key: appliance.checkpoint_key.clone(),
+        has_sockets,
+        has_key,
+    });
     let (mut certificates, in_force) = CertificateWatch::new(CertificateFiles::of(&appliance.config));
     certificates.look(unix_s(), &appliance.notes, &appliance.metrics);
     let reload = Reload { path: path.to_owned(), set_level, certificates };
-    let result = serve(&runtime, &appliance, sockets, channels, (reload, in_force), stop);
+    let result = serve(&runtime, &appliance, (sockets, keeping, lock), channels, (reload, in_force), stop);
     runtime.shutdown_timeout(Duration::from_secs(1));
     result
 }
 
+/// How the daemon is to stop.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stop {
+    /// Calls go on with the next daemon, where the service manager keeps the sockets; otherwise they end.
+    Restart,
+    /// Calls end.
+    End,
+}
+
 /// SIGTERM and SIGINT stop the daemon, SIGHUP has the configuration looked at. The receiver says when to stop.
-fn watch_signals(reload: Bell) -> anyhow::Result<watch::Receiver<bool>> {
+///
+/// A service manager says SIGTERM to restart as it does to stop, so it is told in advance when it is to stop: SIGUSR1 says that calls
+/// end with the next SIGTERM. SIGINT is a person at a terminal, and ends them.
+fn watch_signals(reload: Bell) -> anyhow::Result<watch::Receiver<Option<Stop>>> {
     let mut terminate = signal(SignalKind::terminate()).context("wait for SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("wait for SIGINT")?;
     let mut hangup = signal(SignalKind::hangup()).context("wait for SIGHUP")?;
-    let (stop, stopped) = watch::channel(false);
+    let mut ending = signal(SignalKind::user_defined1()).context("wait for SIGUSR1")?;
+    let (stop, stopped) = watch::channel(None);
     tokio::spawn(async move {
+        let mut terminated = Stop::Restart;
         loop {
             tokio::select! {
-                _ = terminate.recv() => { let _ = stop.send(true); }
-                _ = interrupt.recv() => { let _ = stop.send(true); }
+                // Both may be there at once, in whatever order they were sent.
+                biased;
+                _ = ending.recv() => terminated = Stop::End,
+                _ = terminate.recv() => { let _ = stop.send(Some(terminated)); }
+                _ = interrupt.recv() => { let _ = stop.send(Some(Stop::End)); }
                 _ = hangup.recv() => reload.ring(),
             }
         }
@@ -111,13 +141,19 @@ pub(crate) struct Channels {
 
 /// Opens everything that is on this machine's disk. Nothing runs yet, and the store is not touched: it may be a share that is not
 /// there.
-pub(crate) fn open(config: Config, reload: Bell) -> anyhow::Result<(Arc<Appliance>, Channels)> {
+pub(crate) fn open(
+    config: Config,
+    reload: Bell,
+    checkpoint_key: CheckpointKey,
+) -> anyhow::Result<(Arc<Appliance>, Channels)> {
     let mut rng = rand::rng();
     let keys = open_keys(&config, &mut rng)?;
     let mut recipients = vec![keys.keyring.public().clone()];
     for text in &config.keys.escrow.0 {
         recipients.push(PublicKey::from_text(text).context("use a key of keys.escrow")?);
     }
+    recover::check_not_interrupted(&config)?;
+    let lost_catalogue = !config.catalogue_path().exists() && config.data_dir.join(EXPECTED_NAME).exists();
     let catalogue = Catalogue::open(&config.catalogue_path(), &keys.keyring, Box::new(StdRng::from_rng(&mut rng)))?;
     let (queue, report) = Queue::open(&config.queue_path(), queue_settings(&config), unix_ms())?;
     if report.missing || !report.damaged.is_empty() {
@@ -131,10 +167,10 @@ pub(crate) fn open(config: Config, reload: Bell) -> anyhow::Result<(Arc<Applianc
         keyring: keys.keyring,
         current_key: keys.path,
         recipients,
-        checkpoint_key: new_checkpoint_key(&mut rng),
+        checkpoint_key,
         catalogue,
         queue,
-        store: Store::new(&config.store_path(), &config.data_dir, Uuid::now_v7()),
+        store: Store::new(&config.store_path(), &config.data_dir, Uuid::now_v7(), config.store.timeout),
         render_program: beside("callvault-render"),
         recorder,
         requests: requests_tx,
@@ -144,17 +180,23 @@ pub(crate) fn open(config: Config, reload: Bell) -> anyhow::Result<(Arc<Applianc
         reload,
         notes: Notes::default(),
         draining: AtomicBool::new(false),
+        sockets_stay: AtomicBool::new(false),
         stopping: AtomicBool::new(false),
         metrics: Metrics::default(),
+        spool: Spool::default(),
         config,
     };
+    if lost_catalogue {
+        let text = "the catalogue was missing and an empty one was made, though there is a store; calls are recorded, but to have the earlier recordings again, stop callvaultd and run `callvaultctl recover`";
+        appliance.notes.set("catalogue-lost", text.to_owned());
+    }
     Ok((Arc::new(appliance), Channels { state, requests, wake }))
 }
 
-fn new_checkpoint_key(rng: &mut dyn CryptoRng) -> CheckpointKey {
-    let mut bytes = [0; CHECKPOINT_KEY_BYTES];
-    rng.fill_bytes(&mut bytes);
-    CheckpointKey::from_bytes(bytes)
+fn new_checkpoint_key() -> CheckpointKey {
+    let mut bytes = Zeroizing::new([0; CHECKPOINT_KEY_BYTES]);
+    rand::rng().fill_bytes(&mut *bytes);
+    CheckpointKey::from_bytes(*bytes)
 }
 
 fn open_keys(config: &Config, rng: &mut dyn CryptoRng) -> anyhow::Result<keys::Keys> {
@@ -186,30 +228,36 @@ fn queue_settings(config: &Config) -> Settings {
     Settings { retry: RetryPolicies { default: policy, kinds }, ..Settings::default() }
 }
 
-fn open_sockets(config: &Config) -> anyhow::Result<Sockets> {
+/// Takes the sockets that an earlier daemon brought, and opens what is missing. Says whether all were brought, and nothing else.
+fn take_sockets(config: &Config, mut brought: Brought, store: Option<&FdStore>) -> anyhow::Result<(Sockets, bool)> {
     let range = config.media.ports;
-    let pairs = (config.limits.sessions_max as usize).saturating_mul(TRACKS_USUAL).saturating_add(PAIRS_SPARE);
-    let open = || {
-        Sockets::open(
-            &config.sip.udp.0,
-            &config.sip.tcp.0,
-            &config.sip.tls.0,
-            told::media_bound(config),
-            range.first..=range.last,
-            pairs,
-            usize::try_from(config.media.receive_buffer_bytes.0).unwrap_or(usize::MAX),
-        )
+    let wanted = Wanted {
+        udp: &config.sip.udp.0,
+        tcp: &config.sip.tcp.0,
+        tls: &config.sip.tls.0,
+        media_address: told::media_bound(config),
+        media_ports: range.first..=range.last,
+        pairs_max: (config.limits.sessions_max as usize).saturating_mul(TRACKS_USUAL).saturating_add(PAIRS_SPARE),
+        buffer_bytes: usize::try_from(config.media.receive_buffer_bytes.0).unwrap_or(usize::MAX),
     };
-    // The recorder of a daemon that was killed has the sockets for as long as it takes it to end its sessions.
-    let begun = Instant::now();
-    let sockets = loop {
-        match open() {
-            Err(error) if error.is_taken() && begun.elapsed() < SOCKETS_WITHIN => {
-                thread::sleep(Duration::from_millis(100));
-            }
-            other => break other?,
+    let count = brought.sockets.len();
+    let unwanted = brought.retain(|place, fd| wanted.has(place, fd));
+    if unwanted > 0 {
+        tracing::warn!(
+            unwanted,
+            "{unwanted} sockets that the service manager kept are not configured any more, or none of ours; they are closed"
+        );
+        // Before anything is bound: they may have the addresses that are wanted now.
+        if let Some(Err(error)) = store.map(|store| store.clear(&brought)) {
+            tracing::error!(%error, "failed to {error}");
         }
-    };
+    }
+    let sockets = Sockets::open(&wanted, &mut brought)?;
+    if count > 0 {
+        let taken = sockets.listed().len().saturating_sub(sockets.opened);
+        tracing::info!(taken, opened = sockets.opened, "{taken} sockets were taken over from the daemon before");
+    }
+    let is_whole = count > 0 && unwanted == 0 && sockets.opened == 0;
     let opened = sockets.media.len() / 2;
     if sockets.taken_pairs > 0 {
         tracing::warn!(
@@ -218,7 +266,7 @@ fn open_sockets(config: &Config) -> anyhow::Result<Sockets> {
         );
     }
     tracing::info!(pairs = opened, "media ports open");
-    Ok(sockets)
+    Ok((sockets, is_whole))
 }
 
 /// The threads beside the runtime.
@@ -262,10 +310,10 @@ impl Crew {
 fn serve(
     runtime: &tokio::runtime::Runtime,
     appliance: &Arc<Appliance>,
-    sockets: Sockets,
+    (sockets, keeping, lock): (Arc<Sockets>, Option<Keeping>, RecorderLock),
     channels: Channels,
     (reload, certificates): (Reload, watch::Receiver<Option<Arc<TlsIdentity>>>),
-    mut stop: watch::Receiver<bool>,
+    mut stop: watch::Receiver<Option<Stop>>,
 ) -> anyhow::Result<()> {
     let server = start_server(appliance)?;
     let mut crew = Crew::default();
@@ -275,28 +323,50 @@ fn serve(
     for number in 0..appliance.config.render.parallel.max(1) {
         crew.hire(appliance, &format!("worker-{number}"), workers::run)?;
     }
+    // What came from the store is there still.
+    let is_kept = keeping.as_ref().is_some_and(|keeping| keeping.has_sockets && keeping.has_key);
+    appliance.sockets_stay.store(is_kept, Ordering::Relaxed);
+    let (stay, stays) = watch::channel(is_kept);
+    if let Some(keeping) = keeping {
+        crew.hire(appliance, "fd-store", move |a| keeping.run(a, &stay))?;
+    }
     let policy = told::policy(&appliance.config);
     let driver = Driver {
         program: beside("callvault-recorder"),
         start: told::settings(appliance, &sockets),
-        sockets: Arc::new(sockets),
+        sockets,
+        lock,
+        stays,
         certificates,
         decide: Arc::new(move |facts| told::decide(facts, &policy)),
         wake: appliance.wake_ingest.clone(),
         state: channels.state,
     };
-    let ran = runtime.block_on(async {
-        let mut running = tokio::spawn(driver.run(channels.requests));
+    let mut running = runtime.spawn(driver.run(channels.requests));
+    let wanted = runtime.block_on(async {
         tell_systemd(appliance.recorder.clone());
         tokio::select! {
-            _ = stop.wait_for(|stop| *stop) => {}
-            ended = &mut running => return ended.context("supervise the recorder"),
+            stop = stop.wait_for(Option::is_some) => Ok(stop.ok().and_then(|stop| *stop).unwrap_or(Stop::End)),
+            ended = &mut running => Err(ended),
         }
-        tracing::info!("stopping");
-        let _ = systemd::daemon::notify([(systemd::daemon::STATE_STOPPING, "1")].iter());
-        let _ = appliance.requests.send(Request::Stop { end_calls: true }).await;
-        running.await.context("stop the recorder")
     });
+    let ran = match wanted {
+        Ok(wanted) => {
+            let leaves = wanted == Stop::Restart && appliance.sockets_stay.load(Ordering::Relaxed);
+            tracing::info!(leaves, "stopping{}", if leaves { "; calls go on with the next start" } else { "" });
+            let _ = systemd::daemon::notify([(systemd::daemon::STATE_STOPPING, "1")].iter());
+            if leaves {
+                // What else is going on ends first: until then calls are recorded, and their packets wait for the next daemon alone.
+                appliance.stop();
+                std::mem::take(&mut crew).dismiss();
+            }
+            runtime.block_on(async {
+                let _ = appliance.requests.send(Request::Stop { end_calls: !leaves }).await;
+                running.await.context("stop the recorder")
+            })
+        }
+        Err(ended) => ended.context("supervise the recorder"),
+    };
     appliance.stop();
     crew.dismiss();
     drop(server);

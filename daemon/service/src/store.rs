@@ -3,8 +3,14 @@
 //! A store carries an identity file. A folder at the store's path without it, or with another one, is an unmounted or a
 //! wrong share, not an empty store: nothing is written to it. The identity that the appliance expects is kept in its data
 //! folder from the first use on, and is checked before every write, since a mount can go away at any time and leave the
-//! empty folder below it. A store that is not there stops nothing but the work on it: it is looked at again and again, by a
-//! thread of its own, and what waits for it goes on when it is back.
+//! empty folder below it. What is then written goes through the very folder in which the identity was read ([`below`]), so
+//! nothing that happens to the path in between leads it elsewhere. That folder is held open no longer than the work takes, so a share can
+//! be unmounted.
+//!
+//! A share can hang, so every call on it is made by a thread that may be left behind ([`errand`]), and nobody waits longer than
+//! `store.timeout` for one. A store that cannot be used stops nothing but the work on it: its state ([`StoreState`]) is known to health,
+//! it is looked at again and again, and what waits for it goes on at once when it is back. After a failure that means: when it has
+//! taken a small file.
 //!
 //! An archive appears whole or not at all:
 //!
@@ -13,27 +19,55 @@
 //! A crash before 4 leaves a temporary file. The next attempt at the same recording overwrites it, and where there is no next
 //! attempt, because the recording was deleted, [`Store::remove`] takes it away with the archive; so none stays for ever.
 
-use std::fs::{self, File, OpenOptions};
+mod below;
+mod errand;
+mod file;
+mod state;
+#[cfg(test)]
+mod tests;
+
+use std::ffi::OsString;
+use std::fs;
 use std::io::{self, BufWriter, ErrorKind};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
-use nix::sys::statvfs::statvfs;
+use nix::fcntl::{OFlag, open};
+use nix::sys::stat::Mode;
+use nix::sys::statvfs::{FsFlags, fstatvfs};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::files::{make_folder, sync_folder, write_whole};
+use crate::appliance::Bell;
+use crate::files::{make_folder, write_whole};
+pub(crate) use below::StoreEntry;
+use errand::{Errand, Errands, Hand};
+pub(crate) use file::StoreFile;
+use state::Purpose;
+pub(crate) use state::StoreState;
 
 /// Name of the identity file at the top of a store.
-const IDENTITY_NAME: &str = ".callvault-store";
+pub(crate) const IDENTITY_NAME: &str = ".callvault-store";
 
 /// Name of the file in the data folder that says which store is expected.
-const EXPECTED_NAME: &str = "store.identity";
+pub(crate) const EXPECTED_NAME: &str = "store.identity";
 
-/// A look at the store that takes longer than this is a share that hangs.
-const LOOK_WITHIN: Duration = Duration::from_secs(20);
+/// Name of the file that a store has to take before it is used again after a failure.
+const PROOF_NAME: &str = ".callvault-proof.tmp";
+
+/// Bytes of that file, where the store did not lack space.
+const PROOF_BYTES: u64 = 4_096;
+
+/// Most bytes of that file. Where a quota is exhausted the free space says nothing, and only writing does.
+const PROOF_BYTES_MAX: u64 = 16 * 1024 * 1024;
+
+/// A store with less room than this is full: hardly any archive is smaller.
+const ROOM_BYTES_MIN: u64 = 1024 * 1024;
+
+/// Bytes handed to an errand at once.
+const WRITE_BYTES: usize = 256 * 1024;
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct Identity {
@@ -41,17 +75,16 @@ struct Identity {
     store: Uuid,
 }
 
-/// Why the store cannot be used.
+/// Why the store, or a file in it, cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum StoreError {
-    #[error("use the store {path}: its identity file {IDENTITY_NAME} is missing; is the share mounted?")]
-    NotThere { path: String },
-    #[error(
-        "use the store {path}: it is another store than the one this appliance has used so far; mount the right share, or move the old archives here together with their {IDENTITY_NAME}"
-    )]
-    Another { path: String },
+    /// Not now, none of it.
+    #[error("use the store {path}: {why}; {}", state.remedy())]
+    Away { state: StoreState, path: String, why: String },
     #[error("{what} {path}: {error}")]
     Io { what: &'static str, path: String, error: io::Error },
+    #[error("go on: the daemon is stopping")]
+    Stopping,
 }
 
 impl StoreError {
@@ -60,12 +93,21 @@ impl StoreError {
         move |error| Self::Io { what, path, error }
     }
 
+    fn away(state: StoreState, path: &Path, why: String) -> Self {
+        Self::Away { state, path: path.display().to_string(), why }
+    }
+
+    /// The state of the store that it speaks of.
+    fn state(&self) -> Option<StoreState> {
+        match self {
+            Self::Away { state, .. } => Some(*state),
+            Self::Io { .. } | Self::Stopping => None,
+        }
+    }
+
     /// Whether the store as a whole is not to be used now, so that waiting is all that there is to do.
     pub(crate) fn is_away(&self) -> bool {
-        match self {
-            Self::NotThere { .. } | Self::Another { .. } => true,
-            Self::Io { error, .. } => is_away(error),
-        }
+        !matches!(self, Self::Io { .. })
     }
 
     /// Whether just this file is missing.
@@ -74,42 +116,115 @@ impl StoreError {
     }
 }
 
-/// Whether an error of the file system speaks of the whole of it: full, read-only, disconnected.
+/// Whether an error of reading or writing a [`StoreFile`] speaks of the store as a whole.
 pub(crate) fn is_away(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        ErrorKind::StorageFull
-            | ErrorKind::QuotaExceeded
-            | ErrorKind::ReadOnlyFilesystem
-            | ErrorKind::StaleNetworkFileHandle
-            | ErrorKind::NotConnected
-            | ErrorKind::HostUnreachable
-            | ErrorKind::NetworkUnreachable
-            | ErrorKind::NetworkDown
-            | ErrorKind::TimedOut
-    )
+    error.get_ref().and_then(|inner| inner.downcast_ref::<StoreError>()).is_some_and(StoreError::is_away)
 }
 
-/// How the store was when it was last looked at.
+/// How the store is, as far as is known.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Condition {
-    /// Why it cannot be used, if it cannot.
+    /// Its state.
+    pub(crate) state: StoreState,
+    /// Why it cannot be used and what to do about it, if it cannot.
     pub(crate) away: Option<String>,
-    /// Free bytes, where it is there.
+    /// Free bytes, where it can say.
     pub(crate) free_bytes: Option<u64>,
 }
 
 #[derive(Debug, Default)]
 struct Looks {
     condition: Condition,
-    /// When the look that is under way began.
+    /// Since when it is in its state.
     since: Option<Instant>,
+    /// Whether it was ever found in order; until then it has to prove itself.
+    proven: bool,
+    /// Bytes for which it had no room.
+    wanted_bytes: u64,
 }
 
-/// The store. Everything but [`Store::condition`] may block as long as the share pleases.
+/// What errands share.
+#[derive(Debug)]
+struct Shared {
+    path: PathBuf,
+    errands: Arc<Errands>,
+    looks: Mutex<Looks>,
+}
+
+impl Shared {
+    fn looks(&self) -> MutexGuard<'_, Looks> {
+        self.looks.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Begins an errand, and notes when it cannot be because the store hangs.
+    fn begin(&self) -> Result<Arc<Errand>, StoreError> {
+        self.errands.begin().map(Arc::new).inspect_err(|error| self.note(error))
+    }
+
+    /// Has a call made that is about the file or folder `about`, and notes what its error says of the store.
+    fn call<T: Send + 'static>(
+        &self,
+        (errand, about): (&Errand, &Path),
+        (what, purpose): (&'static str, Purpose),
+        call: impl FnOnce(&mut Hand) -> io::Result<T> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let (store, about) = (self.path.clone(), about.to_owned());
+        let judged = move |error| match state::state_of(&error, purpose) {
+            Some(state) => StoreError::away(state, &store, format!("{what}: {error}")),
+            None => StoreError::io(what, &about)(error),
+        };
+        // That an errand is lost was noted when it was; the store may be back since.
+        let is_news = !errand.is_lost();
+        errand.run(move |hand| call(hand).map_err(judged)).inspect_err(|error| {
+            if is_news {
+                self.note(error);
+            }
+        })
+    }
+
+    fn note(&self, error: &StoreError) {
+        if let Some(state) = error.state() {
+            self.set(state, Some(format!("failed to {error}")), None);
+        }
+    }
+
+    /// Takes over what is known now, and says so where it has changed. Gives whether the store is back.
+    fn set(&self, state: StoreState, away: Option<String>, free_bytes: Option<u64>) -> bool {
+        let mut looks = self.looks();
+        let before = looks.condition.state;
+        if before != state {
+            let lasted_s = looks.since.map_or(0, |since| since.elapsed().as_secs());
+            match &away {
+                Some(text) => tracing::error!(state = state.name(), before = before.name(), "{text}"),
+                None => tracing::info!(
+                    before = before.name(),
+                    after_s = lasted_s,
+                    "the store is back; what waited for it goes on"
+                ),
+            }
+            looks.since = Some(Instant::now());
+        }
+        let is_ok = state == StoreState::Ok;
+        looks.proven = is_ok;
+        if is_ok {
+            looks.wanted_bytes = 0;
+        }
+        looks.condition = Condition { state, away, free_bytes };
+        is_ok && before != state
+    }
+
+    /// Notes how much room was missing, when that was why a write failed.
+    fn did_not_fit(&self, error: &StoreError, bytes: u64) {
+        if error.state() == Some(StoreState::Full) {
+            let mut looks = self.looks();
+            looks.wanted_bytes = looks.wanted_bytes.max(bytes);
+        }
+    }
+}
+
+/// The store. No call waits much longer than `store.timeout` for the share.
 #[derive(Debug)]
 pub(crate) struct Store {
-    path: PathBuf,
     /// The file in the data folder that says which store is expected.
     expected_path: PathBuf,
     /// For the store that is made at the very first use.
@@ -117,291 +232,337 @@ pub(crate) struct Store {
     identity: OnceLock<Identity>,
     /// Guards the making of a store, so that two threads do not make two.
     making: Mutex<()>,
-    looks: Mutex<Looks>,
+    shared: Arc<Shared>,
 }
 
 impl Store {
-    /// The store at `path`, which need not be there. `data` is the appliance's data folder.
-    pub(crate) fn new(path: &Path, data: &Path, new_id: Uuid) -> Self {
+    /// The store at `path`, which need not be there. `data` is the appliance's data folder, `timeout` how long a call on the
+    /// store may take.
+    pub(crate) fn new(path: &Path, data: &Path, new_id: Uuid, timeout: Duration) -> Self {
+        let errands = Errands::new(path, timeout);
         Self {
-            path: path.to_owned(),
             expected_path: data.join(EXPECTED_NAME),
             new_id,
             identity: OnceLock::new(),
             making: Mutex::new(()),
-            looks: Mutex::default(),
+            shared: Arc::new(Shared { path: path.to_owned(), errands, looks: Mutex::default() }),
         }
     }
 
     /// The store's folder.
     pub(crate) fn path(&self) -> &Path {
-        &self.path
+        &self.shared.path
     }
 
     /// Whether it is there and the right one; at the very first use it is made.
     pub(crate) fn check(&self) -> Result<(), StoreError> {
+        self.enter().map(drop)
+    }
+
+    /// How it is, as far as is known. Asks nobody.
+    pub(crate) fn condition(&self) -> Condition {
+        self.shared.looks().condition.clone()
+    }
+
+    /// Whether it can be used, as far as is known. Asks nobody.
+    pub(crate) fn is_ok(&self) -> bool {
+        self.shared.looks().condition.state == StoreState::Ok
+    }
+
+    /// Rung when it is worth a look before its time.
+    pub(crate) fn bell(&self) -> &Bell {
+        &self.shared.errands.returned
+    }
+
+    /// Lets everybody go who waits for it: the daemon stops.
+    pub(crate) fn stop(&self) {
+        self.shared.errands.stop();
+    }
+
+    /// Looks how it is, for [`Store::condition`]. Gives whether it is back.
+    pub(crate) fn look(&self) -> bool {
+        let mut free_bytes = None;
+        match self.look_at(&mut free_bytes) {
+            Ok(()) => self.shared.set(StoreState::Ok, None, free_bytes),
+            Err(StoreError::Stopping) => false,
+            Err(error) => {
+                // What says nothing of the whole, such as an identity file that cannot be read, is in the way of everything here.
+                let state = error.state().unwrap_or(StoreState::Failing);
+                self.shared.set(state, Some(format!("failed to {error}")), free_bytes)
+            }
+        }
+    }
+
+    fn look_at(&self, free_bytes: &mut Option<u64>) -> Result<(), StoreError> {
+        let errand = self.enter()?;
+        let (proven, wanted_bytes) = {
+            let looks = self.shared.looks();
+            (looks.proven, looks.wanted_bytes)
+        };
+        let about =
+            self.shared.call((&errand, self.path()), ("look at", Purpose::Write), |hand| Ok(fstatvfs(root(hand)?)?))?;
+        let free = about.blocks_available().saturating_mul(about.fragment_size());
+        // Some file systems have no figures to give.
+        *free_bytes = (about.blocks() > 0).then_some(free);
+        if about.flags().contains(FsFlags::ST_RDONLY) {
+            return Err(StoreError::away(StoreState::ReadOnly, self.path(), "it is mounted read-only".to_owned()));
+        }
+        let room = wanted_bytes.max(ROOM_BYTES_MIN);
+        if free_bytes.is_some_and(|free| free < room) {
+            let why = format!("it has {} KiB left, and {} KiB are needed", free >> 10, room >> 10);
+            return Err(StoreError::away(StoreState::Full, self.path(), why));
+        }
+        if proven { Ok(()) } else { self.prove(errand, wanted_bytes.clamp(PROOF_BYTES, PROOF_BYTES_MAX)) }
+    }
+
+    /// Has it take a file of some bytes.
+    fn prove(&self, errand: Arc<Errand>, bytes: u64) -> Result<(), StoreError> {
+        let (temporary, about) = (OsString::from(PROOF_NAME), self.path().join(PROOF_NAME));
+        let name = temporary.clone();
+        self.shared.call((&errand, &about), ("begin to write", Purpose::Write), move |hand| {
+            let folder = root(hand)?.try_clone()?;
+            hand.file = Some(below::create(&folder, &name)?);
+            hand.folder = Some(folder);
+            Ok(())
+        })?;
+        let mut file = StoreFile::begun(&self.shared, errand, about, temporary);
+        let block = vec![0; WRITE_BYTES];
+        let mut left = usize::try_from(bytes).unwrap_or(usize::MAX);
+        while left > 0 {
+            let some = left.min(block.len());
+            file.put(&block[..some])?;
+            left -= some;
+        }
+        file.sync()
+    }
+
+    /// Begins an errand in the store's folder, once it is known to be the right one.
+    fn enter(&self) -> Result<Arc<Errand>, StoreError> {
         let Some(identity) = self.identity.get() else { return self.establish() };
-        match read_identity(&self.path.join(IDENTITY_NAME))? {
-            Some(found) if found == *identity => Ok(()),
+        let errand = self.shared.begin()?;
+        match self.open_root(&errand)? {
+            Some(found) if found == *identity => Ok(errand),
             Some(_) => Err(self.another()),
             None => Err(self.not_there()),
         }
     }
 
-    fn establish(&self) -> Result<(), StoreError> {
+    /// Opens the store's folder and reads its identity, if it has one.
+    fn open_root(&self, errand: &Errand) -> Result<Option<Identity>, StoreError> {
+        let path = self.path().to_owned();
+        let read = self.shared.call((errand, self.path()), ("read the identity of", Purpose::Write), move |hand| {
+            let root = match open(&path, OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty()) {
+                Ok(root) => root,
+                Err(nix::errno::Errno::ENOENT | nix::errno::Errno::ENOTDIR) => return Ok(None),
+                Err(error) => return Err(error.into()),
+            };
+            let identity = below::read_small(&root, &IDENTITY_NAME.into())?;
+            hand.root = Some(root);
+            Ok(identity)
+        })?;
+        let Some(bytes) = read else { return Ok(None) };
+        match serde_json::from_slice(&bytes) {
+            Ok(identity) => Ok(Some(identity)),
+            Err(error) => {
+                let why = format!("its identity file {IDENTITY_NAME} cannot be understood ({error})");
+                Err(self.noted(StoreError::away(StoreState::Foreign, self.path(), why)))
+            }
+        }
+    }
+
+    fn establish(&self) -> Result<Arc<Errand>, StoreError> {
         let _making = self.making.lock().unwrap_or_else(PoisonError::into_inner);
-        let expected = read_identity(&self.expected_path)?;
-        let found = read_identity(&self.path.join(IDENTITY_NAME))?;
-        let identity = match (expected, found) {
+        let expected = read_expected(&self.expected_path)?;
+        let errand = self.shared.begin()?;
+        let identity = match (expected, self.open_root(&errand)?) {
             (Some(expected), Some(found)) if expected == found => expected,
             (Some(_), Some(_)) => return Err(self.another()),
             (Some(_), None) => return Err(self.not_there()),
             // A store that came from another appliance, or one made just before a crash.
             (None, Some(found)) => {
-                write_identity(&self.expected_path, &found)?;
+                write_expected(&self.expected_path, &found)?;
                 found
             }
-            (None, None) => {
-                make_folder(&self.path).map_err(StoreError::io("make the store", &self.path))?;
-                let identity = Identity { store: self.new_id };
-                write_identity(&self.path.join(IDENTITY_NAME), &identity)?;
-                write_identity(&self.expected_path, &identity)?;
-                identity
-            }
+            (None, None) => self.make(&errand)?,
         };
         self.identity.get_or_init(|| identity);
-        Ok(())
+        Ok(errand)
+    }
+
+    /// Makes the store, at its very first use.
+    fn make(&self, errand: &Errand) -> Result<Identity, StoreError> {
+        if let Some(point) = errand::unmounted_above(self.path()) {
+            let why = format!("there is no store yet, and {} is in /etc/fstab but not mounted", point.display());
+            return Err(self.noted(StoreError::away(StoreState::Absent, self.path(), why)));
+        }
+        let identity = Identity { store: self.new_id };
+        let failed = |path| StoreError::io("write", path);
+        let text = serde_json::to_vec(&identity).map_err(|e| failed(&self.expected_path)(e.into()))?;
+        let path = self.path().to_owned();
+        self.shared.call((errand, self.path()), ("make the store", Purpose::Write), move |hand| {
+            make_folder(&path)?;
+            let root = open(&path, OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())?;
+            let name = OsString::from(IDENTITY_NAME);
+            below::write_small(&root, &temporary_name(&name), &name, &text)?;
+            hand.root = Some(root);
+            Ok(())
+        })?;
+        write_expected(&self.expected_path, &identity)?;
+        Ok(identity)
+    }
+
+    fn noted(&self, error: StoreError) -> StoreError {
+        self.shared.note(&error);
+        error
     }
 
     fn not_there(&self) -> StoreError {
-        StoreError::NotThere { path: self.path.display().to_string() }
+        let why = format!("its identity file {IDENTITY_NAME} is missing");
+        self.noted(StoreError::away(StoreState::Absent, self.path(), why))
     }
 
     fn another(&self) -> StoreError {
-        StoreError::Another { path: self.path.display().to_string() }
-    }
-
-    fn looks(&self) -> MutexGuard<'_, Looks> {
-        self.looks.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Looks how it is, for [`Store::condition`].
-    pub(crate) fn look(&self) {
-        self.looks().since = Some(Instant::now());
-        let away = self.check().err().map(|error| format!("failed to {error}"));
-        let about = if away.is_none() { statvfs(&self.path).ok() } else { None };
-        let free_bytes = about.map(|about| about.blocks_available().saturating_mul(about.fragment_size()));
-        let mut looks = self.looks();
-        match (&looks.condition.away, &away) {
-            (before, Some(text)) if before.as_ref() != Some(text) => tracing::error!("{text}"),
-            (Some(_), None) => tracing::info!("the store is back; what waited for it goes on"),
-            _ => {}
-        }
-        *looks = Looks { condition: Condition { away, free_bytes }, since: None };
-    }
-
-    /// How it was at the last look. Never blocks; a look that does not end is itself an answer.
-    pub(crate) fn condition(&self) -> Condition {
-        let looks = self.looks();
-        match looks.since.map(|since| since.elapsed()) {
-            Some(age) if age > LOOK_WITHIN => {
-                let text = format!(
-                    "failed to use the store {}: it has not answered for {} s; is the file server there?",
-                    self.path.display(),
-                    age.as_secs()
-                );
-                Condition { away: Some(text), free_bytes: None }
-            }
-            _ => looks.condition.clone(),
-        }
+        let why = "it is another store than the one this appliance has used so far".to_owned();
+        self.noted(StoreError::away(StoreState::Foreign, self.path(), why))
     }
 
     /// Writes a file whole: `write` gets a writer and gives it back when it is done.
     pub(crate) fn put<T, E: From<StoreError>>(
         &self,
         name: &Path,
-        write: impl FnOnce(BufWriter<File>) -> Result<(BufWriter<File>, T), E>,
+        write: impl FnOnce(BufWriter<StoreFile>) -> Result<(BufWriter<StoreFile>, T), E>,
     ) -> Result<T, E> {
-        self.check()?;
-        let path = self.path.join(name);
-        let temporary = temporary_name(&path);
-        let result = self.write_temporary(&path, &temporary, write);
-        if result.is_err() {
-            // Room for the next attempt, which may be for another recording; if it fails that attempt overwrites it.
-            let _ = fs::remove_file(&temporary);
-            return result;
-        }
-        let folder = path.parent().unwrap_or(&self.path);
-        fs::rename(&temporary, &path).map_err(StoreError::io("put in place", &path))?;
-        sync_folder(folder).map_err(StoreError::io("make durable the name of", &path))?;
-        result
-    }
-
-    fn write_temporary<T, E: From<StoreError>>(
-        &self,
-        path: &Path,
-        temporary: &Path,
-        write: impl FnOnce(BufWriter<File>) -> Result<(BufWriter<File>, T), E>,
-    ) -> Result<T, E> {
-        let failed = |what| StoreError::io(what, path);
-        let folder = path.parent().unwrap_or(&self.path);
-        make_folder(folder).map_err(failed("make the folder of"))?;
-        let file = OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(0o600)
-            .open(temporary)
-            .map_err(failed("begin to write"))?;
-        let (writer, result) = write(BufWriter::with_capacity(256 * 1024, file))?;
-        let file = writer.into_inner().map_err(|e| failed("write")(e.into_error()))?;
-        file.sync_all().map_err(failed("make durable"))?;
+        let about = self.path().join(name);
+        let (folders, name) = below::split(name).map_err(StoreError::io("begin to write", &about))?;
+        let errand = self.enter()?;
+        let temporary = temporary_name(&name);
+        let at = temporary.clone();
+        self.shared.call((&errand, &about), ("begin to write", Purpose::Write), move |hand| {
+            let folder = below::folder(root(hand)?, &folders, true)?;
+            hand.file = Some(below::create(&folder, &at)?);
+            hand.folder = Some(folder);
+            Ok(())
+        })?;
+        let file = StoreFile::begun(&self.shared, errand, about, temporary);
+        let (writer, result) = write(BufWriter::with_capacity(WRITE_BYTES, file))?;
+        let (file, rest) = writer.into_parts();
+        let mut file = file;
+        // A writer that panicked is none that comes here.
+        file.put(&rest.unwrap_or_default())?;
+        file.finish(name)?;
         Ok(result)
     }
 
+    /// What is in a folder below the store's; an empty path: in the store's own.
+    pub(crate) fn list(&self, name: &Path) -> Result<Vec<StoreEntry>, StoreError> {
+        let about = self.path().join(name);
+        let folders = below::parts(name).map_err(StoreError::io("list", &about))?;
+        let errand = self.enter()?;
+        self.shared.call((&errand, &about), ("list", Purpose::Read), move |hand| below::list(root(hand)?, &folders))
+    }
+
     /// Opens a file for reading.
-    pub(crate) fn get(&self, name: &Path) -> Result<File, StoreError> {
-        let path = self.path.join(name);
-        File::open(&path).map_err(|e| match self.check() {
-            Ok(()) => StoreError::io("read", &path)(e),
-            Err(why) => why,
-        })
+    pub(crate) fn get(&self, name: &Path) -> Result<StoreFile, StoreError> {
+        self.open(name, Purpose::Read)
+    }
+
+    /// Opens a file that was just put, for reading it back. An error of the device is then one of the store.
+    pub(crate) fn get_back(&self, name: &Path) -> Result<StoreFile, StoreError> {
+        self.open(name, Purpose::Write)
+    }
+
+    fn open(&self, name: &Path, purpose: Purpose) -> Result<StoreFile, StoreError> {
+        let about = self.path().join(name);
+        let (folders, name) = below::split(name).map_err(StoreError::io("read", &about))?;
+        let errand = self.enter()?;
+        self.shared.call((&errand, &about), ("read", purpose), move |hand| {
+            let folder = below::folder(root(hand)?, &folders, false)?;
+            hand.file = Some(below::open(&folder, &name, false)?);
+            Ok(())
+        })?;
+        Ok(StoreFile::opened(&self.shared, errand, about, purpose))
     }
 
     /// Removes an archive for ever: its keys are erased in place, durably, then the file goes, and with it what an attempt that was
     /// broken off left under its temporary name. What is gone already is fine.
     pub(crate) fn remove(&self, name: &Path) -> Result<(), StoreError> {
-        self.check()?;
-        let path = self.path.join(name);
-        for path in [&temporary_name(&path), &path] {
-            erase(path)?;
-            match fs::remove_file(path) {
-                Err(e) if e.kind() != ErrorKind::NotFound => return Err(StoreError::io("remove", path)(e)),
-                _ => {}
+        let about = self.path().join(name);
+        let (folders, name) = below::split(name).map_err(StoreError::io("remove", &about))?;
+        let errand = self.enter()?;
+        let is_there = self.shared.call((&errand, &about), ("remove", Purpose::Write), move |hand| {
+            match below::folder(root(hand)?, &folders, false) {
+                Ok(folder) => hand.folder = Some(folder),
+                Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
+                    return Ok(false);
+                }
+                Err(error) => return Err(error),
             }
+            Ok(true)
+        })?;
+        if !is_there {
+            return Ok(());
         }
-        match sync_folder(path.parent().unwrap_or(&self.path)) {
-            Err(e) if e.kind() != ErrorKind::NotFound => Err(StoreError::io("make durable the removal of", &path)(e)),
-            _ => Ok(()),
+        for name in [temporary_name(&name), name] {
+            self.erase(&errand, &about, name.clone())?;
+            self.shared.call((&errand, &about), ("remove", Purpose::Write), move |hand| {
+                hand.file = None;
+                below::unlink(folder(hand)?, &name)
+            })?;
         }
+        self.shared.call((&errand, &about), ("make durable the removal of", Purpose::Write), |hand| {
+            below::sync_folder(folder(hand)?)
+        })
+    }
+
+    /// Erases the keys of an archive in place, if it is there.
+    fn erase(&self, errand: &Arc<Errand>, about: &Path, name: OsString) -> Result<(), StoreError> {
+        let is_there = self.shared.call((errand, about), ("erase the keys of", Purpose::Write), move |hand| {
+            hand.file = match below::open(folder(hand)?, &name, true) {
+                Ok(file) => Some(file),
+                Err(error) if error.kind() == ErrorKind::NotFound => None,
+                Err(error) => return Err(error),
+            };
+            Ok(hand.file.is_some())
+        })?;
+        if !is_there {
+            return Ok(());
+        }
+        let mut file = StoreFile::opened(&self.shared, Arc::clone(errand), about.to_owned(), Purpose::Write);
+        if let Err(error) = callvault_archive::erase_keys(&mut file) {
+            // What is no whole archive has no keys to be found; it is removed all the same, unless the store is away, which the next
+            // call says.
+            tracing::warn!("failed to {error}; the file is removed all the same");
+        }
+        file.sync()
     }
 }
 
-/// Erases the keys of an archive in place, if it is there.
-fn erase(path: &Path) -> Result<(), StoreError> {
-    let mut file = match OpenOptions::new().read(true).write(true).open(path) {
-        Ok(file) => file,
-        Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => return Ok(()),
-        Err(e) => return Err(StoreError::io("erase the keys of", path)(e)),
-    };
-    if let Err(error) = callvault_archive::erase_keys(&mut file) {
-        // What is no whole archive has no keys to be found; it is removed all the same.
-        tracing::warn!("failed to {error}; the file is removed all the same");
-    }
-    file.sync_all().map_err(StoreError::io("make durable the erased keys of", path))
+/// The store's folder, which an errand that was begun by [`Store::enter`] has open.
+fn root(hand: &Hand) -> io::Result<&OwnedFd> {
+    hand.root.as_ref().ok_or_else(|| ErrorKind::NotFound.into())
 }
 
-fn temporary_name(path: &Path) -> PathBuf {
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    path.with_file_name(format!(".{name}.tmp"))
+/// The folder of the file at hand.
+fn folder(hand: &Hand) -> io::Result<&OwnedFd> {
+    hand.folder.as_ref().ok_or_else(|| ErrorKind::NotFound.into())
 }
 
-fn read_identity(path: &Path) -> Result<Option<Identity>, StoreError> {
+fn temporary_name(name: &OsString) -> OsString {
+    let mut temporary = OsString::from(".");
+    temporary.push(name);
+    temporary.push(".tmp");
+    temporary
+}
+
+fn read_expected(path: &Path) -> Result<Option<Identity>, StoreError> {
     match fs::read(path) {
         Ok(bytes) => serde_json::from_slice(&bytes).map(Some).map_err(|e| StoreError::io("understand", path)(e.into())),
-        Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(None),
+        Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => Ok(None),
         Err(e) => Err(StoreError::io("read", path)(e)),
     }
 }
 
-fn write_identity(path: &Path, identity: &Identity) -> Result<(), StoreError> {
+fn write_expected(path: &Path, identity: &Identity) -> Result<(), StoreError> {
     let text = serde_json::to_vec(identity).map_err(|e| StoreError::io("write", path)(e.into()))?;
     write_whole(path, &text).map_err(StoreError::io("write", path))
-}
-
-#[cfg(test)]
-#[allow(clippy::unwrap_used)]
-mod tests {
-    use std::io::{Read, Write};
-    use std::path::Path;
-
-    use uuid::Uuid;
-
-    use super::{IDENTITY_NAME, Store, StoreError};
-
-    fn put(store: &Store, name: &str, content: &[u8]) -> Result<(), StoreError> {
-        store.put(Path::new(name), |mut w| {
-            w.write_all(content).map_err(StoreError::io("write", Path::new(name)))?;
-            Ok((w, ()))
-        })
-    }
-
-    #[test]
-    fn what_is_put_is_there_whole_and_nothing_else() {
-        let root = tempfile::tempdir().unwrap();
-        let store = Store::new(&root.path().join("store"), root.path(), Uuid::from_u128(1));
-        put(&store, "2026/11/a.cva", b"first").unwrap();
-        put(&store, "2026/11/a.cva", b"again").unwrap();
-        let mut content = Vec::new();
-        store.get(Path::new("2026/11/a.cva")).unwrap().read_to_end(&mut content).unwrap();
-        assert_eq!(content, b"again");
-        assert_eq!(std::fs::read_dir(root.path().join("store/2026/11")).unwrap().count(), 1);
-        store.remove(Path::new("2026/11/a.cva")).unwrap();
-        store.remove(Path::new("2026/11/a.cva")).unwrap();
-        store.remove(Path::new("2025/01/never.cva")).unwrap();
-    }
-
-    #[test]
-    fn an_unmounted_share_is_not_an_empty_store() {
-        let root = tempfile::tempdir().unwrap();
-        let path = root.path().join("share");
-        let store = Store::new(&path, root.path(), Uuid::from_u128(1));
-        store.check().unwrap();
-        std::fs::remove_file(path.join(IDENTITY_NAME)).unwrap();
-        assert!(matches!(put(&store, "a.cva", b"x"), Err(StoreError::NotThere { .. })));
-        assert!(!path.join("a.cva").exists());
-        let again = Store::new(&path, root.path(), Uuid::from_u128(2)).check();
-        assert!(matches!(again, Err(StoreError::NotThere { .. })));
-    }
-
-    #[test]
-    fn another_store_at_the_same_place_is_refused() {
-        let root = tempfile::tempdir().unwrap();
-        let other = tempfile::tempdir().unwrap();
-        let path = root.path().join("share");
-        Store::new(&path, other.path(), Uuid::from_u128(9)).check().unwrap();
-        Store::new(&root.path().join("first"), root.path(), Uuid::from_u128(1)).check().unwrap();
-        let wrong = Store::new(&path, root.path(), Uuid::from_u128(2)).check();
-        assert!(matches!(wrong, Err(StoreError::Another { .. })));
-    }
-
-    #[test]
-    fn a_store_that_is_away_is_used_again_when_it_is_back() {
-        let root = tempfile::tempdir().unwrap();
-        let (path, hidden) = (root.path().join("share"), root.path().join("unmounted"));
-        Store::new(&path, root.path(), Uuid::from_u128(1)).check().unwrap();
-        std::fs::rename(&path, &hidden).unwrap();
-        let store = Store::new(&path, root.path(), Uuid::from_u128(2));
-        store.look();
-        assert!(store.condition().away.is_some_and(|text| text.contains("is the share mounted")));
-        assert!(put(&store, "a.cva", b"x").unwrap_err().is_away());
-        std::fs::rename(&hidden, &path).unwrap();
-        store.look();
-        assert!(store.condition().away.is_none() && store.condition().free_bytes.is_some());
-        put(&store, "a.cva", b"x").unwrap();
-    }
-
-    #[test]
-    fn what_was_broken_off_does_not_stay() {
-        let root = tempfile::tempdir().unwrap();
-        let store = Store::new(&root.path().join("store"), root.path(), Uuid::from_u128(1));
-        let name = Path::new("2026/11/22/a.cva");
-        let failed = store.put(name, |_| Err::<(_, ()), _>(StoreError::NotThere { path: String::new() }));
-        assert!(failed.is_err());
-        let folder = root.path().join("store/2026/11/22");
-        assert_eq!(std::fs::read_dir(&folder).unwrap().count(), 0);
-        std::fs::write(folder.join(".a.cva.tmp"), b"left by a crash").unwrap();
-        store.remove(name).unwrap();
-        assert_eq!(std::fs::read_dir(&folder).unwrap().count(), 0);
-    }
 }

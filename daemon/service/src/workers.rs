@@ -6,6 +6,7 @@ use std::path::Path;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use callvault_catalogue::CatalogueError;
 use callvault_queue::{Failure, Job, JobKind, KindLimits, QueueError};
 use callvault_render_protocol::Renderer;
 use rand::Rng;
@@ -27,8 +28,12 @@ const STORE_LOOK: Duration = Duration::from_secs(5);
 /// How nice work is that nobody waits for.
 const NICENESS: i32 = 10;
 
-/// How many jobs of each kind may run at once.
+/// How many jobs of each kind may run at once. Those that need the store are left alone while it is away: they cost nothing, and are
+/// all due when it is back.
 pub(crate) fn limits(appliance: &Appliance) -> KindLimits {
+    if !appliance.store.is_ok() {
+        return KindLimits::new();
+    }
     let parallel = appliance.config.render.parallel.max(1) as usize;
     [(JobKind::ARCHIVE, parallel), (JobKind::DELETE, 1)].into()
 }
@@ -36,10 +41,10 @@ pub(crate) fn limits(appliance: &Appliance) -> KindLimits {
 /// One worker: works until the appliance stops.
 pub(crate) fn run(appliance: &Appliance) {
     give_way();
-    let limits = limits(appliance);
     let mut renderer: Option<Renderer> = None;
     let mut heard = 0;
     while !appliance.stopping.load(Ordering::Relaxed) {
+        let limits = limits(appliance);
         match appliance.queue.claim(unix_ms(), &limits) {
             Ok(Some(job)) => {
                 appliance.notes.clear("queue");
@@ -67,12 +72,14 @@ pub(crate) fn run(appliance: &Appliance) {
     }
 }
 
-/// Looks at the store from time to time, on a thread that may hang with it.
+/// Looks at the store from time to time, and at once when a call on it has returned at last; wakes the workers when it is back.
 pub(crate) fn watch_store(appliance: &Appliance) {
     let mut heard = 0;
     while !appliance.stopping.load(Ordering::Relaxed) {
-        appliance.store.look();
-        heard = appliance.stop_bell.wait(heard, STORE_LOOK);
+        if appliance.store.look() {
+            appliance.work.ring();
+        }
+        heard = appliance.store.bell().wait(heard, STORE_LOOK);
     }
 }
 
@@ -119,8 +126,26 @@ pub(crate) fn work(appliance: &Appliance, renderer: &mut Option<Renderer>, job: 
     }
 }
 
-/// Removes the archive of a deleted recording.
-fn delete(appliance: &Appliance, job: &Job) -> Result<(), StoreError> {
-    let Some(path) = job.payload.get("path").and_then(serde_json::Value::as_str) else { return Ok(()) };
-    appliance.store.remove(Path::new(path))
+/// Why a deletion could not be brought to its end.
+#[derive(Debug, thiserror::Error)]
+enum DeleteError {
+    #[error("{0}")]
+    Store(#[from] StoreError),
+    #[error("{0}")]
+    Catalogue(#[from] CatalogueError),
+}
+
+impl DeleteError {
+    fn is_away(&self) -> bool {
+        matches!(self, Self::Store(error) if error.is_away())
+    }
+}
+
+/// Removes what was made of a deleted recording, its archive or what attempts at one left; only then is the deletion no longer owed.
+fn delete(appliance: &Appliance, job: &Job) -> Result<(), DeleteError> {
+    match job.payload.get("path").and_then(serde_json::Value::as_str) {
+        Some(path) => appliance.store.remove(Path::new(path))?,
+        None => archiving::remove_leavings(appliance, job.recording)?,
+    }
+    Ok(appliance.catalogue.removed(job.recording)?)
 }

@@ -15,8 +15,10 @@
 //! it is written in its order.
 
 mod disk;
-mod folder;
+pub(crate) mod folder;
 mod lanes;
+#[cfg(feature = "simulation")]
+pub(crate) mod simulated;
 #[cfg(test)]
 mod tests;
 
@@ -202,6 +204,27 @@ impl Appender {
         spare: SyncSender<AudioBatch>,
         checkpoints: Option<Checkpoints>,
     ) -> Result<Self, AppendError> {
+        let (to_sync, requests) = channel();
+        let (done, synced) = channel();
+        // It ends with the appender, whose end of the queue it waits at.
+        let named = settings.journal_dir.display().to_string();
+        thread::Builder::new()
+            .name("journal-sync".into())
+            .spawn(move || sync_loop(&requests, &done))
+            .map_err(|error| AppendError::Io { folder: named, error })?;
+        Self::begin_with(folder, settings, state, feedback, spare, checkpoints, (to_sync, synced))
+    }
+
+    /// The same, with whoever syncs at the other ends of the two queues.
+    fn begin_with(
+        folder: Box<dyn JournalFolder>,
+        settings: Arc<Start>,
+        state: Arc<AppenderState>,
+        feedback: tokio::sync::mpsc::UnboundedSender<Feedback>,
+        spare: SyncSender<AudioBatch>,
+        checkpoints: Option<Checkpoints>,
+        (to_sync, synced): (Sender<SyncRequest>, Receiver<Synced>),
+    ) -> Result<Self, AppendError> {
         let recipients =
             settings.recipients.iter().map(|text| PublicKey::from_text(text)).collect::<Result<Vec<_>, _>>()?;
         if recipients.is_empty() {
@@ -217,10 +240,6 @@ impl Appender {
         let now = journal_ns();
         let mut writer = Writer::new(settings.generation, wall_ns(), now, limits);
         let disk = Disk::begin(folder, &mut writer).map_err(io)?;
-        let (to_sync, requests) = channel();
-        let (done, synced) = channel();
-        // It ends with the appender, whose end of the queue it waits at.
-        thread::Builder::new().name("journal-sync".into()).spawn(move || sync_loop(&requests, &done)).map_err(io)?;
         let mut appender = Self {
             writer,
             disk,
@@ -507,9 +526,9 @@ impl Appender {
         }
     }
 
-    fn stop(mut self, going: Going) {
-        let ending = if going == Going::Stopping { self.lanes.recordings() } else { Vec::new() };
-        for recording in ending {
+    /// The last thing that the lanes hear when the recorder stops: what is open is ended.
+    fn end_lanes(&mut self) {
+        for recording in self.lanes.recordings() {
             // A recording that has ended is ended by this.
             let decision = self.lanes.last_decision(recording);
             let kept = self.lanes.decide(&mut self.writer, recording, &decision);
@@ -519,17 +538,28 @@ impl Appender {
                 self.alarm("journal-entry", format!("failed to {error}"));
             }
         }
+    }
+
+    /// One try to end the generation; says whether all of it is on the device.
+    fn finish(&mut self, now: u64) -> bool {
+        self.write(now);
+        // A file that fails now has a successor, as always; finishing twice writes one end too many, which readers allow.
+        let done = self.writer.pending_bytes() == 0 && self.disk.finish(&mut self.writer, now);
+        self.hear_disk();
+        done
+    }
+
+    fn stop(mut self, going: Going) {
+        if going == Going::Stopping {
+            self.end_lanes();
+        }
         let begun = journal_ns();
         loop {
             let now = journal_ns();
             while let Ok(done) = self.synced.try_recv() {
                 self.after_sync(&done);
             }
-            self.write(now);
-            // A file that fails now has a successor, as always; finishing twice writes one end too many, which readers allow.
-            let done = self.writer.pending_bytes() == 0 && self.disk.finish(&mut self.writer, now);
-            self.hear_disk();
-            if done {
+            if self.finish(now) {
                 return;
             }
             if now.saturating_sub(begun) > STOP_NS_MAX {

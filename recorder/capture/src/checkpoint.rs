@@ -16,6 +16,7 @@
 //! A file that cannot be read, or is of another version, another boot of the machine or another daemon, is set aside; its session has
 //! then ended as if there were none.
 
+mod files;
 mod folder;
 mod form;
 mod lane;
@@ -23,6 +24,8 @@ mod session;
 #[cfg(test)]
 mod tests;
 
+#[cfg(feature = "simulation")]
+pub(crate) use files::{Files, OpenFile};
 pub(crate) use folder::{Checkpoints, FoundLane, LaneFile};
 pub(crate) use lane::{Continued, EARLIER_MAX, LaneCheckpoint, LaneState, MediaCheckpoint, MediaState, TrackState};
 pub(crate) use session::{

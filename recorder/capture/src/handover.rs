@@ -64,6 +64,8 @@ pub(crate) fn receive(channel: &Channel) -> Result<Handover, HandoverError> {
                         SocketKind::SipUdp => udp.push(fd),
                         SocketKind::SipTcp => tcp.push(fd),
                         SocketKind::SipTls => tls.push(fd),
+                        // For as long as the process lives: the kernel closes it behind everything that was opened before it.
+                        SocketKind::Lock => std::mem::forget(fd),
                         SocketKind::Media { port } => {
                             media.insert(port, fd);
                         }

@@ -26,6 +26,9 @@ mod receive;
 mod rig;
 mod sessions;
 mod signalling;
+#[cfg(feature = "simulation")]
+#[doc(hidden)]
+pub mod simulated;
 mod sweep;
 mod tls;
 mod transports;

@@ -88,6 +88,10 @@ impl Receiver {
         wanted: usize,
         each: &mut impl FnMut(Datagram<'_>),
     ) -> io::Result<usize> {
+        #[cfg(feature = "simulation")]
+        if let Some(got) = crate::simulated::receive(socket.as_raw_fd(), wanted, each) {
+            return Ok(got);
+        }
         let mut slices = [MaybeUninit::<libc::iovec>::uninit(); BATCH];
         let mut headers = [MaybeUninit::<libc::mmsghdr>::uninit(); BATCH];
         for i in 0..wanted {

@@ -118,6 +118,8 @@ struct Signalling {
     stopping: bool,
     /// The sessions are left to the next recorder.
     leaving: bool,
+    /// Whether the sockets outlive the daemon.
+    sockets_stay: bool,
     /// The flow of the message that the endpoint is at.
     hearing: Option<FlowId>,
 }
@@ -203,6 +205,7 @@ pub async fn run() -> Result<(), RunError> {
         checkpoints,
         rounds: 0,
         invalid: 0,
+        sockets_stay: settings.sockets_stay,
         settings,
         stopping: false,
         leaving: false,
@@ -268,7 +271,9 @@ impl Signalling {
                 // A closed connection is always ready: once stopping is decided, looking at it would starve the timers.
                 message = control_message(&self.control), if !self.stopping => self.obey(message),
                 _ = beat.tick() => self.beat(),
-                _ = terminate.recv() => self.stop_alone(),
+                // A service manager sends it to every process of a service. What is to become of the calls the daemon says, which got it
+                // too; that it is gone is seen at the connection.
+                _ = terminate.recv() => tracing::debug!("SIGTERM: it is the daemon's to say what is to be done"),
                 () = sleep_for(wait) => self.endpoint.handle_timeout(now()),
                 () = sleep_until(until) => return,
             }
@@ -470,6 +475,7 @@ impl Signalling {
                 self.work();
                 self.tell(ToDaemon::Controlled { request, result });
             }
+            Ok(ToRecorder::SocketsStay(stay)) => self.sockets_stay = stay,
             Ok(ToRecorder::Drain) => self.sessions.set_draining(true),
             Ok(ToRecorder::Undrain) => self.sessions.set_draining(false),
             Ok(ToRecorder::Stop { end_calls }) => {
@@ -488,7 +494,7 @@ impl Signalling {
 
     /// Nobody says what is to become of the sessions. Where the sockets stay, another recorder goes on with them; otherwise they end.
     fn stop_alone(&mut self) {
-        (self.stopping, self.leaving) = (true, self.settings.sockets_stay && self.checkpoints.is_some());
+        (self.stopping, self.leaving) = (true, self.sockets_stay && self.checkpoints.is_some());
     }
 
     fn list_calls(&mut self, request: u32) {

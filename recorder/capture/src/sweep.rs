@@ -108,6 +108,8 @@ pub(crate) struct Resumption {
     pub(crate) opened_ns: u64,
     /// Its recording was stopped before.
     pub(crate) stopped: bool,
+    /// When its recording had ended, where nothing is left but to empty its sockets: what arrived later does not belong to it.
+    pub(crate) ended_ns: Option<u64>,
     /// When it was last changed what is paused or stopped: what arrived earlier is dealt with by how it was then.
     pub(crate) changed_ns: u64,
 }
@@ -213,7 +215,7 @@ impl Sweep {
         }
     }
 
-    fn handle(&mut self, command: Command) {
+    pub(crate) fn handle(&mut self, command: Command) {
         match command {
             Command::Open { recording, tracks, counters, opened_ns } => {
                 let batch = self.ways.spare.try_recv().unwrap_or_default();
@@ -281,7 +283,7 @@ impl Sweep {
         self.sweep_until(ALL);
     }
 
-    fn sweep_until(&mut self, until_ns: u64) {
+    pub(crate) fn sweep_until(&mut self, until_ns: u64) {
         self.rounds += 1;
         let with_rtcp = self.rounds.is_multiple_of(RTCP_EVERY);
         let look = Look { with_rtcp, datagrams_max: DATAGRAMS_PER_SWEEP_MAX, until_ns };

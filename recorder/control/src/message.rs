@@ -42,6 +42,8 @@ pub enum ToRecorder {
         /// What to do.
         action: CallAction,
     },
+    /// Whether the sockets outlive the daemon, from now on: replaces [`Start::sockets_stay`].
+    SocketsStay(bool),
     /// Take no new sessions; those that live go on.
     Drain,
     /// Take new sessions again.
@@ -182,6 +184,8 @@ pub enum SocketKind {
         /// The UDP port it is bound to.
         port: u16,
     },
+    /// No socket: an open file whose lock (`flock(2)`) keeps another daemon from starting a recorder as long as this one lives.
+    Lock,
 }
 
 /// An address range: `address/prefix`.

@@ -28,6 +28,8 @@ pub struct LaneEntry {
     pub frames: Vec<FrameRef>,
     /// Bytes of their bodies.
     pub bytes: u64,
+    /// Sequence of its last frame of any kind.
+    pub last_seq: u64,
     files: Option<(u32, u32)>,
 }
 
@@ -46,6 +48,7 @@ impl LaneEntry {
         let file_seq = frame.at.file_seq;
         let (first, last) = self.files.unwrap_or((file_seq, file_seq));
         self.files = Some((first.min(file_seq), last.max(file_seq)));
+        self.last_seq = self.last_seq.max(frame.at.seq);
         match &frame.content {
             Some(Content::LaneOpen { recording, segment }) => self.identify(*recording, *segment),
             Some(Content::Key { recording, segment, keys }) => {

@@ -129,6 +129,16 @@ impl Scanner {
         self.generation_ended
     }
 
+    /// Sequence of the last frame that a Commit frame, or [`Scanner::known_durable`], says to be on the device; 0 before the first.
+    pub fn durable_seq(&self) -> u64 {
+        self.durable_seq
+    }
+
+    /// The files that have their end mark: nothing of them is written again in the next one.
+    pub fn ended_files(&self) -> impl Iterator<Item = u32> {
+        self.files.iter().filter(|(_, state)| state.ended).map(|(file_seq, _)| *file_seq)
+    }
+
     /// The header of a file that was scanned, if it is intact.
     pub fn file_header(&self, file_seq: u32) -> Option<&FileHeader> {
         self.files.get(&file_seq)?.header.as_ref()

@@ -1,8 +1,9 @@
-//! Senders whose clocks and paths differ: from the journal to the row and to what is heard.
+//! Senders whose clocks and paths differ, and our own wall clock that is set during a call: from the journal to the row and to what is
+//! heard.
 
 use callvault_journal::facts::{SenderReportFacts, SessionEvent};
 
-use super::rig::{Generation, Rig, both, pcmu};
+use super::rig::{Generation, Rig, both, pcmu, whole_call};
 use crate::playback::Format;
 use crate::sound::{Reading, open_lanes};
 
@@ -70,4 +71,45 @@ fn tracks_of_different_clocks_and_paths_stay_together() {
     let samples: Vec<&[u8]> = wav[wav.len() - 4 * 8_000 * 359..].chunks_exact(4).collect();
     let silent = samples.iter().take(8_000 * 358).filter(|frame| frame[..2] == [0, 0] || frame[2..] == [0, 0]).count();
     assert_eq!(silent, 0);
+}
+
+/// The wall clock is set by so many seconds during a call, and there is another call after it.
+fn check_wall_clock_set(by_s: i64) {
+    let rig = Rig::as_received();
+    let running = rig.start();
+    let mut generation = Generation::begin(&running);
+    let begun_ns = generation.wall_ns;
+    let mut call = generation.call(&[pcmu(), pcmu()]);
+    call.keep(&mut generation);
+    let audio = both(&pcmu(), 100);
+    call.audio(&mut generation, &audio[..100]);
+    generation.wall_ns += by_s * 1_000_000_000;
+    generation.rotate();
+    call.audio(&mut generation, &audio[100..]);
+    call.end(&mut generation);
+    let next = whole_call(&mut generation, &pcmu(), 50);
+    generation.finish();
+    // By the daemon that makes the archives, and by the next.
+    drop(running);
+    for _ in 0..2 {
+        let running = rig.start();
+        running.settle();
+        let (row, after) = (running.row(call.id), running.row(next.id));
+        assert_eq!(row.started_at.as_millisecond(), begun_ns / 1_000_000, "{by_s}");
+        assert_eq!((row.duration_ms, after.duration_ms), (2_000, 1_000), "{by_s}");
+        assert_eq!(row.ended_at.as_millisecond() - row.started_at.as_millisecond(), 2_000, "{by_s}");
+        assert_eq!((row.verdict.as_str(), row.flaws.len()), ("ok", 0), "{by_s}");
+        let archived: Vec<_> = running.archived(call.id).into_iter().map(|(track, _, at, _)| (track, at)).collect();
+        let said: Vec<_> = audio.iter().map(|packet| (packet.track, packet.at_ms * 48)).collect();
+        assert_eq!(archived, said, "{by_s}");
+        assert_eq!((running.recordings().len(), rig.stored().len()), (2, 2), "{by_s}");
+    }
+}
+
+#[test]
+fn a_wall_clock_that_is_set_changes_no_order_and_no_length_and_deletes_nothing() {
+    check_wall_clock_set(3_600);
+    check_wall_clock_set(-3_600);
+    check_wall_clock_set(400 * 24 * 3_600);
+    check_wall_clock_set(-400 * 24 * 3_600);
 }

@@ -368,7 +368,10 @@ fn a_store_that_is_away_costs_nothing_but_time() {
     let job = running.appliance.queue.get(&id).unwrap();
     assert_eq!((job.state.name(), job.failures), (StateName::Ready, 0));
     std::fs::rename(rig.path("unmounted"), rig.path("data/store")).unwrap();
+    // It is not even tried again before a look has found the store.
     running.appliance.queue.retry(&id, crate::ingest::unix_ms()).unwrap();
+    assert_eq!(running.work(), 0);
+    assert!(running.appliance.store.look(), "it is back");
     running.settle();
     check_once(&rig, &running, call.id);
 }

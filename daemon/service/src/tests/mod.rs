@@ -5,7 +5,10 @@
 
 mod archives;
 mod clocks;
+mod failing_files;
 mod ingesting;
 mod order;
+mod promises;
+mod recovering;
 mod rendering;
 mod rig;

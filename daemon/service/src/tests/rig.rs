@@ -8,6 +8,7 @@ use std::sync::Arc;
 use callvault_archive::Played;
 use callvault_catalogue::Recording;
 use callvault_config::Config;
+use callvault_control::CheckpointKey;
 use callvault_journal::facts::{CodecFacts, Ended, Resumed, SessionEvent, Started, TrackCounts, TrackFacts};
 use callvault_journal::{AudioBatch, Batch, EarlierKey, Lane, LaneEnd, Limits, Packet, Pushed, Writer, file_name};
 use callvault_seal::{Cipher, DataKey, PublicKey, SealedKey, seal_key};
@@ -48,12 +49,16 @@ impl Rig {
 
     /// Opens what a daemon opens.
     pub(super) fn start(&self) -> Running {
-        let config = Config::load(&self.root.path().join("callvault.toml"), []).unwrap();
-        let (mut appliance, channels) = start::open(config, Bell::default()).unwrap();
+        let (mut appliance, channels) =
+            start::open(self.config(), Bell::default(), CheckpointKey::from_bytes([0; 32])).unwrap();
         Arc::get_mut(&mut appliance).unwrap().render_program = render_program();
         // A recorder is there, and goes on with nothing that others left.
         channels.state.send_modify(|s| s.ready = Some(Uuid::now_v7()));
         Running { appliance, channels }
+    }
+
+    pub(super) fn config(&self) -> Config {
+        Config::load(&self.root.path().join("callvault.toml"), []).unwrap()
     }
 
     pub(super) fn path(&self, below: &str) -> PathBuf {
@@ -172,6 +177,19 @@ impl Generation {
         self.append(&batch);
     }
 
+    /// Writes what has gathered, of which no word comes that it is on the device; gives what was written.
+    pub(super) fn write(&mut self) -> Batch {
+        let batch = self.writer.take();
+        self.append(&batch);
+        batch
+    }
+
+    /// Gives the file up and writes these batches again, into the next.
+    pub(super) fn give_up(&mut self, unsynced: Vec<Batch>) {
+        self.writer.abandon_file(unsynced, self.wall_ns, 0).unwrap();
+        self.write();
+    }
+
     pub(super) fn rotate(&mut self) {
         let last = self.writer.rotate(self.wall_ns, 0).unwrap();
         self.append(&last);
@@ -288,6 +306,12 @@ impl Call {
     }
 
     pub(super) fn end(&mut self, to: &mut Generation) {
+        self.end_unsynced(to);
+        to.flush();
+    }
+
+    /// Ends it; what it wrote waits in the writer.
+    pub(super) fn end_unsynced(&mut self, to: &mut Generation) {
         let tracks = (0..=1_u8).map(|track| TrackCounts {
             track,
             packets: self.sent.iter().filter(|p| p.track == track).count() as u64,
@@ -302,7 +326,6 @@ impl Call {
         };
         self.fact(to, &SessionEvent::Ended(ended));
         to.writer.end_lane(self.lane, LaneEnd::Ended, &self.keys).unwrap();
-        to.flush();
     }
 }
 

@@ -217,9 +217,11 @@ impl Lanes {
         self.finish(writer, recording, LaneEnd::Aborted)
     }
 
-    /// The recordings whose lanes are open.
+    /// The recordings whose lanes are open, oldest first.
     pub(super) fn recordings(&self) -> Vec<Uuid> {
-        self.open.keys().copied().collect()
+        let mut recordings: Vec<Uuid> = self.open.keys().copied().collect();
+        recordings.sort_unstable();
+        recordings
     }
 
     /// Facts of the signalling that came into frames since this was last asked, by recording the number of the last.

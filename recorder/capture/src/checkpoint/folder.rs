@@ -1,18 +1,17 @@
-//! The folder of the checkpoints: the system calls, and nothing of when or why.
+//! The folder of the checkpoints: which files there are and what is in them, and nothing of when or why.
 
 use std::collections::BTreeSet;
-use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io::{self, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
-use std::path::{Path, PathBuf};
+use std::fs::File;
+use std::io;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use callvault_control::CheckpointKey;
 use callvault_journal::{Seekable, file_name};
-use nix::sys::statfs::{TMPFS_MAGIC, statfs};
 use uuid::Uuid;
 
+use super::files::{Files, Folder, OpenFile};
 use super::form::{FormError, HEAD_BYTES, Seal, bytes_behind};
 use super::lane::LaneCheckpoint;
 use super::session::{EndedCheckpoint, SessionCheckpoint};
@@ -38,7 +37,7 @@ const REFUSED: &str = "refused";
 pub(crate) struct Checkpoints(Arc<Inner>);
 
 struct Inner {
-    folder: PathBuf,
+    files: Box<dyn Files>,
     boot: Uuid,
     seal: Seal,
     failures: AtomicU64,
@@ -58,7 +57,7 @@ pub(crate) enum OpenError {
 /// The file of one lane, open to be written to.
 pub(crate) struct LaneFile {
     checkpoints: Checkpoints,
-    file: File,
+    file: Box<dyn OpenFile>,
     sequence: u64,
 }
 
@@ -86,16 +85,13 @@ impl Checkpoints {
     /// # Errors
     /// [`OpenError::OnDisk`], where it is not in memory: what they tell of a call must not stay when the machine is off.
     pub(crate) fn open(folder: &Path, boot: Uuid, key: &CheckpointKey) -> Result<Self, OpenError> {
-        match DirBuilder::new().mode(0o700).create(folder) {
-            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error.into()),
-            _ => {}
-        }
-        let kind = statfs(folder).map_err(io::Error::from)?.filesystem_type();
-        if kind != TMPFS_MAGIC {
-            return Err(OpenError::OnDisk);
-        }
+        Ok(Self::open_in(Box::new(Folder::make(folder)?), boot, key))
+    }
+
+    /// The same, wherever the files are.
+    pub(crate) fn open_in(files: Box<dyn Files>, boot: Uuid, key: &CheckpointKey) -> Self {
         let seal = Seal::new(key, &mut rand::rng());
-        Ok(Self(Arc::new(Inner { folder: folder.to_owned(), boot, seal, failures: AtomicU64::new(0) })))
+        Self(Arc::new(Inner { files, boot, seal, failures: AtomicU64::new(0) }))
     }
 
     /// Names the time since the machine was started.
@@ -113,10 +109,6 @@ impl Checkpoints {
         self.0.failures.store(0, Ordering::Relaxed);
     }
 
-    fn path(&self, name: Uuid, ending: &str) -> PathBuf {
-        self.0.folder.join(format!("{name}.{ending}"))
-    }
-
     /// Replaces what is stored of a session.
     pub(crate) fn save_session(&self, session: &SessionCheckpoint) -> io::Result<()> {
         let bytes = session.pack(&self.0.seal).ok_or(io::ErrorKind::InvalidData)?;
@@ -130,29 +122,25 @@ impl Checkpoints {
     }
 
     fn replace(&self, name: Uuid, ending: &str, bytes: &[u8]) -> io::Result<()> {
-        let new = self.path(name, NEW);
-        let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
-        file.write_all(bytes)?;
-        fs::rename(&new, self.path(name, ending))
+        self.0.files.replace(&file(name, ending), &file(name, NEW), bytes)
     }
 
     /// The file of a lane that begins, or goes on with this sequence.
     pub(crate) fn lane(&self, recording: Uuid, sequence: u64) -> io::Result<LaneFile> {
-        let path = self.path(recording, LANE);
-        let file = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path)?;
+        let file = self.0.files.open(&file(recording, LANE))?;
         Ok(LaneFile { checkpoints: self.clone(), file, sequence })
     }
 
     /// Forgets a session: it is over.
     pub(crate) fn remove_session(&self, name: Uuid) {
-        let _ = fs::remove_file(self.path(name, SESSION));
+        let _ = self.0.files.remove(&file(name, SESSION));
     }
 
     /// Forgets a recording: its end is durable.
     pub(crate) fn remove_recording(&self, recording: Uuid) {
         // The lane first: by itself it is nothing, and is removed by who finds it.
         for ending in [LANE, ENDED] {
-            let _ = fs::remove_file(self.path(recording, ending));
+            let _ = self.0.files.remove(&file(recording, ending));
         }
     }
 
@@ -160,9 +148,8 @@ impl Checkpoints {
     pub(crate) fn load(&self) -> io::Result<Found> {
         let mut found = Found::default();
         let mut lanes = Vec::new();
-        for entry in fs::read_dir(&self.0.folder)? {
-            let name = entry?.file_name();
-            let Some((text, ending)) = name.to_str().and_then(|name| name.rsplit_once('.')) else { continue };
+        for name in self.0.files.names()? {
+            let Some((text, ending)) = name.rsplit_once('.') else { continue };
             let Ok(name) = Uuid::try_parse(text) else { continue };
             let result = match ending {
                 SESSION => self.read(name, SESSION).and_then(|bytes| {
@@ -179,7 +166,7 @@ impl Checkpoints {
                 }
                 // A replacement that was not finished.
                 NEW => {
-                    let _ = fs::remove_file(self.path(name, NEW));
+                    let _ = self.0.files.remove(&file(name, NEW));
                     Ok(())
                 }
                 _ => Ok(()),
@@ -199,10 +186,7 @@ impl Checkpoints {
     }
 
     fn read(&self, name: Uuid, ending: &str) -> Result<Vec<u8>, FormError> {
-        let file = File::open(self.path(name, ending)).map_err(|_| FormError::Damaged)?;
-        let mut bytes = Vec::new();
-        file.take(FILE_BYTES_MAX).read_to_end(&mut bytes).map_err(|_| FormError::Damaged)?;
-        Ok(bytes)
+        self.0.files.read(&file(name, ending), FILE_BYTES_MAX).map_err(|_| FormError::Damaged)
     }
 
     /// Keeps a session for who wants to know why it cannot be gone on with.
@@ -211,21 +195,27 @@ impl Checkpoints {
     }
 
     fn set_aside(&self, name: Uuid, ending: &str) {
-        let is_refused = |path: &PathBuf| path.extension().is_some_and(|ending| ending == REFUSED);
-        let files = fs::read_dir(&self.0.folder).into_iter().flatten().flatten().map(|entry| entry.path());
-        let path = self.path(name, ending);
-        if files.filter(is_refused).count() >= REFUSED_MAX {
-            let _ = fs::remove_file(&path);
+        let names = self.0.files.names().unwrap_or_default();
+        let is_refused = |name: &&String| name.rsplit_once('.').is_some_and(|(_, ending)| ending == REFUSED);
+        let name_now = file(name, ending);
+        // Where neither can be done it is found again by the next, as by this one.
+        let _ = if names.iter().filter(is_refused).count() >= REFUSED_MAX {
+            self.0.files.remove(&name_now)
         } else {
-            let _ = fs::rename(&path, self.path(name, REFUSED));
-        }
+            self.0.files.rename(&name_now, &file(name, REFUSED))
+        };
     }
 
     /// What is known of the lane of a recording. `journal` is the journal's folder, where it is looked up what was written.
     pub(crate) fn find_lane(&self, recording: Uuid, journal: &Path) -> FoundLane {
+        self.find_lane_by(recording, |lane| is_written(lane, journal))
+    }
+
+    /// The same, wherever the journal is: `is_written` says whether all that a slot speaks of is there.
+    pub(crate) fn find_lane_by(&self, recording: Uuid, is_written: impl Fn(&LaneCheckpoint) -> bool) -> FoundLane {
         let slots = self.slots(recording).unwrap_or_default();
         let newest = slots.iter().map(|(sequence, _)| *sequence).max();
-        let believed = slots.into_iter().find(|(_, lane)| is_written(lane, journal));
+        let believed = slots.into_iter().find(|(_, lane)| is_written(lane));
         let next = newest.map_or(0, |newest| newest.saturating_add(1));
         // The slot that is believed is not the next to be written to.
         let collides = believed.as_ref().is_some_and(|(sequence, _)| sequence % 2 == next % 2);
@@ -235,22 +225,28 @@ impl Checkpoints {
 
     /// The slots of a lane that can be read, the newest first.
     fn slots(&self, recording: Uuid) -> io::Result<Vec<(u64, LaneCheckpoint)>> {
-        let file = File::open(self.path(recording, LANE))?;
+        let name = file(recording, LANE);
         let mut slots = Vec::new();
         for slot in 0..2 {
             let mut head = [0; HEAD_BYTES];
-            if file.read_exact_at(&mut head, slot * SLOT_BYTES).is_err() {
-                continue;
+            match self.0.files.read_at(&name, &mut head, slot * SLOT_BYTES) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(error),
+                Err(_) => continue,
+                Ok(()) => {}
             }
             let length = HEAD_BYTES.saturating_add(bytes_behind(&head)).min(SLOT_BYTES as usize);
             let mut bytes = vec![0; length];
-            if file.read_exact_at(&mut bytes, slot * SLOT_BYTES).is_ok() {
+            if self.0.files.read_at(&name, &mut bytes, slot * SLOT_BYTES).is_ok() {
                 slots.extend(LaneCheckpoint::unpack(&self.0.seal, &bytes).ok());
             }
         }
         slots.sort_by_key(|(sequence, _)| std::cmp::Reverse(*sequence));
         Ok(slots)
     }
+}
+
+fn file(name: Uuid, ending: &str) -> String {
+    format!("{name}.{ending}")
 }
 
 /// Whether all that a slot speaks of is in the journal.
@@ -267,7 +263,7 @@ impl LaneFile {
         if bytes.len() as u64 > SLOT_BYTES {
             return Err(io::ErrorKind::FileTooLarge.into());
         }
-        self.file.write_all_at(&bytes, (self.sequence % 2) * SLOT_BYTES)?;
+        self.file.write_at(&bytes, (self.sequence % 2) * SLOT_BYTES)?;
         self.sequence = self.sequence.saturating_add(1);
         Ok(())
     }

@@ -68,6 +68,7 @@ impl Sessions {
             counters: Arc::clone(&session.counters),
             opened_ns: session.started.journal_ns,
             stopped,
+            ended_ns: None,
             changed_ns,
         };
         self.by_recording.extend(session.recordings.iter().map(|recording| (*recording, dialog)));
@@ -93,11 +94,15 @@ impl Sessions {
     ) -> Result<(), Unresumable> {
         let EndedCheckpoint { recording: stored, mut ended, tracks, changed_ns, .. } = stored;
         let recording = stored.recording;
-        if found.lane.as_ref().is_some_and(|lane| lane.state == LaneState::Over) || stored.kept == Kept::Discarded {
+        if found.lane.as_ref().is_some_and(|lane| lane.state == LaneState::Over) {
             self.changes.over.push(recording);
             return Ok(());
         }
         let segment = next_segment(&stored)?;
+        if stored.kept == Kept::Discarded {
+            self.discard_again(stored, ended, segment, found, changed_ns);
+            return Ok(());
+        }
         // Without its ports nothing more comes of it, and it ends all the same.
         let pairs = self.claim(&tracks).unwrap_or_default();
         let media = media_of(&found);
@@ -120,6 +125,7 @@ impl Sessions {
                 counters: Arc::new(Counters::default()),
                 opened_ns,
                 stopped: false,
+                ended_ns: Some(ended.at_ns),
                 changed_ns,
             };
             self.todo.push_back(Todo::Media(Command::Resume(Box::new(resumption))));
@@ -130,6 +136,32 @@ impl Sessions {
             self.ask_about(now, recording, &call);
         }
         Ok(())
+    }
+
+    /// Says in a part of its own that a recording is discarded: whoever reads the journal cannot know it from a part that was cut off.
+    fn discard_again(
+        &mut self,
+        stored: RecordingCheckpoint,
+        ended: callvault_journal::facts::Ended,
+        segment: u16,
+        found: FoundLane,
+        changed_ns: u64,
+    ) {
+        let RecordingCheckpoint { recording, started, call, facts, .. } = stored;
+        let continued = Continued {
+            segment,
+            kept: false,
+            earlier: Vec::new(),
+            facts,
+            media: MediaState::default(),
+            sequence: found.sequence,
+        };
+        self.open_recording(recording, Standing::new(segment, started, facts), Some(Box::new(continued)));
+        // By which rule is not in the checkpoint; the part before may say it.
+        let decision = callvault_control::Decision::Discard { rule: String::new() };
+        self.todo.push_back(Todo::Journal(Entry::Decide { recording, decision }));
+        let kept = Kept::Discarded;
+        self.note_end(recording, super::standing::End { ended, kept, call, tracks: Vec::new(), changed_ns });
     }
 
     /// Opens the next part of a recording and tells in it what the parts before may not have.

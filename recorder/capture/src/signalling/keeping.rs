@@ -89,23 +89,13 @@ impl Signalling {
         let Some(checkpoints) = self.checkpoints.clone() else { return Ok(Vec::new()) };
         let found = checkpoints.load()?;
         for (name, why) in &found.refused {
-            self.alarm("session-refused", format!("the call of recording {name} cannot go on: its checkpoint cannot be used, {why}; it is set aside in runtime_dir"));
+            self.alarm("session-refused", format!("the call of recording {name} cannot go on: its checkpoint cannot be used, {why}, so its client cannot be told (no BYE); it is set aside in runtime_dir"));
         }
         let journal = self.settings.journal_dir.clone();
         let mut resumed = Vec::new();
-        for ended in found.ended {
-            let recording = ended.recording.recording;
-            if is_ahead(recording, &found.sessions) {
-                continue;
-            }
-            let lane = checkpoints.find_lane(recording, &journal);
-            match self.sessions.resume_ended(moment(), ended, lane) {
-                Ok(()) => resumed.push(recording),
-                Err(why) => {
-                    self.alarm("session-refused", format!("recording {recording} cannot be ended in order: {why}"))
-                }
-            }
-        }
+        let mut ended = found.ended;
+        ended.retain(|ended| !is_ahead(ended.recording.recording, &found.sessions));
+        // Before those that have ended: their ports may be a session's by now.
         for session in found.sessions {
             let (name, recording) = (session.name(), session.recording.recording);
             match self.resume_session(session) {
@@ -113,6 +103,16 @@ impl Signalling {
                 Err(why) => {
                     checkpoints.set_aside_session(name);
                     self.alarm("session-refused", format!("the call of recording {recording} cannot go on: {why}; its checkpoint is set aside in runtime_dir"));
+                }
+            }
+        }
+        for ended in ended {
+            let recording = ended.recording.recording;
+            let lane = checkpoints.find_lane(recording, &journal);
+            match self.sessions.resume_ended(moment(), ended, lane) {
+                Ok(()) => resumed.push(recording),
+                Err(why) => {
+                    self.alarm("session-refused", format!("recording {recording} cannot be ended in order: {why}"))
                 }
             }
         }

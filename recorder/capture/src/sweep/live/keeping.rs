@@ -28,7 +28,8 @@ const UNWRITTEN_MIN: usize = 2;
 impl LiveSession {
     /// Goes on with a session. A track of whose media nothing is known begins anew.
     pub(in crate::sweep) fn resume(resumption: Resumption, now_ns: u64, out: Outbox, reports: &mut Reports) -> Self {
-        let Resumption { tracks, keys, secured, media, counters, opened_ns, stopped, changed_ns, .. } = resumption;
+        let Resumption { tracks, keys, secured, media, counters, opened_ns, stopped, ended_ns, changed_ns, .. } =
+            resumption;
         let mut states = MediaCheckpoint::from_state(&media).unwrap_or_default().tracks;
         let name = reports.name();
         let mut packets = 0;
@@ -45,6 +46,9 @@ impl LiveSession {
                     track.gate.turn(open, changed_ns);
                 }
                 None => track.gate = Gate { open, since_ns: changed_ns },
+            }
+            if let Some(ended_ns) = ended_ns {
+                track.gate.turn(false, ended_ns);
             }
             resumed.push(track);
         }

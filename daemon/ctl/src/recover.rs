@@ -1,0 +1,34 @@
+//! `callvaultctl recover`: runs `callvaultd --recover`, which alone knows how the data is kept.
+
+use std::path::PathBuf;
+use std::process::Command;
+
+use crate::Surroundings;
+use crate::cli::{Cli, Recover};
+use crate::error::{CtlError, Exit};
+
+/// The daemon's program, which stands beside this one.
+const PROGRAM: &str = "callvaultd";
+
+/// Runs it and passes on what it says.
+pub(crate) fn run(cli: &Cli, parameters: &Recover, around: &mut Surroundings<'_>) -> Result<Exit, CtlError> {
+    let program = beside();
+    let mut command = Command::new(&program);
+    command.arg("--config").arg(&cli.config).arg("--recover");
+    let flags =
+        [(parameters.dry_run, "--dry-run"), (parameters.without_store, "--without-store"), (cli.json, "--json")];
+    command.args(flags.iter().filter(|(is_set, _)| *is_set).map(|(_, flag)| flag));
+    let said = command.output().map_err(|error| CtlError::File {
+        what: format!("run {}", program.display()),
+        reason: format!("{error}; callvaultd belongs beside callvaultctl"),
+    })?;
+    around.stdout.write_all(&said.stdout)?;
+    // Nobody is left to hear of an error of standard error.
+    let _ = around.stderr.write_all(&said.stderr);
+    Ok(if said.status.success() { Exit::Done } else { Exit::Failed })
+}
+
+fn beside() -> PathBuf {
+    let folder = std::env::current_exe().ok().and_then(|path| path.parent().map(|folder| folder.join(PROGRAM)));
+    folder.unwrap_or_else(|| PROGRAM.into())
+}
