@@ -5,13 +5,16 @@ usage: disk.py FILE SOCKET SEED       (serves one connection of NBD on the Unix 
 What is written waits in memory until the client asks for FLUSH or writes with FUA; only then is it in FILE. Killing the emulator alone
 would lose nothing: the host's page cache would keep it all. Once the client is gone, for whatever reason, the power is off: of each
 sector that waits, either what FILE holds stays or one of the versions written since gets in, by chance, in no order. So writes are
-lost, torn, and overtaken by later ones, all of which a disk may do to what nobody flushed. Prints one line:
+lost, torn, and overtaken by later ones, all of which a disk may do to what nobody flushed. With SIGUSR1 the disk
+stops at the next write after which something waits: it says "stopped" and answers nothing more, so that its power can be cut just there.
+A moment chosen by the clock is hardly ever one. In the end it prints one line:
     SECTORS waited, KEPT were kept, WRITES, FLUSHES
 The protocol: https://github.com/NetworkBlockDevice/nbd/blob/master/doc/proto.md (fixed newstyle, simple replies).
 """
 
 import os
 import random
+import signal
 import socket
 import struct
 import sys
@@ -38,6 +41,7 @@ class Disk:
         # Sector number to the versions that wait, oldest first.
         self.waiting = {}
         self.writes = self.flushes = 0
+        self.stops = False
 
     def read(self, at, length):
         data = bytearray(os.pread(self.file, length, at))
@@ -127,6 +131,11 @@ def serve(client, disk):
             data = disk.read(at, length)
         elif command == WRITE:
             disk.write(at, written, flags & FUA)
+            if disk.stops and disk.waiting:
+                print("stopped", flush=True)
+                while client.recv(1 << 16):
+                    pass
+                return
         elif command == FLUSH:
             disk.flush()
         else:
@@ -136,6 +145,7 @@ def serve(client, disk):
 
 def main():
     disk, chance = Disk(sys.argv[1]), random.Random(int(sys.argv[3]))
+    signal.signal(signal.SIGUSR1, lambda *_: setattr(disk, "stops", True))
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     listener.bind(sys.argv[2])
     listener.listen(1)
