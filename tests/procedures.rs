@@ -167,7 +167,7 @@ fn the_system_calls_of_a_recording_come_in_the_order_that_is_written_down() {
         ("its folder's sync", trace.next("sync", "/journal>", freed)),
     ]);
     // Deleting: the tombstone, the keys, the file, its folder, and only then is the deletion done.
-    let unlinked = trace.first("unlink", &archive);
+    let unlinked = trace.first("unlink", &format!("\"{id}.cva\""));
     let erased = trace.last_before("sync", &archive, unlinked);
     let gone = trace.next("sync", &format!("{folder}>"), unlinked);
     let no_longer_owed = trace.next("sync", "catalogue.db-wal", gone);
