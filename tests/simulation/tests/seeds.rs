@@ -9,7 +9,7 @@ use callvault_simulation::{Bug, run};
 const SEEDS: u64 = 300;
 
 /// Seeds within which each planted mistake must be found.
-const SEEDS_PER_BUG: u64 = 1_000;
+const SEEDS_PER_BUG: u64 = 2_000;
 
 fn number(name: &str) -> Option<u64> {
     std::env::var(name).ok()?.parse().ok()
