@@ -19,7 +19,10 @@ impl Share {
     /// Whether this machine can mount such a share; says loudly why not.
     pub fn can_be_had() -> bool {
         let is_root = nix::unistd::geteuid().is_root();
-        let can = is_root && fs::File::open("/dev/fuse").is_ok();
+        // Root of a container may have no right to mount anything.
+        let may_mount =
+            || Command::new("unshare").args(["--mount", "true"]).status().is_ok_and(|status| status.success());
+        let can = is_root && fs::File::open("/dev/fuse").is_ok() && may_mount();
         if !can {
             eprintln!("SKIPPED: a share can be mounted by root alone, where there is /dev/fuse");
         }
