@@ -3,6 +3,7 @@
 use std::str::FromStr;
 
 use jiff::Timestamp;
+use serde::de::DeserializeOwned;
 use uuid::Uuid;
 
 use crate::{ApiError, AudioFormat, AudioRequest, CallAction, ErrorKind, RecordingsQuery};
@@ -55,8 +56,8 @@ const LIMIT_MAX: usize = 1000;
 /// What unknown paths are told.
 pub(crate) const NOTHING_HERE: &str = "there is nothing here; the paths are /health, /ready, /metrics and /v1/…";
 
-/// Understands a request, or says what is wrong with it.
-pub(crate) fn route(method: &str, target: &str) -> Result<Call, ApiError> {
+/// Understands a request (a body that is not asked for is not looked at), or says what is wrong with it.
+pub(crate) fn route(method: &str, target: &str, _body: &[u8]) -> Result<Call, ApiError> {
     let (path, query) = target.split_once('?').unwrap_or((target, ""));
     let unknown = || ApiError::new(ErrorKind::NotFound, NOTHING_HERE);
     let parts: Vec<String> = path
@@ -105,6 +106,16 @@ pub(crate) fn route(method: &str, target: &str) -> Result<Call, ApiError> {
         },
         _ => Err(unknown()),
     }
+}
+
+/// The JSON of a body.
+#[allow(dead_code)]
+fn json_in<T: DeserializeOwned>(body: &[u8]) -> Result<T, ApiError> {
+    serde_json::from_slice(body).map_err(|error| {
+        // what serde_json says of a value could hold the value
+        let place = format!("line {}, column {}", error.line(), error.column());
+        ApiError::new(ErrorKind::BadRequest, format!("the body is not the JSON that is wanted here: look at {place}"))
+    })
 }
 
 fn recordings(query: &str) -> Result<RecordingsQuery, ApiError> {
@@ -223,7 +234,7 @@ mod tests {
     const ID: &str = "01900000-0000-7000-8000-000000000001";
 
     fn status(method: &str, target: &str) -> u16 {
-        route(method, target).map_or_else(|error| error.kind.status().0, |_| 200)
+        route(method, target, b"").map_or_else(|error| error.kind.status().0, |_| 200)
     }
 
     #[test]
@@ -280,6 +291,7 @@ mod tests {
             "GET",
             "/v1/recordings?from=2027-01-01T00:00:00%2B01:00&to=2027-01-02T00:00:00+01:00&verdict=no-media\
              &direction=incoming&number=+49%2030&owner=zo%C3%AB&limit=7&cursor=1_2&",
+            b"",
         ) else {
             panic!("not understood");
         };
@@ -294,7 +306,7 @@ mod tests {
             cursor: Some("1_2".into()),
         };
         assert!(query == expected);
-        let audio = route("GET", &format!("/v1/recordings/{ID}/audio?end_ms=9&format=opus&start_ms=5"));
+        let audio = route("GET", &format!("/v1/recordings/{ID}/audio?end_ms=9&format=opus&start_ms=5"), b"");
         let request = AudioRequest { format: AudioFormat::Opus, start_ms: 5, end_ms: Some(9) };
         assert_eq!(audio, Ok(Call::Audio(ID.parse().unwrap(), request)));
     }
@@ -302,7 +314,7 @@ mod tests {
     #[test]
     fn what_is_wrong_is_named_with_what_is_allowed() {
         let check = |target: &str, expected: &str| {
-            let error = route("GET", &target.replace("ID", ID)).unwrap_err();
+            let error = route("GET", &target.replace("ID", ID), b"").unwrap_err();
             assert_eq!(error.kind, ErrorKind::BadRequest, "{target}");
             assert!(error.message.contains(expected), "{target}: {}", error.message);
         };
@@ -327,7 +339,7 @@ mod tests {
     proptest! {
         #[test]
         fn no_target_panics(target in "(/v1/(recordings|jobs|keys))?[/?&=%a-f0-9+.:é-]{0,60}") {
-            let _ = route("GET", &target);
+            let _ = route("GET", &target, b"");
         }
     }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use callvault_catalogue::{CatalogueError, Cursor, Deletion, Filter, Recording};
 use callvault_control::{self as control, CallStanding, Refusal};
 use callvault_http::{
-    Answer, Api, ApiError, Audio, AudioFormat, AudioRequest, CallAction, ErrorKind, RecordingsQuery, Snapshot,
+    Answer, Api, ApiError, Audio, AudioFormat, AudioRequest, CallAction, Caller, ErrorKind, RecordingsQuery, Snapshot,
 };
 use callvault_queue::{Filter as JobFilter, Job, JobId, JobKind, QueueError, State};
 use callvault_render_protocol::RenderError;
@@ -111,6 +111,13 @@ impl Api for Control {
         health::snapshot(&self.0)
     }
 
+    fn authenticate(&self, _: &str, _: &str) -> Result<Caller, ApiError> {
+        Err(ApiError::new(
+            ErrorKind::Unauthorized,
+            "this token is not known; the control token is in the file control.token",
+        ))
+    }
+
     /// | field | meaning |
     /// |---|---|
     /// | `version` | of callvaultd |
@@ -126,7 +133,7 @@ impl Api for Control {
     /// | `store`, `store_state`, `store_free_bytes` | the store's folder; `ok`, or why it cannot be used; its free bytes, or null where they are not known |
     ///
     /// Fields are only ever added.
-    fn status(&self) -> Answer {
+    fn status(&self, _: &Caller) -> Answer {
         let snapshot = health::snapshot(&self.0);
         let counts = self.0.catalogue.counts().map_err(internal)?;
         let mut verdicts: std::collections::BTreeMap<&str, u64> = std::collections::BTreeMap::new();
@@ -166,7 +173,7 @@ impl Api for Control {
         }))
     }
 
-    fn calls(&self) -> Answer {
+    fn calls(&self, _: &Caller) -> Answer {
         let calls = self.answered(Request::Calls)?;
         let calls: Vec<Value> = calls
             .iter()
@@ -193,7 +200,7 @@ impl Api for Control {
 
     /// Each action answers when it holds: after a pause nothing that arrives is stored, although the packets that arrived before
     /// it may not be in the journal yet.
-    fn control_call(&self, id: Uuid, action: CallAction) -> Answer {
+    fn control_call(&self, _: &Caller, id: Uuid, action: CallAction) -> Answer {
         let wanted = match action {
             CallAction::Pause => control::CallAction::Pause,
             CallAction::Resume => control::CallAction::Resume,
@@ -223,7 +230,7 @@ impl Api for Control {
         Ok(Value::Object(standing_json(&standing)))
     }
 
-    fn recordings(&self, query: &RecordingsQuery) -> Answer {
+    fn recordings(&self, _: &Caller, query: &RecordingsQuery) -> Answer {
         let parse =
             |what: &str| ApiError::new(ErrorKind::BadRequest, format!("{what} is not one that this endpoint gave out"));
         let cursor: Option<Cursor> =
@@ -242,12 +249,12 @@ impl Api for Control {
         Ok(json!({"recordings": page.recordings, "next": page.next.map(|c| c.to_string())}))
     }
 
-    fn recording(&self, id: Uuid) -> Answer {
+    fn recording(&self, _: &Caller, id: Uuid) -> Answer {
         let row = self.row(id)?;
         serde_json::to_value(row).map_err(internal)
     }
 
-    fn audio(&self, id: Uuid, request: &AudioRequest) -> Result<Audio, ApiError> {
+    fn audio(&self, _: &Caller, id: Uuid, request: &AudioRequest) -> Result<Audio, ApiError> {
         let row = self.row(id)?;
         if !has_audio(&row) {
             let why = row.flaws.first().map_or("there is no audio", |flaw| flaw.text.as_str());
@@ -264,7 +271,7 @@ impl Api for Control {
         }
     }
 
-    fn delete_recording(&self, id: Uuid) -> Answer {
+    fn delete_recording(&self, _: &Caller, id: Uuid) -> Answer {
         match self.0.catalogue.delete(id, Timestamp::now(), "by hand").map_err(internal)? {
             Deletion::Deleted { .. } => {
                 self.0.journals.lock().release(id);
@@ -281,7 +288,7 @@ impl Api for Control {
         }
     }
 
-    fn verify(&self, id: Option<Uuid>) -> Answer {
+    fn verify(&self, _: &Caller, id: Option<Uuid>) -> Answer {
         let mut check = Check::new(&self.0);
         match id {
             Some(id) => check.recording(&self.row(id)?),
@@ -290,12 +297,12 @@ impl Api for Control {
         Ok(check.json())
     }
 
-    fn jobs(&self) -> Answer {
+    fn jobs(&self, _: &Caller) -> Answer {
         let jobs = self.0.queue.list(&JobFilter { limit: Some(JOBS_MAX), ..JobFilter::default() });
         Ok(json!({"jobs": jobs.iter().map(job_json).collect::<Vec<_>>()}))
     }
 
-    fn retry_job(&self, id: &str) -> Answer {
+    fn retry_job(&self, _: &Caller, id: &str) -> Answer {
         let id: JobId = id.parse().map_err(|_| {
             ApiError::new(
                 ErrorKind::BadRequest,
@@ -317,7 +324,7 @@ impl Api for Control {
         }
     }
 
-    fn drain(&self, wanted: bool) -> Answer {
+    fn drain(&self, _: &Caller, wanted: bool) -> Answer {
         self.ask(Request::Drain(wanted))?;
         self.0.draining.store(wanted, Ordering::Relaxed);
         let live = self.0.recorder.borrow().heartbeat.live;
@@ -329,7 +336,7 @@ impl Api for Control {
         Ok(json!({"draining": wanted, "calls": live}))
     }
 
-    fn keys(&self) -> Answer {
+    fn keys(&self, _: &Caller) -> Answer {
         let current = self.0.keyring.public();
         let older: Vec<String> =
             self.0.keyring.ids().filter(|id| *id != current.id()).map(|id| id.to_string()).collect();
@@ -340,7 +347,7 @@ impl Api for Control {
         }))
     }
 
-    fn rotate_keys(&self) -> Answer {
+    fn rotate_keys(&self, _: &Caller) -> Answer {
         let folder = self.0.config.keys_path();
         match keys::rotate(&folder, &self.0.current_key, &mut rand::rng()) {
             Ok(id) => {
