@@ -85,6 +85,14 @@ impl Caller {
         Self { level, name: name.into(), through: Through::Token, ..Self::operator(from) }
     }
 
+    /// The level that counts: a group supervisor without a group is none.
+    pub fn rank(&self) -> Level {
+        match self.level {
+            Level::GroupSupervisor if self.groups.iter().all(|group| group.trim().is_empty()) => Level::Base,
+            level => level,
+        }
+    }
+
     /// Whether `group` is one that they supervise. A blank one is nobody's (requirement C4).
     pub fn supervises(&self, group: &str) -> bool {
         let group = group.trim();
