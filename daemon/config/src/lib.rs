@@ -74,6 +74,8 @@ pub struct Config {
     pub store: Store,
     /// The health and control endpoint.
     pub http: Http,
+    /// Who may do what with recordings.
+    pub permissions: Permissions,
     /// The appliance's keys.
     pub keys: Keys,
     /// The job queue.
