@@ -119,6 +119,8 @@ actions! {
     CreateToken = "create-token" in Appliance;
     /// Make a token worthless.
     RevokeToken = "revoke-token" in Appliance;
+    /// Come with a token; only refusals are in the log.
+    SignIn = "sign-in" in Appliance, unaudited;
     /// Read or check the audit log.
     Audit = "audit" in Appliance;
 }

@@ -84,7 +84,10 @@ impl Auditing {
     ) -> Result<AuditHead, CatalogueError> {
         let what = CatalogueError::sql("write to the audit log");
         let before = self.head(db).map_err(&what)?;
-        let number = before.entries.checked_add(1).ok_or(CatalogueError::Range("the number of an audit entry"))?;
+        // Where the end was cut off, its numbers are not given again: the gap stays to be seen.
+        let kept = self.kept_head(db).map_err(&what)?.flatten().map_or(0, |kept| kept.entries);
+        let number =
+            before.entries.max(kept).checked_add(1).ok_or(CatalogueError::Range("the number of an audit entry"))?;
         let content = serde_json::to_vec(entry).map_err(|_| CatalogueError::Range("an audit entry"))?;
         let sealed = self.sealing.seal(rng, row_id(number), ENTRY, &content)?;
         let at_ms = entry.at.as_millisecond();
@@ -95,6 +98,15 @@ impl Auditing {
         let sealed = self.sealing.seal(rng, Uuid::nil(), HEAD, &head.to_bytes())?;
         schema::set_meta(db, HEAD, &sealed).map_err(&what)?;
         Ok(head)
+    }
+
+    /// Where the log ended when it was written last: none where that is not kept, and within it none where it does not open.
+    fn kept_head(&self, db: &Connection) -> rusqlite::Result<Option<Option<AuditHead>>> {
+        let sealed = schema::meta(db, HEAD)?;
+        Ok(sealed.map(|sealed| {
+            let content = self.sealing.open_column(Uuid::nil(), HEAD, &sealed).ok()?;
+            AuditHead::from_bytes(&content)
+        }))
     }
 
     fn head(&self, db: &Connection) -> rusqlite::Result<AuditHead> {
@@ -334,11 +346,7 @@ impl Catalogue {
     /// Whether it ends where it ended when it was written last, and has what was noted.
     fn check_end(&self, chain: &mut Chain, head: AuditHead, whole: bool) -> Result<(), CatalogueError> {
         let what = CatalogueError::sql("read the audit log");
-        let sealed = schema::meta(&self.reader(), HEAD).map_err(&what)?;
-        let kept = sealed.map(|sealed| {
-            let content = self.auditing.sealing.open_column(Uuid::nil(), HEAD, &sealed).ok()?;
-            AuditHead::from_bytes(&content)
-        });
+        let kept = self.auditing.kept_head(&self.reader()).map_err(&what)?;
         match kept {
             // Another entry may have been written since the first look.
             Some(Some(kept)) if kept.entries < head.entries || kept == head => {}

@@ -307,7 +307,7 @@ pub(crate) fn insert(
     let duration = i64::try_from(recording.duration_ms).map_err(|_| CatalogueError::Range("duration_ms"))?;
     db.execute(
         "INSERT INTO recordings (id, started_at_ms, ended_at_ms, duration_ms, verdict, direction, traffic, archive_state, \
-         details, facts) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
+         details, facts, owner_id) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
         (
             recording.id.to_string(),
             recording.started_at.as_millisecond(),
@@ -319,6 +319,7 @@ pub(crate) fn insert(
             ArchiveState::Journal.as_str(),
             details,
             facts,
+            recording.owner_id.map(|owner| owner.to_string()),
         ),
     )
     .map(drop)

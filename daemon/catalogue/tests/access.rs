@@ -115,6 +115,16 @@ fn whatever_is_done_to_the_log_shows() {
 }
 
 #[test]
+fn an_end_that_was_cut_off_stays_missing() {
+    let folder = tempfile::tempdir().unwrap();
+    drop(log(folder.path(), 6));
+    tamper(folder.path(), "DELETE FROM audit WHERE number > 4");
+    let catalogue = open(folder.path());
+    assert_eq!(catalogue.audit(&entry(7)).unwrap().entries, 7, "no number is given twice");
+    assert_eq!(findings(&catalogue, None), [7]);
+}
+
+#[test]
 fn an_end_that_was_cut_off_shows_against_what_was_noted() {
     let folder = tempfile::tempdir().unwrap();
     let catalogue = log(folder.path(), 4);

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use crate::Snapshot;
+use crate::{AuditQuery, NewToken, Snapshot};
 
 /// The answer to a call: JSON, sent as it is.
 pub type Answer = Result<Value, ApiError>;
@@ -104,6 +104,54 @@ pub trait Api: Send + Sync + 'static {
     /// # Errors
     /// See [`Api::status`].
     fn rotate_keys(&self, caller: &Caller) -> Answer;
+
+    /// `GET /v1/me`: who asks, as it was understood, and what they may.
+    ///
+    /// # Errors
+    /// See [`Api::status`].
+    fn me(&self, caller: &Caller) -> Answer;
+
+    /// `GET /v1/tokens`: `{"tokens": […]}`.
+    ///
+    /// # Errors
+    /// See [`Api::status`].
+    fn tokens(&self, caller: &Caller) -> Answer;
+
+    /// `POST /v1/tokens`: makes a token, and shows it, which is done once.
+    ///
+    /// # Errors
+    /// See [`Api::status`].
+    fn create_token(&self, caller: &Caller, token: &NewToken) -> Answer;
+
+    /// `DELETE /v1/tokens/ID`: makes a token worthless.
+    ///
+    /// # Errors
+    /// See [`Api::status`]; [`ErrorKind::NotFound`].
+    fn revoke_token(&self, caller: &Caller, id: Uuid) -> Answer;
+
+    /// `GET /v1/audit`: `{"entries": […], "next": cursor or null}`.
+    ///
+    /// # Errors
+    /// See [`Api::status`].
+    fn audit(&self, caller: &Caller, query: &AuditQuery) -> Answer;
+
+    /// `GET /v1/audit/verify`: `{"checked": n, "head": …, "findings": […]}`. `head` is one that somebody noted.
+    ///
+    /// # Errors
+    /// See [`Api::status`]; [`ErrorKind::BadRequest`] for a head that is none. A finding is no error.
+    fn verify_audit(&self, caller: &Caller, head: Option<&str>) -> Answer;
+
+    /// `POST /v1/recording/stop`: takes no new calls until recording is started again, whatever is restarted meanwhile.
+    ///
+    /// # Errors
+    /// See [`Api::status`].
+    fn stop_recording(&self, caller: &Caller, reason: &str) -> Answer;
+
+    /// `POST /v1/recording/start`: takes calls again.
+    ///
+    /// # Errors
+    /// See [`Api::status`].
+    fn start_recording(&self, caller: &Caller) -> Answer;
 }
 
 /// What is done about a live call. All of them are the same done twice.
@@ -201,6 +249,17 @@ pub struct AudioRequest {
     pub start_ms: u64,
     /// To here, not included; the recording's end by default. Always after `start_ms`.
     pub end_ms: Option<u64>,
+    /// What for.
+    pub purpose: AudioPurpose,
+}
+
+/// What audio is asked for. Who may hear may not always take away; it is the client's word, and the audit log has it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AudioPurpose {
+    /// To be heard once.
+    Play,
+    /// To be kept as a file; what is not said otherwise.
+    Download,
 }
 
 /// Audio to be sent.

@@ -41,6 +41,7 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+mod access;
 mod api;
 mod error;
 mod front;
@@ -54,7 +55,10 @@ mod snapshot;
 mod tickets;
 mod worker;
 
-pub use api::{Answer, Api, ApiError, Audio, AudioFormat, AudioRequest, CallAction, ErrorKind, RecordingsQuery};
+pub use access::{AuditQuery, NewToken};
+pub use api::{
+    Answer, Api, ApiError, Audio, AudioFormat, AudioPurpose, AudioRequest, CallAction, ErrorKind, RecordingsQuery,
+};
 pub use callvault_access::{Caller, Level};
 pub use error::HttpError;
 pub use head::{BODY_BYTES_MAX, HEAD_BYTES_MAX, HEADERS_MAX};

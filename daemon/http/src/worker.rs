@@ -120,6 +120,14 @@ fn json_call(api: &dyn Api, caller: &Caller, call: Call) -> Result<Value, ApiErr
         Call::Drain(wanted) => api.drain(caller, wanted),
         Call::Keys => api.keys(caller),
         Call::RotateKeys => api.rotate_keys(caller),
+        Call::Me => api.me(caller),
+        Call::Tokens => api.tokens(caller),
+        Call::CreateToken(token) => api.create_token(caller, &token),
+        Call::RevokeToken(id) => api.revoke_token(caller, id),
+        Call::Audit(query) => api.audit(caller, &query),
+        Call::VerifyAudit(head) => api.verify_audit(caller, head.as_deref()),
+        Call::StopRecording(reason) => api.stop_recording(caller, &reason),
+        Call::StartRecording => api.start_recording(caller),
         Call::Audio(..) => Err(ApiError::new(ErrorKind::Internal, "audio is not JSON")),
     }
 }

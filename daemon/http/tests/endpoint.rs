@@ -15,8 +15,8 @@ use std::{
 };
 
 use callvault_http::{
-    Answer, Api, ApiError, Audio, AudioFormat, AudioRequest, CallAction, Caller, Component, ErrorKind, Health,
-    HttpError, Level, Limits, Listen, RecordingsQuery, Server, Snapshot, Status,
+    Answer, Api, ApiError, Audio, AudioFormat, AudioRequest, AuditQuery, CallAction, Caller, Component, ErrorKind,
+    Health, HttpError, Level, Limits, Listen, NewToken, RecordingsQuery, Server, Snapshot, Status,
 };
 use callvault_seal::Secret;
 use serde_json::{Value, json};
@@ -138,6 +138,38 @@ impl Api for Fake {
         };
         let body = Body { left, endless: request.start_ms == 5, dropped: self.dropped.clone() };
         Ok(Audio { bytes, body: Box::new(body) })
+    }
+
+    fn me(&self, _: &Caller) -> Answer {
+        Ok(json!({}))
+    }
+
+    fn tokens(&self, _: &Caller) -> Answer {
+        Ok(json!({"tokens": []}))
+    }
+
+    fn create_token(&self, _: &Caller, token: &NewToken) -> Answer {
+        Ok(json!({"name": token.name, "level": token.level.as_str(), "user": token.user, "days": token.expires_days}))
+    }
+
+    fn revoke_token(&self, _: &Caller, id: Uuid) -> Answer {
+        Ok(json!({"id": id}))
+    }
+
+    fn audit(&self, _: &Caller, _: &AuditQuery) -> Answer {
+        Ok(json!({"entries": [], "next": null}))
+    }
+
+    fn verify_audit(&self, _: &Caller, head: Option<&str>) -> Answer {
+        Ok(json!({"head": head}))
+    }
+
+    fn stop_recording(&self, _: &Caller, reason: &str) -> Answer {
+        Ok(json!({"reason": reason}))
+    }
+
+    fn start_recording(&self, _: &Caller) -> Answer {
+        Ok(json!({"stopped": false}))
     }
 
     fn delete_recording(&self, _: &Caller, id: Uuid) -> Answer {
@@ -509,6 +541,17 @@ fn bodies_and_second_requests_change_nothing() {
     let two = request("GET", "/v1/status") + &request("GET", "/v1/keys");
     let response = sut.send(two.as_bytes());
     assert_eq!((response.status, response.json()), (200, well("operator", "127.0.0.1")), "one connection, one answer");
+}
+
+#[test]
+fn the_body_is_what_the_daemon_is_asked() {
+    let sut = start();
+    let body = r#"{"name": "script", "level": "base", "user": "ann@example.com", "expires_days": 7}"#;
+    let head = request("POST", "/v1/tokens");
+    let text = head.replace("\r\n\r\n", &format!("\r\nContent-Length: {}\r\n\r\n{body}", body.len()));
+    let response = sut.send(text.as_bytes());
+    let expected = json!({"name": "script", "level": "base", "user": "ann@example.com", "days": 7});
+    assert_eq!((response.status, response.json()), (200, expected));
 }
 
 #[test]
