@@ -6,6 +6,7 @@
 mod latch;
 mod pause;
 mod people;
+mod settings;
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -70,6 +71,7 @@ impl Access {
     /// The catalogue or the data folder cannot be used.
     pub(crate) fn open(config: &Config, catalogue: &Catalogue, notes: &Notes) -> anyhow::Result<Self> {
         check_tail(catalogue, notes)?;
+        settings::note_changes(config, catalogue)?;
         let never_delete = latch::open(config, catalogue, notes)?;
         let stopped = Stopped::read(catalogue)?;
         Ok(Self {

@@ -338,6 +338,24 @@ fn without_the_log_nothing_is_shown_or_done() {
 }
 
 #[test]
+fn a_setting_that_was_changed_is_in_the_log() {
+    let rig = Rig::as_received();
+    let settings = |sut: &Sut| {
+        let log = sut.log();
+        log.iter()
+            .filter(|entry| entry["action"] == "settings")
+            .map(|entry| entry["details"].clone())
+            .collect::<Vec<_>>()
+    };
+    assert!(settings(&Sut::start(&rig)).is_empty(), "the first settings are nobody's change");
+    rig.configure("[permissions]\ndownload = \"users\"\n[archive]\ncodec = \"as-received\"\n[log]\nlevel = \"debug\"");
+    let expected = serde_json::json!({"permissions.download": "\"users\"", "log.level": "changed"});
+    for _ in 0..2 {
+        assert_eq!(settings(&Sut::start(&rig)), [expected.clone()], "once");
+    }
+}
+
+#[test]
 fn a_log_that_was_changed_is_shown_at_the_next_start() {
     let rig = Rig::as_received();
     {
