@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use callvault_access::{Caller, Level};
 use callvault_catalogue::{Decree, NewRecording, Recording, Verdict};
-use callvault_directory::User;
+use callvault_directory::{Directory, NumberingPlan, User};
 use callvault_http::{
     Api, ApiError, AudioFormat, AudioPurpose, AudioRequest, AuditQuery, ErrorKind, NewToken, RecordingsQuery, Status,
 };
@@ -35,6 +35,10 @@ fn users() -> [User; 3] {
     ]
 }
 
+fn directory(users: [User; 3]) -> Directory {
+    Directory::new(users, NumberingPlan::default())
+}
+
 struct Sut {
     running: Running,
     control: Control,
@@ -44,9 +48,13 @@ struct Sut {
 impl Sut {
     fn start(rig: &Rig) -> Self {
         let running = rig.start();
-        running.appliance.access.people.set(users());
+        running.appliance.access.people.set(directory(users()));
         let control = Control(Arc::clone(&running.appliance));
         Self { running, control, operator: Caller::operator("127.0.0.1") }
+    }
+
+    fn set(&self, users: [User; 3]) {
+        self.running.appliance.access.people.set(directory(users));
     }
 
     /// A recording of that user.
@@ -129,9 +137,9 @@ fn each_sees_what_is_theirs() {
     check(&sut.operator, [true; 4]);
     // what becomes of the users counts at once, for tokens that are there
     let ann = sut.token(Level::Administrator, Some("ann")).unwrap();
-    sut.running.appliance.access.people.set(users().map(|user| User { group: "Legal".into(), ..user }));
+    sut.set(users().map(|user| User { group: "Legal".into(), ..user }));
     check(&sut.control.authenticate(&ann, "").unwrap(), [true, true, true, false]);
-    sut.running.appliance.access.people.set(users().map(|user| User { level: Level::RecordOnly, ..user }));
+    sut.set(users().map(|user| User { level: Level::RecordOnly, ..user }));
     let record_only = sut.control.authenticate(&ann, "").unwrap();
     assert_eq!(kind(sut.control.recordings(&record_only, &RecordingsQuery::default())), Some(ErrorKind::Forbidden));
 }
@@ -207,12 +215,12 @@ fn a_token_is_good_until_it_is_not() {
     let listed = &listed["tokens"][0];
     assert!(listed["state"] == "good" && listed["used_on"].is_string() && listed.get("token").is_none(), "{listed}");
     // of a removed user: at once, and in the log once a minute at most
-    sut.running.appliance.access.people.set(users().map(|user| User { removed_at: Some(Timestamp::now()), ..user }));
+    sut.set(users().map(|user| User { removed_at: Some(Timestamp::now()), ..user }));
     check(&token, "was removed");
     check(&token, "was removed");
     let refused = sut.log().iter().filter(|entry| entry["action"] == "sign-in").count();
     assert_eq!(refused, 1);
-    sut.running.appliance.access.people.set(users());
+    sut.set(users());
     api.authenticate(&token, "").unwrap();
     let id = listed["id"].as_str().unwrap().parse().unwrap();
     assert_eq!(api.revoke_token(&sut.operator, id).unwrap()["state"], "revoked");
