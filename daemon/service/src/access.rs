@@ -198,6 +198,7 @@ impl Appliance {
     /// [`ErrorKind::Forbidden`], with who may and what to do.
     pub(crate) fn allow(&self, caller: &Caller, action: Action, on: On<'_>, entry: &Entry) -> Result<(), ApiError> {
         let Err(refusal) = decide(caller, action, on, &self.access.permissions()) else { return Ok(()) };
+        self.metrics.access_refused.fetch_add(1, Ordering::Relaxed);
         // It is refused either way.
         let _ = self.audit(&entry.clone().refused(&refusal));
         Err(ApiError::new(ErrorKind::Forbidden, refusal.to_string()))
@@ -290,6 +291,7 @@ impl Appliance {
 
     /// Somebody came with a token that is not good any more.
     fn refused_token(&self, token: &Token, from: &str, now: Timestamp) {
+        self.metrics.access_refused.fetch_add(1, Ordering::Relaxed);
         let now_ms = now.as_millisecond();
         {
             let mut refused = self.access.refused.lock().unwrap_or_else(PoisonError::into_inner);
