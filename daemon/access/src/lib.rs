@@ -12,7 +12,7 @@
 //! above it, as the settings say, or to nobody, administrators included. Nobody deletes or lets go what somebody of a higher level
 //! preserved, and nobody changes a note that somebody of a higher level wrote.
 //!
-//! All of that is [`decide`], and nowhere else. It is pure: no clock, no randomness, no files, no database.
+//! All of that is [`decide()`], and nowhere else. It is pure: no clock, no randomness, no files, no database.
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
