@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use callvault_access::{Caller, Level};
 use callvault_catalogue::{Decree, NewRecording, Recording, Verdict};
-use callvault_directory::{Directory, NumberingPlan, User};
+use callvault_directory::User;
 use callvault_http::{
     Api, ApiError, AudioFormat, AudioPurpose, AudioRequest, AuditQuery, ErrorKind, NewToken, RecordingsQuery, Status,
 };
@@ -35,10 +35,6 @@ fn users() -> [User; 3] {
     ]
 }
 
-fn directory(users: [User; 3]) -> Directory {
-    Directory::new(users, NumberingPlan::default())
-}
-
 struct Sut {
     running: Running,
     control: Control,
@@ -48,13 +44,13 @@ struct Sut {
 impl Sut {
     fn start(rig: &Rig) -> Self {
         let running = rig.start();
-        running.appliance.access.people.set(directory(users()));
+        running.appliance.access.people.set(users());
         let control = Control(Arc::clone(&running.appliance));
         Self { running, control, operator: Caller::operator("127.0.0.1") }
     }
 
     fn set(&self, users: [User; 3]) {
-        self.running.appliance.access.people.set(directory(users));
+        self.running.appliance.access.people.set(users);
     }
 
     /// A recording of that user.
