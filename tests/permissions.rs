@@ -7,6 +7,7 @@ mod rig;
 
 use std::process::Output;
 
+use rig::http::Response;
 use rig::offer::Offer;
 use rig::shapes::{Facts, webex_offering};
 use rig::sip::{Answer, Client};
@@ -90,6 +91,81 @@ fn a_token_opens_what_it_was_made_for_until_it_is_revoked_and_the_log_has_it_all
     // nothing of it is in the log
     let log = appliance.log();
     assert!(!log.contains(token) && !log.contains("script"), "names or tokens are in the log");
+}
+
+/// Asks with somebody's token.
+fn ask(appliance: &Appliance, token: &str, method: &str, path: &str) -> Response {
+    http::ask(appliance.place.http(), method, path, Some(token)).unwrap()
+}
+
+#[test]
+fn three_users_have_what_is_theirs_and_no_more() {
+    let appliance = Appliance::start(
+        "[permissions]\ndelete = \"users\"\n[numbers]\ncountry_code = \"39\"\nnational_prefix = \"\"\n",
+    );
+    let numbers = [21, 22, 23].map(|number| Facts::incoming(number).local_number);
+    let file = appliance.home().join("users.csv");
+    let [ann, bob, eve] = &numbers;
+    let text = format!(
+        "webex_email;first_extension;group;level\nann@example.com;{ann};Sales;group-supervisor\n\
+         bob@example.com;{bob};Sales;base\neve@example.com;{eve};;base\n"
+    );
+    std::fs::write(&file, text).unwrap();
+    let imported = appliance.ctl(&["users", "import", file.to_str().unwrap()]);
+    assert!(imported.status.success(), "{}", said(&imported));
+    let tokens = ["ann", "bob", "eve"].map(|name| {
+        let user = format!("{name}@example.com");
+        let level = "administrator";
+        let made = json(&appliance, &["tokens", "create", "--name", name, "--level", level, "--user", &user]);
+        made["token"].as_str().unwrap().to_owned()
+    });
+    let recordings = [21, 22, 23].map(|number| recorded(&appliance, number));
+    let check = |token: &str, seen: [bool; 3]| {
+        let list = ask(&appliance, token, "GET", "/v1/recordings").json();
+        let found: Vec<&str> =
+            list["recordings"].as_array().unwrap().iter().map(|row| row["id"].as_str().unwrap()).collect();
+        for (id, seen) in recordings.iter().zip(seen) {
+            let path = format!("/v1/recordings/{id}");
+            let status = if seen { 200 } else { 403 };
+            assert_eq!(found.contains(&id.as_str()), seen, "{list:#}");
+            assert_eq!(ask(&appliance, token, "GET", &path).status, status);
+            assert_eq!(ask(&appliance, token, "GET", &format!("{path}/audio?format=wav&for=play")).status, status);
+            assert_eq!(ask(&appliance, token, "GET", &format!("{path}/audio?format=wav")).status, 403);
+            if !seen {
+                assert_eq!(ask(&appliance, token, "DELETE", &path).status, 403);
+            }
+        }
+        assert_eq!(ask(&appliance, token, "GET", "/v1/status").status, 403, "a token gives no more than its user has");
+    };
+    check(&tokens[0], [true, true, false]);
+    check(&tokens[1], [false, true, false]);
+    check(&tokens[2], [false, false, true]);
+
+    // a live call is its user's, the supervisor's, and nobody else's
+    let (live, answer) = invite(&appliance, 22);
+    assert_eq!(answer.status, 200);
+    let calls = |token: &str| ask(&appliance, token, "GET", "/v1/calls").json()["calls"].as_array().unwrap().clone();
+    wait_until("the call in the list", || !calls(&tokens[1]).is_empty());
+    assert!(calls(&tokens[2]).is_empty());
+    let path = format!("/v1/calls/{}/pause", calls(&tokens[0])[0]["id"].as_str().unwrap());
+    assert_eq!(ask(&appliance, &tokens[2], "POST", &path).status, 403);
+    assert_eq!(ask(&appliance, &tokens[0], "POST", &path).json()["state"], "paused");
+    live.bye();
+
+    // what is changed about a user counts at once, for tokens that are there
+    assert!(appliance.ctl(&["users", "set", "bob@example.com", "level=record-only"]).status.success());
+    assert_eq!(ask(&appliance, &tokens[1], "GET", "/v1/recordings").status, 403);
+    assert_eq!(ask(&appliance, &tokens[0], "DELETE", &format!("/v1/recordings/{}", recordings[1])).status, 200);
+    assert!(appliance.ctl(&["users", "remove", "eve@example.com"]).status.success());
+    let gone = ask(&appliance, &tokens[2], "GET", "/v1/me");
+    assert!(gone.status == 401 && gone.json()["error"]["message"].as_str().unwrap().contains("was removed"));
+    let csv = said(&appliance.ctl(&["audit", "export"]));
+    for (name, action) in [("ann@example.com", "delete"), ("eve@example.com", "pause"), ("bob@example.com", "search")] {
+        assert!(
+            csv.lines().any(|line| line.contains(&format!(",{name},127.0.0.1,token,{action},"))),
+            "{action}: {csv}"
+        );
+    }
 }
 
 #[test]
