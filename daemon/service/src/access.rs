@@ -262,8 +262,7 @@ impl Appliance {
 
     /// Which recordings the caller may find.
     pub(crate) fn visible(&self, caller: &Caller) -> Visible {
-        let people = self.access.people.now();
-        visible(caller, people.all().iter().map(AsRef::as_ref))
+        visible(caller, self.access.people.now().all().iter().map(AsRef::as_ref))
     }
 
     /// Whose token that is.
