@@ -1,5 +1,7 @@
 //! Stopping and starting recording: new calls are refused from one to the other, whatever is restarted in between. Those that live go on.
 
+use std::time::{Duration, Instant};
+
 use callvault_access::{Action, Caller, On};
 use callvault_catalogue::{Catalogue, CatalogueError, Decree};
 use callvault_http::{Answer, ApiError, ErrorKind};
@@ -8,6 +10,12 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use crate::appliance::Appliance;
+
+/// How long to wait for the recorder's word that it takes no new sessions: a few of its heartbeats.
+const CLOSED_WITHIN: Duration = Duration::from_secs(2);
+
+/// Between two looks for that word.
+const LOOK: Duration = Duration::from_millis(20);
 
 /// That recording is stopped.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -56,8 +64,25 @@ impl Appliance {
         let about = serde_json::to_value(&stopped).unwrap_or_default();
         self.catalogue.decree(Decree::RecordingStopped, &about, &entry).map_err(internal)?;
         self.access.set_stopped(Some(stopped));
+        self.wait_until_closed();
         tracing::warn!("recording is stopped: new calls are refused until it is started again");
         Ok(self.recording_state())
+    }
+
+    /// Waits until the recorder that runs says that it takes no new sessions, so that whoever stopped it can rely on it; not for long,
+    /// as one that is stuck is about to be replaced by one that knows it from the start.
+    fn wait_until_closed(&self) {
+        let until = Instant::now() + CLOSED_WITHIN;
+        while Instant::now() < until {
+            let is_open = {
+                let recorder = self.recorder.borrow();
+                recorder.up && !recorder.heartbeat.draining
+            };
+            if !is_open {
+                return;
+            }
+            std::thread::sleep(LOOK);
+        }
     }
 
     /// Takes new sessions again.
