@@ -6,7 +6,7 @@ use rusqlite::Connection;
 use serde_json::Value;
 use uuid::Uuid;
 
-use crate::{Catalogue, CatalogueError, audit, catalogue::Writer, schema, sealing::Sealing, token};
+use crate::{Catalogue, CatalogueError, audit, catalogue::Writer, schema, sealing::Sealing, token, user};
 
 /// Something that was decided. What is kept with it is JSON, sealed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -84,6 +84,13 @@ impl Catalogue {
                 Ok(()) => transaction.commit().map_err(&what)?,
                 Err(error) => lost.push(format!("{part}: failed to {error}")),
             }
+        }
+        // Found by hashes under a key of its own, which the others have no use for.
+        let transaction = schema::write(db).map_err(&what)?;
+        let to = (&*transaction, &self.sealing, &self.linking);
+        match user::carry_over((&from, &old.sealing), to, &mut **rng) {
+            Ok(()) => transaction.commit().map_err(&what)?,
+            Err(error) => lost.push(format!("the users: failed to {error}")),
         }
         Ok(lost)
     }

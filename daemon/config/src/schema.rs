@@ -9,8 +9,9 @@ use crate::layers::Merged;
 use crate::macros::settings;
 use crate::setting::{KeySpec, Setting, read_within};
 use crate::values::{
-    ArchiveCodec, ArchiveKeys, BitRate, Bytes, ClientCertificate, HttpListen, Listen, LogLevel, MediaAddress, PeerList,
-    PortRange, PublicKeyTexts, RecordingMode, Texts, WhoDeletes, WhoMay,
+    ArchiveCodec, ArchiveKeys, BitRate, Bytes, ClientCertificate, FilterDirection, FilterTraffic, HttpListen,
+    LicenceModel, Listen, LogLevel, MediaAddress, Patterns, PeerList, PortRange, PublicKeyTexts, RecordingMode, Texts,
+    UnknownUsers, WhoDeletes, WhoMay,
 };
 use crate::{Config, Effective};
 
@@ -154,11 +155,64 @@ settings! {
         /// `always`: every call is kept. `on-demand`: those that somebody asks for.
         mode: RecordingMode = "\"always\"",
         /// Users whose calls are recorded on demand although the mode is `always`: the user's id as the client's metadata
-        /// has it, a number, or an address such as \"ann@example.com\". A few; a directory of users will take its place.
+        /// has it, a number, or an address such as \"ann@example.com\". Users of the directory that have a mode of their own have
+        /// that (`callvaultctl users set EMAIL recording_mode=on-demand`).
         on_demand_users: Texts = "[]",
         /// Values of BroadWorks' `recordingType` by which the client asks for the call to be kept, in any case. It is not
         /// published which value Webex uses; \"on\" comes with calls that are kept in any case and is left out for that reason.
         keep_types: Texts = "[\"keep\", \"kept\", \"save\", \"saved\"]",
+    }
+}
+
+settings! {
+    /// The users of the organisation (`callvaultctl users import`), and how it writes its numbers.
+    pub struct Directory in "directory." {
+        /// What becomes of calls of which the directory does not know the user: `discard` keeps no audio that anyone could
+        /// read; `keep` keeps them for administrators. While nobody is in the directory every call is kept; where a
+        /// catch-all user is in it, that one owns them.
+        unknown: UnknownUsers = "\"discard\"",
+        /// The country code that numbers without one belong to, for example \"49\"; empty: only numbers with `+` are taken for
+        /// whole ones, and two numbers are the same when they are written the same.
+        country_code: String = "\"\"",
+        /// What is dialled before an area code, and left out behind the country code. Empty where there is none (Italy, Spain).
+        national_prefix: String = "\"0\"",
+        /// What is dialled for `+`.
+        international_prefix: String = "\"00\"",
+        /// The organisation's own numbers: digits and `+` stand for themselves, `.` is one digit, `!` any number of digits,
+        /// `[2-5]` and `[^2-5]` are sets. A call is internal when the other party is a user or has one of these. Empty: a
+        /// number of at most six digits is taken for an extension.
+        internal_numbers: Patterns = "[]",
+        /// The largest file of users that is taken. A user has some hundred bytes.
+        import_bytes_max: Bytes = "\"16MiB\"" in "64KiB" ..= "32MiB",
+    }
+}
+
+settings! {
+    /// Which calls are not kept, whoever's they are. What the signalling does not tell is no reason not to keep a call, nor is
+    /// it against what the client itself asks to keep (`recording.keep_types`). Nobody can ever read the audio of what is not kept.
+    pub struct Filters in "filters." {
+        /// Which calls are kept, seen from the recorded user: `both`, `incoming` or `outgoing`.
+        direction: FilterDirection = "\"both\"",
+        /// Which calls are kept: `both`, `internal` (within the organisation) or `external`.
+        traffic: FilterTraffic = "\"both\"",
+        /// Numbers and patterns, as in `directory.internal_numbers`: no call with one of them on the other side is kept.
+        blacklist: Patterns = "[]",
+        /// For how long it can be looked up who called whom in a call that was not kept, and by which rule
+        /// (`callvaultctl discards list`). `0s`: it is counted and not noted.
+        discards_kept: Duration = "\"30d\"" in "0s" ..= "3650d",
+    }
+}
+
+settings! {
+    /// How much may be used, where that is agreed.
+    pub struct Licence in "licence." {
+        /// `none`: no limit but `limits`. `channels`: calls at once. `users`: users in the directory whose calls are recorded.
+        model: LicenceModel = "\"none\"",
+        /// Calls at once with the model `channels`; above it an INVITE is answered 503, and health says so.
+        channels_max: u32 = "2000" in "1" ..= "20000",
+        /// Users with the model `users`; above it no more are taken into the directory, and health says so when they are
+        /// more already. Users whose mode is `never`, and the catch-all, do not count.
+        users_max: u32 = "100000" in "1" ..= "100000",
     }
 }
 
@@ -271,13 +325,16 @@ settings! {
 pub(crate) type Section = (&'static str, &'static [&'static str], &'static [KeySpec]);
 
 /// The sections in the order of the documentation.
-pub(crate) const SECTIONS: [Section; 14] = [
+pub(crate) const SECTIONS: [Section; 17] = [
     ("", Folders::ABOUT, Folders::KEYS),
     ("sip", Sip::ABOUT, Sip::KEYS),
     ("media", Media::ABOUT, Media::KEYS),
     ("limits", Limits::ABOUT, Limits::KEYS),
     ("journal", Journal::ABOUT, Journal::KEYS),
     ("recording", Recording::ABOUT, Recording::KEYS),
+    ("directory", Directory::ABOUT, Directory::KEYS),
+    ("filters", Filters::ABOUT, Filters::KEYS),
+    ("licence", Licence::ABOUT, Licence::KEYS),
     ("archive", Archive::ABOUT, Archive::KEYS),
     ("store", Store::ABOUT, Store::KEYS),
     ("http", Http::ABOUT, Http::KEYS),
@@ -314,6 +371,8 @@ fn read_sections(merged: &Merged, base: &Path, errors: &mut Vec<ConfigError>) ->
     let (journal, archive) = (Journal::read(merged, errors), Archive::read(merged, errors));
     let recording = Recording::read(merged, errors);
     let permissions = Permissions::read(merged, errors);
+    let (directory, filters) = (Directory::read(merged, errors), Filters::read(merged, errors));
+    let licence = Licence::read(merged, errors);
     let (store, http, keys) = (Store::read(merged, errors), Http::read(merged, errors), Keys::read(merged, errors));
     let (queue, render, log) = (Queue::read(merged, errors), Render::read(merged, errors), Log::read(merged, errors));
     let folders = folders?;
@@ -325,6 +384,9 @@ fn read_sections(merged: &Merged, base: &Path, errors: &mut Vec<ConfigError>) ->
         limits: limits?,
         journal: journal?,
         recording: recording?,
+        directory: directory?,
+        filters: filters?,
+        licence: licence?,
         archive: archive?,
         store: store?,
         http: http?,

@@ -4,6 +4,8 @@ use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
+use callvault_directory::Pattern;
+
 use crate::macros::choices;
 use crate::setting::{Raw, Setting, quantity, quoted, written};
 
@@ -522,6 +524,77 @@ impl Setting for Texts {
     fn write(&self) -> String {
         write_list(self.0.iter())
     }
+}
+
+/// Patterns of numbers.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Patterns(pub Vec<Pattern>);
+
+impl Setting for Patterns {
+    const SHAPE: &'static str = "a number or a pattern such as \"72..\", \"+4930!\" or \"0[2-5]!\", or a list of them";
+
+    fn read(raw: &Raw) -> Result<Self, String> {
+        let texts = list_of_texts(raw).ok_or_else(|| Self::expected(raw))??;
+        let read = |(at, text): (usize, &str)| {
+            text.parse::<Pattern>().map_err(|error| format!("entry {} is wrong {error}", at + 1))
+        };
+        texts.into_iter().enumerate().map(read).collect::<Result<_, _>>().map(Self)
+    }
+
+    fn write(&self) -> String {
+        let texts: Vec<String> = self.0.iter().map(ToString::to_string).collect();
+        write_list(texts.iter())
+    }
+}
+
+choices! {
+    /// What becomes of calls of which the directory does not know the user.
+    pub enum UnknownUsers {
+        /// They are not kept.
+        Discard = "discard",
+        /// They are kept and nobody's.
+        Keep = "keep",
+    }
+    shape "\"discard\" or \"keep\""
+}
+
+choices! {
+    /// Calls of which direction are kept.
+    pub enum FilterDirection {
+        /// Both.
+        Both = "both",
+        /// Those that the user was called in.
+        Incoming = "incoming",
+        /// Those that the user made.
+        Outgoing = "outgoing",
+    }
+    shape "\"both\", \"incoming\" or \"outgoing\""
+}
+
+choices! {
+    /// Calls with whom are kept.
+    pub enum FilterTraffic {
+        /// Both.
+        Both = "both",
+        /// Those within the organisation.
+        Internal = "internal",
+        /// Those with others.
+        External = "external",
+    }
+    shape "\"both\", \"internal\" or \"external\""
+}
+
+choices! {
+    /// What is licensed.
+    pub enum LicenceModel {
+        /// Nothing is limited.
+        None = "none",
+        /// Users with a name.
+        Users = "users",
+        /// Calls at once.
+        Channels = "channels",
+    }
+    shape "\"none\", \"users\" or \"channels\""
 }
 
 /// A list of texts, or a single text in which commas separate the entries (a variable has no lists).

@@ -68,8 +68,18 @@ impl NumberingPlan {
 
     /// Whether a number is one of the organisation's own by its patterns, as it came or with its country.
     pub fn is_internal(&self, text: &str) -> bool {
+        self.is_any_of(&self.internal, text)
+    }
+
+    /// Whether the plan says which numbers are the organisation's own.
+    pub fn tells_internal(&self) -> bool {
+        !self.internal.is_empty()
+    }
+
+    /// Whether a number is one of these patterns', as it came or with its country.
+    pub fn is_any_of(&self, patterns: &[Pattern], text: &str) -> bool {
         let whole = self.number(text).map(|number| number.0);
-        self.internal
+        patterns
             .iter()
             .any(|pattern| pattern.matches(text.trim()) || whole.as_ref().is_some_and(|whole| pattern.matches(whole)))
     }
