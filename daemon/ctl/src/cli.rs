@@ -61,6 +61,9 @@ pub(crate) enum Verb {
     /// The users that recordings belong to.
     #[command(subcommand)]
     Users(Users),
+    /// Calls that were not kept, and by which rule.
+    #[command(subcommand)]
+    Discards(Discards),
 }
 
 #[derive(Debug, Args)]
@@ -390,11 +393,62 @@ pub(crate) enum Configuration {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Users {
-    /// Import users from a file (comes with the directory; not in this version).
+    /// Import users from a file, all of it or nothing. Fields that the file does not name stay as they are.
     Import {
-        /// The file, CSV or TOML.
+        /// The file: CSV with a first line that names the fields, or TOML with a [[user]] for each.
         file: PathBuf,
+        /// Say what would be done, and change nothing.
+        #[arg(long)]
+        dry_run: bool,
+        /// Remove the users that the file does not have; their recordings stay.
+        #[arg(long)]
+        remove_missing: bool,
+        /// However many these are; without it more than a tenth are not removed at once.
+        #[arg(long, requires = "remove_missing")]
+        remove_many: bool,
     },
+    /// List the users.
+    List {
+        /// Those that were removed too.
+        #[arg(long)]
+        removed: bool,
+    },
+    /// Everything about one user but PIN and password.
+    Show {
+        /// The Webex e-mail.
+        email: String,
+    },
+    /// Change fields of a user; makes the user where there is none.
+    Set {
+        /// The Webex e-mail.
+        email: String,
+        /// What to change, for example group=Sales recording_mode=on-demand; nothing after = empties the field.
+        #[arg(value_name = "FIELD=VALUE", value_parser = field_value)]
+        values: Vec<(String, String)>,
+    },
+    /// Remove a user; the recordings stay, with the name as it was.
+    Remove {
+        /// The Webex e-mail.
+        email: String,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Discards {
+    /// List calls that were not kept, the newest first.
+    List {
+        /// Only those of this rule: user-never, direction, traffic, blacklist, no-user, or as recordings name it.
+        #[arg(long)]
+        rule: Option<String>,
+        /// At most so many.
+        #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=1000))]
+        limit: u32,
+    },
+}
+
+fn field_value(text: &str) -> Result<(String, String), String> {
+    let (name, value) = text.split_once('=').ok_or("write it as FIELD=VALUE, for example group=Sales")?;
+    Ok((name.trim().to_owned(), value.to_owned()))
 }
 
 fn token_id(text: &str) -> Result<String, String> {

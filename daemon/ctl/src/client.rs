@@ -38,6 +38,7 @@ const TOKEN_BYTES_MAX: u64 = 4096;
 pub(crate) enum Method {
     Get,
     Post,
+    Put,
     Delete,
 }
 
@@ -49,22 +50,27 @@ pub(crate) struct Request {
     /// What it is for; fits after "failed to".
     what: String,
     answer_max: Duration,
-    /// JSON, of a request that says more than its path.
-    body: String,
+    /// JSON or a file, of a request that says more than its path.
+    body: Vec<u8>,
 }
 
 impl Request {
     pub(crate) fn new(method: Method, path: impl Into<String>, what: impl Into<String>) -> Self {
-        Self { method, path: path.into(), what: what.into(), answer_max: ANSWER_MAX, body: String::new() }
+        Self { method, path: path.into(), what: what.into(), answer_max: ANSWER_MAX, body: Vec::new() }
     }
 
     pub(crate) fn get(path: impl Into<String>, what: impl Into<String>) -> Self {
         Self::new(Method::Get, path, what)
     }
 
-    /// With this JSON; only of requests with [`Method::Post`].
+    /// With this JSON; only of requests with [`Method::Post`] or [`Method::Put`].
     pub(crate) fn with_body(self, body: &Value) -> Self {
-        Self { body: body.to_string(), ..self }
+        Self { body: body.to_string().into_bytes(), ..self }
+    }
+
+    /// With this file.
+    pub(crate) fn with_file(self, body: Vec<u8>) -> Self {
+        Self { body, ..self }
     }
 
     /// May take long before it answers.
@@ -166,7 +172,8 @@ impl Client {
             Method::Get => call!(self.agent.get(&url), call),
             Method::Delete => call!(self.agent.delete(&url), call),
             // With a body, even if empty: a length is stated, and nothing is sent in pieces.
-            Method::Post => call!(self.agent.post(&url), send, request.body.as_bytes()),
+            Method::Post => call!(self.agent.post(&url), send, request.body.as_slice()),
+            Method::Put => call!(self.agent.put(&url), send, request.body.as_slice()),
         }
         .map_err(|error| self.unreachable(&error, request))
     }

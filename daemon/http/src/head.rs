@@ -9,6 +9,12 @@ pub const HEADERS_MAX: usize = 64;
 /// Bytes of a request's body. No request of this API needs one; this is room for those to come.
 pub const BODY_BYTES_MAX: usize = 64 << 10;
 
+/// Bytes of a file of users, whose setting may be lower: a hundred thousand users have less. It is read only of who may be somebody.
+pub const FILE_BYTES_MAX: usize = 32 << 20;
+
+/// Where files are taken.
+const FILES: &str = "/v1/users/import";
+
 /// What of a head is used; everything else a client sends is dropped here.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Head {
@@ -27,6 +33,11 @@ pub(crate) struct Head {
 impl Head {
     pub(crate) fn path(&self) -> &str {
         self.target.split_once('?').map_or(&self.target, |(path, _)| path)
+    }
+
+    /// Whether its body is one that strangers may not even send.
+    pub(crate) fn has_file(&self) -> bool {
+        self.body_bytes > BODY_BYTES_MAX
     }
 }
 
@@ -47,7 +58,7 @@ pub(crate) const HEAD_TOO_LARGE: Refusal = refusal(431, "head-too-large", "the r
 const MALFORMED: Refusal = refusal(400, "bad-request", "this is no HTTP/1.1 request");
 const VERSION: Refusal = refusal(505, "version", "only HTTP/1.1 and HTTP/1.0 are spoken here");
 const TRANSFER: Refusal = refusal(501, "not-implemented", "Transfer-Encoding is not accepted; send a Content-Length");
-const BODY_TOO_LARGE: Refusal = refusal(413, "body-too-large", "the request's body may have at most 65536 bytes");
+const BODY_TOO_LARGE: Refusal = refusal(413, "body-too-large", "the request's body may have at most 65536 bytes, and a file of users 33554432");
 const EXPECT: Refusal = refusal(417, "expectation", "Expect is not supported");
 
 /// Where the head in `bytes` ends, its empty line included.
@@ -78,6 +89,9 @@ pub(crate) fn parse(bytes: &[u8]) -> Result<Head, Refusal> {
         }
     }
     head.body_bytes = length.unwrap_or(0);
+    if head.has_file() && head.path() != FILES {
+        return Err(BODY_TOO_LARGE);
+    }
     Ok(head)
 }
 
@@ -118,7 +132,7 @@ fn content_length(value: &str) -> Result<usize, Refusal> {
     }
     // digits that do not fit are as much too large as digits that do
     match value.parse() {
-        Ok(bytes) if bytes <= BODY_BYTES_MAX => Ok(bytes),
+        Ok(bytes) if bytes <= FILE_BYTES_MAX => Ok(bytes),
         _ => Err(BODY_TOO_LARGE),
     }
 }
@@ -149,6 +163,9 @@ mod tests {
         check("GET /a?b=c HTTP/1.0\r\nHost: x\r\nX:\r\n\r\n", 200);
         check("POST / HTTP/1.1\r\nContent-Length: 65536\r\n\r\n", 200);
         check("POST / HTTP/1.1\r\nContent-Length: 65537\r\n\r\n", 413);
+        check("POST /v1/users/import?x=1 HTTP/1.1\r\nContent-Length: 33554432\r\n\r\n", 200);
+        check("POST /v1/users/import HTTP/1.1\r\nContent-Length: 33554433\r\n\r\n", 413);
+        check("POST /v1/users/importer HTTP/1.1\r\nContent-Length: 65537\r\n\r\n", 413);
         check("POST / HTTP/1.1\r\nContent-Length: 99999999999999999999999\r\n\r\n", 413);
         check("POST / HTTP/1.1\r\nContent-Length: +1\r\n\r\n", 400);
         check("POST / HTTP/1.1\r\nContent-Length: \r\n\r\n", 400);

@@ -53,6 +53,7 @@ mod route;
 mod server;
 mod snapshot;
 mod tickets;
+mod users;
 mod worker;
 
 pub use access::{AuditQuery, NewToken};
@@ -61,7 +62,8 @@ pub use api::{
 };
 pub use callvault_access::{Caller, Level};
 pub use error::HttpError;
-pub use head::{BODY_BYTES_MAX, HEAD_BYTES_MAX, HEADERS_MAX};
+pub use head::{BODY_BYTES_MAX, FILE_BYTES_MAX, HEAD_BYTES_MAX, HEADERS_MAX};
 pub use listen::Listen;
 pub use server::{Limits, Server};
 pub use snapshot::{Component, Health, Snapshot, Status};
+pub use users::{DiscardsQuery, UsersImport};

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 use std::{
+    collections::BTreeMap,
     io::{self, Read, Write},
     net::TcpStream,
     os::unix::net::UnixStream,
@@ -15,8 +16,8 @@ use std::{
 };
 
 use callvault_http::{
-    Answer, Api, ApiError, Audio, AudioFormat, AudioRequest, AuditQuery, CallAction, Caller, Component, ErrorKind,
-    Health, HttpError, Level, Limits, Listen, NewToken, RecordingsQuery, Server, Snapshot, Status,
+    Answer, Api, ApiError, Audio, AudioFormat, AudioRequest, AuditQuery, CallAction, Caller, Component, DiscardsQuery,
+    ErrorKind, Health, HttpError, Level, Limits, Listen, NewToken, RecordingsQuery, Server, Snapshot, Status, UsersImport,
 };
 use callvault_seal::Secret;
 use serde_json::{Value, json};
@@ -170,6 +171,30 @@ impl Api for Fake {
 
     fn start_recording(&self, _: &Caller) -> Answer {
         Ok(json!({"stopped": false}))
+    }
+
+    fn users(&self, _: &Caller, with_removed: bool) -> Answer {
+        Ok(json!({"users": [], "removed": with_removed}))
+    }
+
+    fn user(&self, _: &Caller, email: &str) -> Answer {
+        Ok(json!({"webex_email": email}))
+    }
+
+    fn set_user(&self, _: &Caller, email: &str, values: &BTreeMap<String, String>) -> Answer {
+        Ok(json!({"webex_email": email, "values": values}))
+    }
+
+    fn remove_user(&self, _: &Caller, email: &str) -> Answer {
+        Ok(json!({"removed": email}))
+    }
+
+    fn import_users(&self, _: &Caller, import: &UsersImport) -> Answer {
+        Ok(json!({"bytes": import.file.len(), "toml": import.is_toml}))
+    }
+
+    fn discards(&self, _: &Caller, query: &DiscardsQuery) -> Answer {
+        Ok(json!({"discards": [], "limit": query.limit}))
     }
 
     fn delete_recording(&self, _: &Caller, id: Uuid) -> Answer {

@@ -35,6 +35,9 @@ pub(crate) const AUDIT_BROKEN_NOTE: &str = "audit-chain";
 /// Part under which health shows that the settings are overruled.
 pub(crate) const PERMISSIONS_NOTE: &str = "permissions";
 
+/// The same for users that cannot be read.
+pub(crate) const USERS_NOTE: &str = "users";
+
 /// Entries at the end of the audit log that are checked at every start: about a second's work at most.
 const TAIL_ENTRIES: u64 = 10_000;
 
@@ -72,13 +75,14 @@ impl Access {
         check_tail(catalogue, notes)?;
         let never_delete = latch::open(config, catalogue, notes)?;
         let stopped = Stopped::read(catalogue)?;
+        let people = read_people(config, catalogue, notes)?;
         Ok(Self {
             settings: permissions(config),
             never_delete: AtomicBool::new(never_delete),
             closed: watch::Sender::new(stopped.is_some()),
             draining: AtomicBool::new(false),
             stopped: Mutex::new(stopped),
-            people: People::default(),
+            people,
             refused: Mutex::default(),
             store_asked: AtomicBool::new(false),
         })
@@ -133,6 +137,19 @@ fn check_tail(catalogue: &Catalogue, notes: &Notes) -> anyhow::Result<()> {
         notes.set(AUDIT_BROKEN_NOTE, text);
     }
     Ok(())
+}
+
+/// The users. Those that do not open stay in the catalogue, and health says so.
+fn read_people(config: &Config, catalogue: &Catalogue, notes: &Notes) -> anyhow::Result<People> {
+    let found = catalogue.users()?;
+    if !found.damaged.is_empty() {
+        let text = format!(
+            "{} users cannot be read: they were changed or damaged; their recordings stay, new calls of theirs are nobody's; stop callvaultd and run `callvaultctl recover`, then import them again",
+            found.damaged.len()
+        );
+        notes.set(USERS_NOTE, text);
+    }
+    Ok(People::new(found.users, people::numbering_plan(config)))
 }
 
 fn permissions(config: &Config) -> Permissions {
@@ -239,8 +256,8 @@ impl Appliance {
 
     /// Which recordings the caller may find.
     pub(crate) fn visible(&self, caller: &Caller) -> Visible {
-        let people = self.access.people.all();
-        visible(caller, people.values().map(AsRef::as_ref))
+        let directory = self.access.people.directory();
+        visible(caller, directory.all().iter().map(AsRef::as_ref))
     }
 
     /// Whose token that is.

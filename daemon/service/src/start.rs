@@ -23,6 +23,7 @@ use uuid::Uuid;
 use zeroize::Zeroizing;
 
 use crate::access::Access;
+use crate::deciding::Deciding;
 use crate::api::Control;
 use crate::appliance::{Appliance, Bell, Metrics, Notes, Spool};
 use crate::certificates::{CertificateFiles, CertificateWatch, unix_s};
@@ -183,6 +184,7 @@ pub(crate) fn open(
         stop_bell: Bell::default(),
         reload,
         access,
+        deciding: Deciding::new(&config),
         notes,
         sockets_stay: AtomicBool::new(false),
         stopping: AtomicBool::new(false),
@@ -340,7 +342,7 @@ fn serve(
     if let Some(keeping) = keeping {
         crew.hire(appliance, "fd-store", move |a| keeping.run(a, &stay))?;
     }
-    let policy = told::policy(&appliance.config);
+    let deciding = Arc::clone(appliance);
     let driver = Driver {
         program: beside("callvault-recorder"),
         start: told::settings(appliance, &sockets),
@@ -349,7 +351,7 @@ fn serve(
         stays,
         closed: appliance.access.closed(),
         certificates,
-        decide: Arc::new(move |facts| told::decide(facts, &policy)),
+        decide: Arc::new(move |id, facts| deciding.decide(id, facts)),
         wake: appliance.wake_ingest.clone(),
         state: channels.state,
     };
