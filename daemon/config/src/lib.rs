@@ -40,14 +40,14 @@ use std::path::{Path, PathBuf};
 
 pub use error::ConfigError;
 pub use schema::{
-    Archive, Directory, Filters, Http, Journal, Keys, Licence, Limits, Log, Media, Permissions, Queue, Recording, Render, Sip, Store,
-    documented_defaults,
+    Archive, Directory, Filters, Http, Journal, Keys, Licence, Limits, Log, Media, Permissions, Queue, Recording,
+    Render, Sip, Store, documented_defaults,
 };
 pub use setting::KeySpec;
 pub use values::{
-    ArchiveCodec, ArchiveKeys, BitRate, Bytes, ClientCertificate, FilterDirection, FilterTraffic, HttpListen, LicenceModel, Listen,
-    LogLevel, MediaAddress, Network, Patterns, PeerList, PortRange, PublicKeyTexts, RecordingMode, Texts, UnknownUsers,
-    WhoDeletes, WhoMay,
+    ArchiveCodec, ArchiveKeys, BitRate, Bytes, ClientCertificate, FilterDirection, FilterTraffic, HttpListen,
+    LicenceModel, Listen, LogLevel, MediaAddress, Network, Patterns, PeerList, PortRange, PublicKeyTexts,
+    RecordingMode, Texts, UnknownUsers, WhoDeletes, WhoMay,
 };
 
 /// The configuration file that is read when no other is named.

@@ -88,7 +88,9 @@ fn import(session: &mut Session<'_, '_>, file: &Path, flags: [bool; 3]) -> Resul
     let (added, changed, removed) = (count("added"), count("changed"), count("removed"));
     let unchanged = text(&done["unchanged"]);
     let mood = if dry_run { "would be " } else { "" };
-    session.say(&format!("{mood}added {added}, {mood}changed {changed}, {mood}removed {removed}, unchanged {unchanged}"))?;
+    session.say(&format!(
+        "{mood}added {added}, {mood}changed {changed}, {mood}removed {removed}, unchanged {unchanged}"
+    ))?;
     Ok(Exit::Done)
 }
 
@@ -155,6 +157,7 @@ pub(crate) fn discards(session: &mut Session<'_, '_>, verb: &Discards) -> Result
             text(&one["id"]),
         ]);
     }
-    session.write_table(&table, "no call that was not kept is noted; filters.discards_kept says for how long they are")?;
+    session
+        .write_table(&table, "no call that was not kept is noted; filters.discards_kept says for how long they are")?;
     Ok(Exit::Done)
 }

@@ -58,7 +58,8 @@ pub(crate) const HEAD_TOO_LARGE: Refusal = refusal(431, "head-too-large", "the r
 const MALFORMED: Refusal = refusal(400, "bad-request", "this is no HTTP/1.1 request");
 const VERSION: Refusal = refusal(505, "version", "only HTTP/1.1 and HTTP/1.0 are spoken here");
 const TRANSFER: Refusal = refusal(501, "not-implemented", "Transfer-Encoding is not accepted; send a Content-Length");
-const BODY_TOO_LARGE: Refusal = refusal(413, "body-too-large", "the request's body may have at most 65536 bytes, and a file of users 33554432");
+const BODY_TOO_LARGE: Refusal =
+    refusal(413, "body-too-large", "the request's body may have at most 65536 bytes, and a file of users 33554432");
 const EXPECT: Refusal = refusal(417, "expectation", "Expect is not supported");
 
 /// Where the head in `bytes` ends, its empty line included.

@@ -17,7 +17,8 @@ use std::{
 
 use callvault_http::{
     Answer, Api, ApiError, Audio, AudioFormat, AudioRequest, AuditQuery, CallAction, Caller, Component, DiscardsQuery,
-    ErrorKind, Health, HttpError, Level, Limits, Listen, NewToken, RecordingsQuery, Server, Snapshot, Status, UsersImport,
+    ErrorKind, Health, HttpError, Level, Limits, Listen, NewToken, RecordingsQuery, Server, Snapshot, Status,
+    UsersImport,
 };
 use callvault_seal::Secret;
 use serde_json::{Value, json};
@@ -577,6 +578,20 @@ fn the_body_is_what_the_daemon_is_asked() {
     let response = sut.send(text.as_bytes());
     let expected = json!({"name": "script", "level": "base", "user": "ann@example.com", "days": 7});
     assert_eq!((response.status, response.json()), (200, expected));
+}
+
+#[test]
+fn a_file_of_users_may_be_large_for_who_may_be_somebody() {
+    let sut = start();
+    let import = |head: String| {
+        let file = "x".repeat(1_000_000);
+        sut.send(head.replace("\r\n\r\n", &format!("\r\nContent-Length: {}\r\n\r\n{file}", file.len())).as_bytes())
+    };
+    let response = import(request("POST", "/v1/users/import?form=toml"));
+    assert_eq!((response.status, response.json()), (200, json!({"bytes": 1_000_000, "toml": true})));
+    let stranger = import(request("POST", "/v1/users/import").replace(TOKEN, "another"));
+    assert_eq!(stranger.status, 401);
+    assert_eq!(import(request("POST", "/v1/tokens")).status, 413);
 }
 
 #[test]

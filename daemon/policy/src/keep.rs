@@ -102,8 +102,7 @@ type Rule = fn(&Case<'_>) -> Option<KeepVerdict>;
 
 /// The rules in the order in which they are asked; the first that applies decides. What people decided about a user or a call goes before what is
 /// set for all.
-const RULES: &[Rule] =
-    &[self_test, never, asked_for_by_the_client, direction, traffic, blacklist, no_user, on_demand];
+const RULES: &[Rule] = &[self_test, never, asked_for_by_the_client, direction, traffic, blacklist, no_user, on_demand];
 
 /// The names by which calls are discarded, in metrics, in rows and in the list of what was not kept. They never change.
 mod rule_names {
@@ -171,10 +170,12 @@ fn blacklist(case: &Case<'_>) -> Option<KeepVerdict> {
     let listed = &case.settings.filters.blacklist;
     let is_listed = |party: &Party| {
         let by_number = party.number.as_deref().is_some_and(|text| case.directory.plan().is_any_of(listed, text));
-        by_number || party.number.is_none() && party.aor.as_deref().is_some_and(|aor| {
-            let user = comparable(aor);
-            case.directory.plan().is_any_of(listed, user.split('@').next().unwrap_or_default())
-        })
+        by_number
+            || party.number.is_none()
+                && party.aor.as_deref().is_some_and(|aor| {
+                    let user = comparable(aor);
+                    case.directory.plan().is_any_of(listed, user.split('@').next().unwrap_or_default())
+                })
     };
     discard(rule_names::BLACKLIST, case.facts.remotes.iter().any(is_listed))
 }
@@ -252,7 +253,11 @@ mod tests {
     fn what_the_client_asks_to_keep_is_kept_whatever_the_mode() {
         fn check(mode: RecordingMode, recording_type: &str, expected: KeepVerdict) {
             let settings = PolicySettings::new(mode, &[], &["Keep".to_owned(), String::new()]);
-            assert_eq!(keep(&call("", "", "1", recording_type), &settings, &Directory::default()), expected, "{mode:?} {recording_type}");
+            assert_eq!(
+                keep(&call("", "", "1", recording_type), &settings, &Directory::default()),
+                expected,
+                "{mode:?} {recording_type}"
+            );
         }
         check(RecordingMode::OnDemand, "keep", KeepVerdict::Keep);
         check(RecordingMode::OnDemand, " KEEP ", KeepVerdict::Keep);
@@ -265,7 +270,11 @@ mod tests {
     fn a_self_test_finds_its_calls_whatever_the_mode() {
         let settings = PolicySettings::new(RecordingMode::OnDemand, &[], &[]);
         let check = |user_id: &str, aor: &str, expected: KeepVerdict| {
-            assert_eq!(keep(&call(user_id, aor, "1", "on"), &settings, &Directory::default()), expected, "{user_id} {aor}");
+            assert_eq!(
+                keep(&call(user_id, aor, "1", "on"), &settings, &Directory::default()),
+                expected,
+                "{user_id} {aor}"
+            );
         };
         check("selftest0000@selftest.invalid", "", KeepVerdict::Keep);
         check("", "sip:+442079460000@selftest.invalid", KeepVerdict::Keep);

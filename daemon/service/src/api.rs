@@ -14,8 +14,8 @@ use callvault_catalogue::{CatalogueError, Cursor, Deletion, Filter, Recording};
 use callvault_control::{self as control, CallStanding, LiveCall, Refusal};
 use callvault_directory::User;
 use callvault_http::{
-    Answer, Api, ApiError, Audio, AudioFormat, AudioPurpose, AudioRequest, AuditQuery, CallAction, DiscardsQuery, ErrorKind,
-    NewToken, RecordingsQuery, Snapshot, UsersImport,
+    Answer, Api, ApiError, Audio, AudioFormat, AudioPurpose, AudioRequest, AuditQuery, CallAction, DiscardsQuery,
+    ErrorKind, NewToken, RecordingsQuery, Snapshot, UsersImport,
 };
 use callvault_queue::{Filter as JobFilter, Job, JobId, JobKind, QueueError, State};
 use callvault_render_protocol::RenderError;

@@ -115,7 +115,8 @@ impl Appliance {
 
     /// Users whose calls are recorded, as far as a licence counts them.
     pub(crate) fn licensed_users<'a>(users: impl IntoIterator<Item = &'a User>) -> usize {
-        let counts = |user: &&User| user.removed_at.is_none() && !user.catch_all && user.recording_mode != Some(Own::Never);
+        let counts =
+            |user: &&User| user.removed_at.is_none() && !user.catch_all && user.recording_mode != Some(Own::Never);
         users.into_iter().filter(counts).count()
     }
 

@@ -23,10 +23,10 @@ use uuid::Uuid;
 use zeroize::Zeroizing;
 
 use crate::access::Access;
-use crate::deciding::Deciding;
 use crate::api::Control;
 use crate::appliance::{Appliance, Bell, Metrics, Notes, Spool};
 use crate::certificates::{CertificateFiles, CertificateWatch, unix_s};
+use crate::deciding::Deciding;
 use crate::fd_store::{Brought, FdStore, Keeping};
 use crate::files::{make_folder, write_whole};
 use crate::ingest::{Ingest, unix_ms};
