@@ -28,6 +28,9 @@ impl Decree {
     }
 }
 
+/// The settings of the last start.
+const SETTINGS: &str = "settings_seen";
+
 impl Catalogue {
     /// What was kept with a decree that is in force; `None` when it is not.
     ///
@@ -66,6 +69,31 @@ impl Catalogue {
         transaction.commit().map_err(&what)
     }
 
+    /// The settings as they were when this was last said, in whatever form they were given; `None` when it never was, or cannot be read.
+    ///
+    /// # Errors
+    /// Disk errors.
+    pub fn settings_seen(&self) -> Result<Option<Value>, CatalogueError> {
+        let sealed =
+            schema::meta(&self.reader(), SETTINGS).map_err(CatalogueError::sql("read the settings of before"))?;
+        Ok(sealed.and_then(|sealed| open(&self.sealing, SETTINGS, &sealed).ok()))
+    }
+
+    /// Remembers the settings, with the entry of the audit log that says that they are others.
+    ///
+    /// # Errors
+    /// [`CatalogueError::TooLarge`]; disk errors.
+    pub fn see_settings(&self, settings: &Value, entry: Option<&Entry>) -> Result<(), CatalogueError> {
+        let what = CatalogueError::sql("remember the settings");
+        let Writer { db, rng } = &mut *self.writer();
+        let transaction = schema::write(db).map_err(&what)?;
+        put(&transaction, &self.sealing, &mut **rng, SETTINGS, settings)?;
+        if let Some(entry) = entry {
+            self.auditing.append(&transaction, &mut **rng, entry)?;
+        }
+        transaction.commit().map_err(&what)
+    }
+
     /// Takes over from `old`, whose rows are being restored into this one, which is new: the audit log, the tokens and what was decided, as
     /// far as they can be read. This catalogue has to be opened again before anything is written to the audit log. What could not be taken
     /// over is said.
@@ -85,13 +113,6 @@ impl Catalogue {
                 Err(error) => lost.push(format!("{part}: failed to {error}")),
             }
         }
-        // Found by hashes under a key of its own, which the others have no use for.
-        let transaction = schema::write(db).map_err(&what)?;
-        let to = (&*transaction, &self.sealing, &self.linking);
-        match user::carry_over((&from, &old.sealing), to, &mut **rng) {
-            Ok(()) => transaction.commit().map_err(&what)?,
-            Err(error) => lost.push(format!("the users: failed to {error}")),
-        }
         Ok(lost)
     }
 }
@@ -99,8 +120,9 @@ impl Catalogue {
 type Copy = fn((&Connection, &Sealing), (&Connection, &Sealing), &mut dyn CryptoRng) -> Result<(), CatalogueError>;
 
 /// What is taken over, each by itself: one that is damaged does not keep the others.
-const PARTS: [(&str, Copy); 3] = [
+const PARTS: [(&str, Copy); 4] = [
     ("the audit log", |old, new, rng| audit::carry_over(old, new, rng).map(drop)),
+    ("the users", user::carry_over),
     ("the tokens", token::carry_over),
     ("what was decided", carry_over),
 ];
@@ -110,7 +132,7 @@ fn carry_over(
     (new, of_new): (&Connection, &Sealing),
     rng: &mut dyn CryptoRng,
 ) -> Result<(), CatalogueError> {
-    for name in Decree::ALL.map(Decree::name) {
+    for name in Decree::ALL.map(Decree::name).into_iter().chain([SETTINGS]) {
         let Some(sealed) = schema::meta(old, name).map_err(CatalogueError::sql("read what was decided"))? else {
             continue;
         };

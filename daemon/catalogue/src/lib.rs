@@ -63,7 +63,6 @@ mod archive;
 mod audit;
 mod catalogue;
 mod decree;
-mod discard;
 mod error;
 mod find;
 mod ingest;
@@ -83,7 +82,6 @@ pub use audit::{
 };
 pub use catalogue::{Catalogue, Counts};
 pub use decree::Decree;
-pub use discard::Discard;
 pub use error::CatalogueError;
 pub use find::{Cursor, Filter, LIMIT_DEFAULT, LIMIT_MAX, Page, SCAN_ROWS_MAX};
 pub use ingest::{Deletion, IngestOutcome, Lane, NewRecording, Tombstone};
@@ -93,4 +91,3 @@ pub use recording::{Archive, ArchivePlace, ArchiveState, Direction, Flaw, Record
 pub use restore::{Buried, Restored};
 pub use sealing::SEALED_BYTES_MAX;
 pub use token::{TOKENS_MAX, Token, TokenHash};
-pub use user::Users;

@@ -107,15 +107,13 @@ pub struct Recording {
     pub ended_at: Timestamp,
     /// By the journal's clock, which does not jump.
     pub duration_ms: u64,
-    /// The Webex e-mail of the user whom it belongs to as it was, if one is known.
+    /// The user whom it belongs to, if one is known.
     pub owner: Option<String>,
     /// That user's id.
     pub owner_id: Option<Uuid>,
-    /// That user's name as it was.
+    /// The owner's name as it was then: it stays when the user goes.
     pub owner_name: Option<String>,
-    /// The group that the user was in then.
-    pub owner_group: Option<String>,
-    /// By what the user was found: `user-id`, `number`, `email`, or `catch-all`.
+    /// By what the owner was found: `user-id`, `number`, `email` or `catch-all`.
     pub matched_by: Option<String>,
     /// Seen from the recorded user.
     pub direction: Direction,

@@ -40,14 +40,14 @@ use std::path::{Path, PathBuf};
 
 pub use error::ConfigError;
 pub use schema::{
-    Archive, Directory, Filters, Http, Journal, Keys, Licence, Limits, Log, Media, Permissions, Queue, Recording,
+    Archive, Directory, Filters, Http, Journal, Keys, Limits, Log, Media, Numbers, Permissions, Queue, Recording,
     Render, Sip, Store, documented_defaults,
 };
 pub use setting::KeySpec;
 pub use values::{
-    ArchiveCodec, ArchiveKeys, BitRate, Bytes, ClientCertificate, FilterDirection, FilterTraffic, HttpListen,
-    LicenceModel, Listen, LogLevel, MediaAddress, Network, Patterns, PeerList, PortRange, PublicKeyTexts,
-    RecordingMode, Texts, UnknownUsers, WhoDeletes, WhoMay,
+    ArchiveCodec, ArchiveKeys, BitRate, Bytes, ClientCertificate, DialDigits, HttpListen, KeptDirection, KeptTraffic,
+    Listen, LogLevel, MediaAddress, Network, Patterns, PeerList, PortRange, PublicKeyTexts, RecordingMode, Texts,
+    UnknownUser, WhoDeletes, WhoMay,
 };
 
 /// The configuration file that is read when no other is named.
@@ -70,12 +70,12 @@ pub struct Config {
     pub journal: Journal,
     /// Which calls are kept.
     pub recording: Recording,
-    /// Whose calls are whose.
+    /// Whose calls they are.
     pub directory: Directory,
     /// Which calls are not kept.
     pub filters: Filters,
-    /// How much may be used.
-    pub licence: Licence,
+    /// How numbers are written, and which are the organisation's own.
+    pub numbers: Numbers,
     /// What an archive holds.
     pub archive: Archive,
     /// Where archives live.

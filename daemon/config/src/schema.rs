@@ -9,9 +9,9 @@ use crate::layers::Merged;
 use crate::macros::settings;
 use crate::setting::{KeySpec, Setting, read_within};
 use crate::values::{
-    ArchiveCodec, ArchiveKeys, BitRate, Bytes, ClientCertificate, FilterDirection, FilterTraffic, HttpListen,
-    LicenceModel, Listen, LogLevel, MediaAddress, Patterns, PeerList, PortRange, PublicKeyTexts, RecordingMode, Texts,
-    UnknownUsers, WhoDeletes, WhoMay,
+    ArchiveCodec, ArchiveKeys, BitRate, Bytes, ClientCertificate, DialDigits, HttpListen, KeptDirection, KeptTraffic,
+    Listen, LogLevel, MediaAddress, Patterns, PeerList, PortRange, PublicKeyTexts, RecordingMode, Texts, UnknownUser,
+    WhoDeletes, WhoMay,
 };
 use crate::{Config, Effective};
 
@@ -155,8 +155,7 @@ settings! {
         /// `always`: every call is kept. `on-demand`: those that somebody asks for.
         mode: RecordingMode = "\"always\"",
         /// Users whose calls are recorded on demand although the mode is `always`: the user's id as the client's metadata
-        /// has it, a number, or an address such as \"ann@example.com\". Users of the directory that have a mode of their own have
-        /// that (`callvaultctl users set EMAIL recording_mode=on-demand`).
+        /// has it, a number, or an address such as \"ann@example.com\". A few; a directory of users will take its place.
         on_demand_users: Texts = "[]",
         /// Values of BroadWorks' `recordingType` by which the client asks for the call to be kept, in any case. It is not
         /// published which value Webex uses; \"on\" comes with calls that are kept in any case and is left out for that reason.
@@ -165,54 +164,41 @@ settings! {
 }
 
 settings! {
-    /// The users of the organisation (`callvaultctl users import`), and how it writes its numbers.
+    /// Whose calls they are: the users come by `callvaultctl users import`.
     pub struct Directory in "directory." {
-        /// What becomes of calls of which the directory does not know the user: `discard` keeps no audio that anyone could
-        /// read; `keep` keeps them for administrators. While nobody is in the directory every call is kept; where a
-        /// catch-all user is in it, that one owns them.
-        unknown: UnknownUsers = "\"discard\"",
-        /// The country code that numbers without one belong to, for example \"49\"; empty: only numbers with `+` are taken for
-        /// whole ones, and two numbers are the same when they are written the same.
-        country_code: String = "\"\"",
-        /// What is dialled before an area code, and left out behind the country code. Empty where there is none (Italy, Spain).
-        national_prefix: String = "\"0\"",
-        /// What is dialled for `+`.
-        international_prefix: String = "\"00\"",
-        /// The organisation's own numbers: digits and `+` stand for themselves, `.` is one digit, `!` any number of digits,
-        /// `[2-5]` and `[^2-5]` are sets. A call is internal when the other party is a user or has one of these. Empty: a
-        /// number of at most six digits is taken for an extension.
-        internal_numbers: Patterns = "[]",
-        /// The largest file of users that is taken. A user has some hundred bytes.
-        import_bytes_max: Bytes = "\"16MiB\"" in "64KiB" ..= "32MiB",
+        /// What becomes of a call of nobody in the directory: `discard`, or `keep` it for administrators only. As long as the directory is
+        /// empty every call is kept; a user that is marked `catch_all` owns what would be discarded otherwise.
+        unknown: UnknownUser = "\"discard\"",
     }
 }
 
 settings! {
-    /// Which calls are not kept, whoever's they are. What the signalling does not tell is no reason not to keep a call, nor is
-    /// it against what the client itself asks to keep (`recording.keep_types`). Nobody can ever read the audio of what is not kept.
+    /// Calls that are not kept, whosever they are. Of such a call there is no audio that anyone could read, only that it was, when,
+    /// and which rule says so.
     pub struct Filters in "filters." {
-        /// Which calls are kept, seen from the recorded user: `both`, `incoming` or `outgoing`.
-        direction: FilterDirection = "\"both\"",
-        /// Which calls are kept: `both`, `internal` (within the organisation) or `external`.
-        traffic: FilterTraffic = "\"both\"",
-        /// Numbers and patterns, as in `directory.internal_numbers`: no call with one of them on the other side is kept.
+        /// Which calls are kept: `incoming` ones, `outgoing` ones, seen from the user, or `both`. Where the signalling does not tell, a call
+        /// is kept.
+        direction: KeptDirection = "\"both\"",
+        /// Which calls are kept: `internal` ones, whose other party is a user or has a number of `numbers.internal`; `external` ones; or
+        /// `both`. Where nothing tells, a call is kept.
+        traffic: KeptTraffic = "\"both\"",
+        /// Numbers of others whose calls are not kept. In a pattern `.` is one digit, `!` any number of digits, none included, `[2-5]` one of
+        /// these, `[^2-5]` one that is not: `7100`, `72.`, `+4989!`.
         blacklist: Patterns = "[]",
-        /// For how long it can be looked up who called whom in a call that was not kept, and by which rule
-        /// (`callvaultctl discards list`). `0s`: it is counted and not noted.
-        discards_kept: Duration = "\"30d\"" in "0s" ..= "3650d",
     }
 }
 
 settings! {
-    /// How much may be used, where that is agreed.
-    pub struct Licence in "licence." {
-        /// `none`: no limit but `limits`. `channels`: calls at once. `users`: users in the directory whose calls are recorded.
-        model: LicenceModel = "\"none\"",
-        /// Calls at once with the model `channels`; above it an INVITE is answered 503, and health says so.
-        channels_max: u32 = "2000" in "1" ..= "20000",
-        /// Users with the model `users`; above it no more are taken into the directory, and health says so when they are
-        /// more already. Users whose mode is `never`, and the catch-all, do not count.
-        users_max: u32 = "100000" in "1" ..= "100000",
+    /// How numbers are written where the organisation is, so that one number written in two ways is one number.
+    pub struct Numbers in "numbers." {
+        /// The country's code, for example `49`; empty: only numbers with `+` are known to be whole.
+        country_code: DialDigits = "\"\"",
+        /// What is dialled before an area code; `0` in most countries, empty where nothing is.
+        national_prefix: DialDigits = "\"0\"",
+        /// What is dialled for `+`.
+        international_prefix: DialDigits = "\"00\"",
+        /// Patterns, as in `filters.blacklist`, of the organisation's own numbers and extensions.
+        internal: Patterns = "[]",
     }
 }
 
@@ -334,7 +320,7 @@ pub(crate) const SECTIONS: [Section; 17] = [
     ("recording", Recording::ABOUT, Recording::KEYS),
     ("directory", Directory::ABOUT, Directory::KEYS),
     ("filters", Filters::ABOUT, Filters::KEYS),
-    ("licence", Licence::ABOUT, Licence::KEYS),
+    ("numbers", Numbers::ABOUT, Numbers::KEYS),
     ("archive", Archive::ABOUT, Archive::KEYS),
     ("store", Store::ABOUT, Store::KEYS),
     ("http", Http::ABOUT, Http::KEYS),
@@ -370,9 +356,10 @@ fn read_sections(merged: &Merged, base: &Path, errors: &mut Vec<ConfigError>) ->
     let (sip, media, limits) = (Sip::read(merged, errors), Media::read(merged, errors), Limits::read(merged, errors));
     let (journal, archive) = (Journal::read(merged, errors), Archive::read(merged, errors));
     let recording = Recording::read(merged, errors);
+    let directory = Directory::read(merged, errors);
+    let filters = Filters::read(merged, errors);
+    let numbers = Numbers::read(merged, errors);
     let permissions = Permissions::read(merged, errors);
-    let (directory, filters) = (Directory::read(merged, errors), Filters::read(merged, errors));
-    let licence = Licence::read(merged, errors);
     let (store, http, keys) = (Store::read(merged, errors), Http::read(merged, errors), Keys::read(merged, errors));
     let (queue, render, log) = (Queue::read(merged, errors), Render::read(merged, errors), Log::read(merged, errors));
     let folders = folders?;
@@ -386,7 +373,7 @@ fn read_sections(merged: &Merged, base: &Path, errors: &mut Vec<ConfigError>) ->
         recording: recording?,
         directory: directory?,
         filters: filters?,
-        licence: licence?,
+        numbers: numbers?,
         archive: archive?,
         store: store?,
         http: http?,

@@ -61,9 +61,6 @@ pub(crate) enum Verb {
     /// The users that recordings belong to.
     #[command(subcommand)]
     Users(Users),
-    /// Calls that were not kept, and by which rule.
-    #[command(subcommand)]
-    Discards(Discards),
 }
 
 #[derive(Debug, Args)]
@@ -393,61 +390,47 @@ pub(crate) enum Configuration {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Users {
-    /// Import users from a file, all of it or nothing. Fields that the file does not name stay as they are.
-    Import {
-        /// The file: CSV with a first line that names the fields, or TOML with a [[user]] for each.
-        file: PathBuf,
-        /// Say what would be done, and change nothing.
-        #[arg(long)]
-        dry_run: bool,
-        /// Remove the users that the file does not have; their recordings stay.
-        #[arg(long)]
-        remove_missing: bool,
-        /// However many these are; without it more than a tenth are not removed at once.
-        #[arg(long, requires = "remove_missing")]
-        remove_many: bool,
-    },
-    /// List the users.
-    List {
-        /// Those that were removed too.
-        #[arg(long)]
-        removed: bool,
-    },
-    /// Everything about one user but PIN and password.
+    /// Take users from a file: new ones come, known ones change, all of them or none.
+    Import(ImportUsers),
+    /// The users that there are.
+    List,
+    /// One user, every field.
     Show {
         /// The Webex e-mail.
         email: String,
     },
-    /// Change fields of a user; makes the user where there is none.
+    /// Set fields of a user, or make one.
     Set {
         /// The Webex e-mail.
         email: String,
-        /// What to change, for example group=Sales recording_mode=on-demand; nothing after = empties the field.
-        #[arg(value_name = "FIELD=VALUE", value_parser = field_value)]
-        values: Vec<(String, String)>,
+        /// Fields with their values, for example group=Sales level=group-supervisor; an empty value empties the field.
+        #[arg(required = true, value_name = "FIELD=VALUE", value_parser = field_and_value)]
+        fields: Vec<(String, String)>,
     },
-    /// Remove a user; the recordings stay, with the name as it was.
+    /// Remove a user. The recordings stay, with the name that the owner had.
     Remove {
         /// The Webex e-mail.
         email: String,
     },
 }
 
-#[derive(Debug, Subcommand)]
-pub(crate) enum Discards {
-    /// List calls that were not kept, the newest first.
-    List {
-        /// Only those of this rule: user-never, direction, traffic, blacklist, no-user, or as recordings name it.
-        #[arg(long)]
-        rule: Option<String>,
-        /// At most so many.
-        #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=1000))]
-        limit: u32,
-    },
+#[derive(Debug, Args)]
+pub(crate) struct ImportUsers {
+    /// The file: CSV whose first line names the fields, or TOML with a [[user]] for each.
+    pub(crate) file: PathBuf,
+    /// Only say what would be done.
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    /// Remove the users that are not in the file.
+    #[arg(long)]
+    pub(crate) remove_missing: bool,
+    /// It is meant, although unusually many users would be removed.
+    #[arg(long)]
+    pub(crate) confirm: bool,
 }
 
-fn field_value(text: &str) -> Result<(String, String), String> {
-    let (name, value) = text.split_once('=').ok_or("write it as FIELD=VALUE, for example group=Sales")?;
+fn field_and_value(text: &str) -> Result<(String, String), String> {
+    let (name, value) = text.split_once('=').ok_or("write FIELD=VALUE, for example group=Sales")?;
     Ok((name.trim().to_owned(), value.to_owned()))
 }
 

@@ -50,13 +50,13 @@ pub(crate) struct Request {
     /// What it is for; fits after "failed to".
     what: String,
     answer_max: Duration,
-    /// JSON or a file, of a request that says more than its path.
-    body: Vec<u8>,
+    /// JSON, of a request that says more than its path.
+    body: String,
 }
 
 impl Request {
     pub(crate) fn new(method: Method, path: impl Into<String>, what: impl Into<String>) -> Self {
-        Self { method, path: path.into(), what: what.into(), answer_max: ANSWER_MAX, body: Vec::new() }
+        Self { method, path: path.into(), what: what.into(), answer_max: ANSWER_MAX, body: String::new() }
     }
 
     pub(crate) fn get(path: impl Into<String>, what: impl Into<String>) -> Self {
@@ -65,12 +65,7 @@ impl Request {
 
     /// With this JSON; only of requests with [`Method::Post`] or [`Method::Put`].
     pub(crate) fn with_body(self, body: &Value) -> Self {
-        Self { body: body.to_string().into_bytes(), ..self }
-    }
-
-    /// With this file.
-    pub(crate) fn with_file(self, body: Vec<u8>) -> Self {
-        Self { body, ..self }
+        Self { body: body.to_string(), ..self }
     }
 
     /// May take long before it answers.
@@ -172,8 +167,8 @@ impl Client {
             Method::Get => call!(self.agent.get(&url), call),
             Method::Delete => call!(self.agent.delete(&url), call),
             // With a body, even if empty: a length is stated, and nothing is sent in pieces.
-            Method::Post => call!(self.agent.post(&url), send, request.body.as_slice()),
-            Method::Put => call!(self.agent.put(&url), send, request.body.as_slice()),
+            Method::Post => call!(self.agent.post(&url), send, request.body.as_bytes()),
+            Method::Put => call!(self.agent.put(&url), send, request.body.as_bytes()),
         }
         .map_err(|error| self.unreachable(&error, request))
     }

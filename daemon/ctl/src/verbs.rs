@@ -58,7 +58,6 @@ pub(crate) fn run(cli: &Cli, around: &mut Surroundings<'_>) -> Result<Exit, CtlE
         Verb::Selftest(parameters) => selftest::run(&mut session, parameters),
         Verb::Config(_) => session.show_config(),
         Verb::Users(verb) => users::run(&mut session, verb),
-        Verb::Discards(verb) => users::discards(&mut session, verb),
         Verb::Recover(_) => Ok(Exit::Usage),
     }
 }

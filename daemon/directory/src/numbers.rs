@@ -21,6 +21,13 @@ pub struct NumberingPlan {
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Number(String);
 
+impl Number {
+    /// As text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
 impl NumberingPlan {
     /// A plan. `country_code` has one to three digits or none, where only numbers with `+` are known to be whole; `national_prefix` is
     /// what is dialled before an area code (0 in most countries, none in Italy), `international_prefix` what stands for `+` (00);
@@ -66,20 +73,15 @@ impl NumberingPlan {
         Some(format!("+{}{national}", self.country_code))
     }
 
-    /// Whether a number is one of the organisation's own by its patterns, as it came or with its country.
-    pub fn is_internal(&self, text: &str) -> bool {
-        self.is_any_of(&self.internal, text)
-    }
-
-    /// Whether the plan says which numbers are the organisation's own.
-    pub fn tells_internal(&self) -> bool {
+    /// Whether it says which numbers are the organisation's own.
+    pub fn has_internal(&self) -> bool {
         !self.internal.is_empty()
     }
 
-    /// Whether a number is one of these patterns', as it came or with its country.
-    pub fn is_any_of(&self, patterns: &[Pattern], text: &str) -> bool {
+    /// Whether a number is one of the organisation's own by its patterns, as it came or with its country.
+    pub fn is_internal(&self, text: &str) -> bool {
         let whole = self.number(text).map(|number| number.0);
-        patterns
+        self.internal
             .iter()
             .any(|pattern| pattern.matches(text.trim()) || whole.as_ref().is_some_and(|whole| pattern.matches(whole)))
     }

@@ -1,13 +1,13 @@
 //! What the daemon answers, and what it is asked.
 
-use std::{collections::BTreeMap, fmt, io::Read};
+use std::{fmt, io::Read};
 
 use callvault_access::Caller;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use crate::{AuditQuery, DiscardsQuery, NewToken, Snapshot, UsersImport};
+use crate::{AuditQuery, NewToken, Snapshot, UserImport};
 
 /// The answer to a call: JSON, sent as it is.
 pub type Answer = Result<Value, ApiError>;
@@ -111,6 +111,37 @@ pub trait Api: Send + Sync + 'static {
     /// See [`Api::status`].
     fn me(&self, caller: &Caller) -> Answer;
 
+    /// `GET /v1/users`: `{"users": […]}`.
+    ///
+    /// # Errors
+    /// See [`Api::status`].
+    fn users(&self, caller: &Caller) -> Answer;
+
+    /// `GET /v1/users/EMAIL`.
+    ///
+    /// # Errors
+    /// See [`Api::status`].
+    fn user(&self, caller: &Caller, email: &str) -> Answer;
+
+    /// `PUT /v1/users/EMAIL`: sets fields of a user, or makes one.
+    ///
+    /// # Errors
+    /// See [`Api::status`].
+    fn set_user(&self, caller: &Caller, email: &str, fields: &[(String, String)]) -> Answer;
+
+    /// `DELETE /v1/users/EMAIL`: the user goes, the recordings stay.
+    ///
+    /// # Errors
+    /// See [`Api::status`].
+    fn remove_user(&self, caller: &Caller, email: &str) -> Answer;
+
+    /// `POST /v1/users/import`: users from a file, all of them or none.
+    ///
+    /// # Errors
+    /// See [`Api::status`]; [`ErrorKind::Unprocessable`] with every line that is wrong, [`ErrorKind::Conflict`] where unusually many users
+    /// would go.
+    fn import_users(&self, caller: &Caller, import: &UserImport) -> Answer;
+
     /// `GET /v1/tokens`: `{"tokens": […]}`.
     ///
     /// # Errors
@@ -152,42 +183,6 @@ pub trait Api: Send + Sync + 'static {
     /// # Errors
     /// See [`Api::status`].
     fn start_recording(&self, caller: &Caller) -> Answer;
-
-    /// `GET /v1/users`: `{"users": […]}`, those that were removed only where that is asked for.
-    ///
-    /// # Errors
-    /// See [`Api::status`].
-    fn users(&self, caller: &Caller, with_removed: bool) -> Answer;
-
-    /// `GET /v1/users/EMAIL`.
-    ///
-    /// # Errors
-    /// See [`Api::status`]; [`ErrorKind::NotFound`].
-    fn user(&self, caller: &Caller, email: &str) -> Answer;
-
-    /// `PUT /v1/users/EMAIL`: puts values into fields; makes the user where there is none.
-    ///
-    /// # Errors
-    /// See [`Api::status`]; [`ErrorKind::Unprocessable`] with the field that is wrong.
-    fn set_user(&self, caller: &Caller, email: &str, values: &BTreeMap<String, String>) -> Answer;
-
-    /// `DELETE /v1/users/EMAIL`. The recordings stay.
-    ///
-    /// # Errors
-    /// See [`Api::status`]; [`ErrorKind::NotFound`].
-    fn remove_user(&self, caller: &Caller, email: &str) -> Answer;
-
-    /// `POST /v1/users/import`: users from a file, all or none.
-    ///
-    /// # Errors
-    /// See [`Api::status`]; [`ErrorKind::Unprocessable`] with every line that is wrong; [`ErrorKind::Conflict`] where very many would go.
-    fn import_users(&self, caller: &Caller, import: &UsersImport) -> Answer;
-
-    /// `GET /v1/discards`: `{"discards": […]}`, calls that were not kept.
-    ///
-    /// # Errors
-    /// See [`Api::status`].
-    fn discards(&self, caller: &Caller, query: &DiscardsQuery) -> Answer;
 }
 
 /// What is done about a live call. All of them are the same done twice.

@@ -9,11 +9,8 @@ pub const HEADERS_MAX: usize = 64;
 /// Bytes of a request's body. No request of this API needs one; this is room for those to come.
 pub const BODY_BYTES_MAX: usize = 64 << 10;
 
-/// Bytes of a file of users, whose setting may be lower: a hundred thousand users have less. It is read only of who may be somebody.
-pub const FILE_BYTES_MAX: usize = 32 << 20;
-
-/// Where files are taken.
-const FILES: &str = "/v1/users/import";
+/// The same of an import of users: a hundred thousand of them in a file.
+pub const IMPORT_BYTES_MAX: usize = 32 << 20;
 
 /// What of a head is used; everything else a client sends is dropped here.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -34,11 +31,6 @@ impl Head {
     pub(crate) fn path(&self) -> &str {
         self.target.split_once('?').map_or(&self.target, |(path, _)| path)
     }
-
-    /// Whether its body is one that strangers may not even send.
-    pub(crate) fn has_file(&self) -> bool {
-        self.body_bytes > BODY_BYTES_MAX
-    }
 }
 
 /// Why a head is refused: status, code, text.
@@ -58,8 +50,7 @@ pub(crate) const HEAD_TOO_LARGE: Refusal = refusal(431, "head-too-large", "the r
 const MALFORMED: Refusal = refusal(400, "bad-request", "this is no HTTP/1.1 request");
 const VERSION: Refusal = refusal(505, "version", "only HTTP/1.1 and HTTP/1.0 are spoken here");
 const TRANSFER: Refusal = refusal(501, "not-implemented", "Transfer-Encoding is not accepted; send a Content-Length");
-const BODY_TOO_LARGE: Refusal =
-    refusal(413, "body-too-large", "the request's body may have at most 65536 bytes, and a file of users 33554432");
+const BODY_TOO_LARGE: Refusal = refusal(413, "body-too-large", "the request's body may have at most 65536 bytes");
 const EXPECT: Refusal = refusal(417, "expectation", "Expect is not supported");
 
 /// Where the head in `bytes` ends, its empty line included.
@@ -83,16 +74,13 @@ pub(crate) fn parse(bytes: &[u8]) -> Result<Head, Refusal> {
             "transfer-encoding" => return Err(TRANSFER),
             "expect" => return Err(EXPECT),
             "content-length" if length.is_some() => return Err(MALFORMED),
-            "content-length" => length = Some(content_length(value)?),
+            "content-length" => length = Some(content_length(value, body_bytes_max(&head.target))?),
             "authorization" if head.token.is_some() => return Err(MALFORMED),
             "authorization" => head.token = bearer(value),
             _ => {}
         }
     }
     head.body_bytes = length.unwrap_or(0);
-    if head.has_file() && head.path() != FILES {
-        return Err(BODY_TOO_LARGE);
-    }
     Ok(head)
 }
 
@@ -127,13 +115,18 @@ fn field(line: &str) -> Result<(&str, &str), Refusal> {
     Ok((name, value.trim_matches([' ', '\t'])))
 }
 
-fn content_length(value: &str) -> Result<usize, Refusal> {
+/// Most bytes that a body of a request for this may have.
+fn body_bytes_max(target: &str) -> usize {
+    if target.split('?').next() == Some("/v1/users/import") { IMPORT_BYTES_MAX } else { BODY_BYTES_MAX }
+}
+
+fn content_length(value: &str, max: usize) -> Result<usize, Refusal> {
     if value.is_empty() || !value.bytes().all(|byte| byte.is_ascii_digit()) {
         return Err(MALFORMED);
     }
     // digits that do not fit are as much too large as digits that do
     match value.parse() {
-        Ok(bytes) if bytes <= FILE_BYTES_MAX => Ok(bytes),
+        Ok(bytes) if bytes <= max => Ok(bytes),
         _ => Err(BODY_TOO_LARGE),
     }
 }
@@ -164,9 +157,6 @@ mod tests {
         check("GET /a?b=c HTTP/1.0\r\nHost: x\r\nX:\r\n\r\n", 200);
         check("POST / HTTP/1.1\r\nContent-Length: 65536\r\n\r\n", 200);
         check("POST / HTTP/1.1\r\nContent-Length: 65537\r\n\r\n", 413);
-        check("POST /v1/users/import?x=1 HTTP/1.1\r\nContent-Length: 33554432\r\n\r\n", 200);
-        check("POST /v1/users/import HTTP/1.1\r\nContent-Length: 33554433\r\n\r\n", 413);
-        check("POST /v1/users/importer HTTP/1.1\r\nContent-Length: 65537\r\n\r\n", 413);
         check("POST / HTTP/1.1\r\nContent-Length: 99999999999999999999999\r\n\r\n", 413);
         check("POST / HTTP/1.1\r\nContent-Length: +1\r\n\r\n", 400);
         check("POST / HTTP/1.1\r\nContent-Length: \r\n\r\n", 400);

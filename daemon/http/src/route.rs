@@ -1,6 +1,5 @@
 //! From method and target to what is asked. Pure.
 
-use std::collections::BTreeMap;
 use std::str::FromStr;
 
 use jiff::Timestamp;
@@ -8,8 +7,8 @@ use serde::de::DeserializeOwned;
 use uuid::Uuid;
 
 use crate::{
-    ApiError, AudioFormat, AudioPurpose, AudioRequest, AuditQuery, CallAction, DiscardsQuery, ErrorKind, NewToken,
-    RecordingsQuery, UsersImport, access, users,
+    ApiError, AudioFormat, AudioPurpose, AudioRequest, AuditQuery, CallAction, ErrorKind, NewToken, RecordingsQuery,
+    UserImport, access, users,
 };
 
 /// What a request under `/v1/` asks.
@@ -30,6 +29,11 @@ pub(crate) enum Call {
     Keys,
     RotateKeys,
     Me,
+    Users,
+    User(String),
+    SetUser(String, Vec<(String, String)>),
+    RemoveUser(String),
+    ImportUsers(UserImport),
     Tokens,
     CreateToken(NewToken),
     RevokeToken(Uuid),
@@ -39,13 +43,6 @@ pub(crate) enum Call {
     /// For this reason.
     StopRecording(String),
     StartRecording,
-    /// With those that were removed.
-    Users(bool),
-    User(String),
-    SetUser(String, BTreeMap<String, String>),
-    RemoveUser(String),
-    ImportUsers(UsersImport),
-    Discards(DiscardsQuery),
 }
 
 /// The paths that need no token.
@@ -109,6 +106,15 @@ pub(crate) fn route(method: &str, target: &str, body: &[u8]) -> Result<Call, Api
             None => Err(unknown()),
         },
         ["me"] => only("GET", Call::Me),
+        ["users"] => only("GET", Call::Users),
+        ["users", "import"] if method == "POST" => only("POST", Call::ImportUsers(users::import(body)?)),
+        ["users", email] if email.contains('@') => match method {
+            "GET" => only("GET", Call::User((*email).to_owned())),
+            "PUT" => only("PUT", Call::SetUser((*email).to_owned(), users::fields(body)?)),
+            "DELETE" => only("DELETE", Call::RemoveUser((*email).to_owned())),
+            _ => Err(ApiError::method("GET, PUT, DELETE")),
+        },
+        ["users", "import"] => Err(ApiError::method("POST")),
         ["tokens"] => match method {
             "GET" => only("GET", Call::Tokens),
             "POST" => only("POST", Call::CreateToken(access::new_token(body)?)),
@@ -126,24 +132,6 @@ pub(crate) fn route(method: &str, target: &str, body: &[u8]) -> Result<Call, Api
         ["recording", "stop"] if method == "POST" => only("POST", Call::StopRecording(access::reason(body)?)),
         ["recording", "stop"] => Err(ApiError::method("POST")),
         ["recording", "start"] => only("POST", Call::StartRecording),
-        ["users"] => match method {
-            "GET" => users::list(query).map(Call::Users),
-            _ => Err(ApiError::method("GET")),
-        },
-        ["users", "import"] => match method {
-            "POST" => users::import(query, body).map(Call::ImportUsers),
-            _ => Err(ApiError::method("POST")),
-        },
-        ["users", email] => match method {
-            "GET" => only("GET", Call::User((*email).to_owned())),
-            "PUT" => only("PUT", Call::SetUser((*email).to_owned(), users::values(body)?)),
-            "DELETE" => only("DELETE", Call::RemoveUser((*email).to_owned())),
-            _ => Err(ApiError::method("GET, PUT, DELETE")),
-        },
-        ["discards"] => match method {
-            "GET" => users::discards(query).map(Call::Discards),
-            _ => Err(ApiError::method("GET")),
-        },
         ["keys"] => only("GET", Call::Keys),
         ["keys", "rotate"] => only("POST", Call::RotateKeys),
         ["verify"] => only("GET", Call::Verify(None)),
@@ -334,6 +322,15 @@ mod tests {
         check("GET", "/v1/recordings/ID/audio?format=wav&for=play", 200);
         check("GET", "/v1/recordings/ID/audio?format=wav&for=fun", 400);
         check("GET", "/v1/me", 200);
+        check("GET", "/v1/users", 200);
+        check("POST", "/v1/users", 405);
+        check("GET", "/v1/users/ann@example.com", 200);
+        check("GET", "/v1/users/ann%40example.com", 200);
+        check("PUT", "/v1/users/ann@example.com", 400);
+        check("DELETE", "/v1/users/ann@example.com", 200);
+        check("GET", "/v1/users/ann", 404);
+        check("POST", "/v1/users/import", 400);
+        check("GET", "/v1/users/import", 405);
         check("GET", "/v1/tokens", 200);
         check("POST", "/v1/tokens", 400);
         check("DELETE", "/v1/tokens/ID", 200);
@@ -348,19 +345,6 @@ mod tests {
         check("GET", "/v1/recording/stop", 405);
         check("POST", "/v1/recording/start", 200);
         check("DELETE", "/v1/recording/start", 405);
-        check("GET", "/v1/users", 200);
-        check("GET", "/v1/users?removed=yes", 200);
-        check("GET", "/v1/users?removed=perhaps", 400);
-        check("POST", "/v1/users", 405);
-        check("GET", "/v1/users/ann@example.com", 200);
-        check("DELETE", "/v1/users/ann%40example.com", 200);
-        check("PUT", "/v1/users/ann@example.com", 400);
-        check("POST", "/v1/users/import?form=toml&dry_run=yes&remove_missing=no&remove_many=yes", 200);
-        check("POST", "/v1/users/import?form=xml", 400);
-        check("GET", "/v1/users/import", 405);
-        check("GET", "/v1/discards?rule=blacklist&limit=5", 200);
-        check("GET", "/v1/discards?limit=0", 400);
-        check("POST", "/v1/discards", 405);
         check("GET", "/v1/keys", 200);
         check("POST", "/v1/keys/rotate", 200);
         check("GET", "/", 404);

@@ -1,12 +1,13 @@
 //! Whether a call is kept.
 
-use callvault_directory::{Directory, Pattern};
+use callvault_directory::{Directory, Found, Pattern, RecordingMode as UserMode};
 use callvault_journal::facts::{CallFacts, Direction, Party};
 
-use crate::owner::{Owner, owner};
-use crate::traffic::{Traffic, traffic_among};
+use crate::call::main_remote;
+use crate::owner::{find, traffic_by};
+use crate::traffic::Traffic;
 
-/// When the calls of users are kept of whom nothing else is known.
+/// When the calls of users are kept of whom the directory does not say it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum RecordingMode {
     /// All of them.
@@ -16,20 +17,20 @@ pub enum RecordingMode {
     OnDemand,
 }
 
-/// Which calls are not kept, whoever's they are. What the signalling does not tell is no reason: a call is lost only by decision.
+/// Calls that are not kept, whosever they are. The default keeps all.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Filters {
-    /// Only calls in this direction, seen from the user; [`Direction::Unknown`]: both.
-    pub direction: Direction,
-    /// Only this traffic; [`Traffic::Unknown`]: both.
-    pub traffic: Traffic,
-    /// No calls with one of these numbers on the other side.
+    /// The only direction that is kept, seen from the recorded user.
+    pub direction: Option<Direction>,
+    /// The only traffic that is kept.
+    pub traffic: Option<Traffic>,
+    /// Numbers of others whose calls are not kept.
     pub blacklist: Vec<Pattern>,
-    /// No calls of which the directory does not know the user, unless it is empty.
-    pub discards_unknown: bool,
+    /// Whether calls of nobody in the directory are kept; those of an empty directory are in any case.
+    pub keeps_unknown: bool,
 }
 
-/// What the organisation has set about which calls are kept. The default keeps every call.
+/// What the organisation has set about which calls are kept. The default keeps every call, unowned, for administrators only.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct PolicySettings {
@@ -51,17 +52,29 @@ impl PolicySettings {
         Self { mode, on_demand_users, keep_types, filters: Filters::default() }
     }
 
-    /// These settings, with filters.
+    /// The same with these filters.
     #[must_use]
-    pub fn with_filters(self, filters: Filters) -> Self {
+    pub fn with(self, filters: Filters) -> Self {
         Self { filters, ..self }
     }
 
-    /// Whether a user is one of those that are recorded on demand by the settings.
-    fn lists_on_demand(&self, user: &Party) -> bool {
+    /// The mode of a recorded user: what the directory says, else what the settings say.
+    fn mode_of(&self, user: &Party, found: &Found) -> RecordingMode {
+        if let Found::User(known, _) = found
+            && let Some(mode) = known.recording_mode
+        {
+            return match mode {
+                UserMode::OnDemand | UserMode::OnDemandUserStart => RecordingMode::OnDemand,
+                UserMode::Always | UserMode::AlwaysWithPause | UserMode::Never => RecordingMode::Always,
+            };
+        }
         let names = [&user.user_id, &user.aor, &user.number];
-        let mut names = names.into_iter().flatten().map(|name| comparable(name));
-        names.any(|name| !name.is_empty() && self.on_demand_users.contains(&name))
+        let is_listed = names
+            .into_iter()
+            .flatten()
+            .map(|name| comparable(name))
+            .any(|name| !name.is_empty() && self.on_demand_users.contains(&name));
+        if is_listed { RecordingMode::OnDemand } else { self.mode }
     }
 }
 
@@ -89,118 +102,99 @@ pub enum KeepVerdict {
     OnDemand,
 }
 
-/// What the rules look at.
-struct Case<'a> {
+/// A call that is to be decided about, with what was found of it.
+struct Asked<'a> {
     facts: &'a CallFacts,
     settings: &'a PolicySettings,
     directory: &'a Directory,
-    owner: Owner,
+    found: Found,
 }
 
 /// One rule: a verdict where it applies, none where the next rule is to be asked.
-type Rule = fn(&Case<'_>) -> Option<KeepVerdict>;
+type Rule = fn(&Asked<'_>) -> Option<KeepVerdict>;
 
-/// The rules in the order in which they are asked; the first that applies decides. What people decided about a user or a call goes before what is
-/// set for all.
-const RULES: &[Rule] = &[self_test, never, asked_for_by_the_client, direction, traffic, blacklist, no_user, on_demand];
+/// The rules in the order in which they are asked; the first that applies decides. What is filtered is filtered whoever asks for it.
+const RULES: &[Rule] =
+    &[self_test, never, direction, traffic, blacklist, unknown_user, asked_for_by_the_client, on_demand];
 
-/// The names by which calls are discarded, in metrics, in rows and in the list of what was not kept. They never change.
-mod rule_names {
-    /// The user's recording mode is `never`.
-    pub(super) const NEVER: &str = "user-never";
-    /// `filters.direction`.
-    pub(super) const DIRECTION: &str = "direction";
-    /// `filters.traffic`.
-    pub(super) const TRAFFIC: &str = "traffic";
-    /// `filters.blacklist`.
-    pub(super) const BLACKLIST: &str = "blacklist";
-    /// `directory.unknown`.
-    pub(super) const NO_USER: &str = "no-user";
+/// The names of the rules by which a call is discarded, as they are counted and shown.
+pub mod rules {
+    /// The user's calls are never recorded.
+    pub const NEVER: &str = "user-never";
+    /// Not the direction that is kept.
+    pub const DIRECTION: &str = "filter-direction";
+    /// Not the traffic that is kept.
+    pub const TRAFFIC: &str = "filter-traffic";
+    /// A number of the black list.
+    pub const BLACKLIST: &str = "filter-blacklist";
+    /// Nobody in the directory.
+    pub const UNKNOWN_USER: &str = "unknown-user";
 }
 
-fn discard(rule: &str, applies: bool) -> Option<KeepVerdict> {
-    applies.then(|| KeepVerdict::Discard { rule: rule.to_owned() })
+fn discard(rule: &str) -> Option<KeepVerdict> {
+    Some(KeepVerdict::Discard { rule: rule.to_owned() })
 }
 
 /// The domain of the users of a self-test. No real user can be there (RFC 2606 section 2).
 const SELF_TEST_DOMAIN: &str = "@selftest.invalid";
 
 /// A self-test looks for its recordings and asks nobody to keep them.
-fn self_test(case: &Case<'_>) -> Option<KeepVerdict> {
-    let local = &case.facts.local;
+fn self_test(asked: &Asked<'_>) -> Option<KeepVerdict> {
+    let facts = asked.facts;
     let is_there =
         |name: &Option<String>| name.as_deref().is_some_and(|name| comparable(name).ends_with(SELF_TEST_DOMAIN));
-    (is_there(&local.user_id) || is_there(&local.aor)).then_some(KeepVerdict::Keep)
+    (is_there(&facts.local.user_id) || is_there(&facts.local.aor)).then_some(KeepVerdict::Keep)
 }
 
-/// The directory's mode of the user, if it has one of its own.
-fn own_mode(case: &Case<'_>) -> Option<callvault_directory::RecordingMode> {
-    match &case.owner {
-        Owner::User(user, _) => user.recording_mode,
-        _ => None,
-    }
+fn never(asked: &Asked<'_>) -> Option<KeepVerdict> {
+    let Found::User(user, _) = &asked.found else { return None };
+    if user.recording_mode == Some(UserMode::Never) { discard(rules::NEVER) } else { None }
 }
 
-fn never(case: &Case<'_>) -> Option<KeepVerdict> {
-    discard(rule_names::NEVER, own_mode(case) == Some(callvault_directory::RecordingMode::Never))
+fn direction(asked: &Asked<'_>) -> Option<KeepVerdict> {
+    let kept = asked.settings.filters.direction?;
+    let is_other = asked.facts.direction != Direction::Unknown && asked.facts.direction != kept;
+    if is_other { discard(rules::DIRECTION) } else { None }
+}
+
+fn traffic(asked: &Asked<'_>) -> Option<KeepVerdict> {
+    let kept = asked.settings.filters.traffic?;
+    let found = traffic_by(asked.facts, asked.directory);
+    if found != Traffic::Unknown && found != kept { discard(rules::TRAFFIC) } else { None }
+}
+
+fn blacklist(asked: &Asked<'_>) -> Option<KeepVerdict> {
+    let number = main_remote(asked.facts)?.number.as_deref()?;
+    let whole = asked.directory.plan().number(number);
+    let is_listed = |pattern: &Pattern| {
+        pattern.matches(number) || whole.as_ref().is_some_and(|whole| pattern.matches(whole.as_str()))
+    };
+    if asked.settings.filters.blacklist.iter().any(is_listed) { discard(rules::BLACKLIST) } else { None }
+}
+
+/// A call of nobody: with a catch-all user it is that user's.
+fn unknown_user(asked: &Asked<'_>) -> Option<KeepVerdict> {
+    let is_known = matches!(asked.found, Found::User(..) | Found::Ambiguous);
+    let is_kept =
+        asked.directory.is_empty() || asked.directory.catch_all().is_some() || asked.settings.filters.keeps_unknown;
+    if is_known || is_kept { None } else { discard(rules::UNKNOWN_USER) }
 }
 
 /// The client says that the call is to be kept.
-fn asked_for_by_the_client(case: &Case<'_>) -> Option<KeepVerdict> {
-    let said = case.facts.recording_type.as_deref()?.trim().to_lowercase();
-    case.settings.keep_types.contains(&said).then_some(KeepVerdict::Keep)
+fn asked_for_by_the_client(asked: &Asked<'_>) -> Option<KeepVerdict> {
+    let said = asked.facts.recording_type.as_deref()?.trim().to_lowercase();
+    asked.settings.keep_types.contains(&said).then_some(KeepVerdict::Keep)
 }
 
-fn direction(case: &Case<'_>) -> Option<KeepVerdict> {
-    let (wanted, found) = (case.settings.filters.direction, case.facts.direction);
-    let is_other = wanted != Direction::Unknown && found != Direction::Unknown && wanted != found;
-    discard(rule_names::DIRECTION, is_other)
-}
-
-fn traffic(case: &Case<'_>) -> Option<KeepVerdict> {
-    let wanted = case.settings.filters.traffic;
-    if wanted == Traffic::Unknown {
-        return None;
-    }
-    let found = traffic_among(case.facts, case.directory);
-    discard(rule_names::TRAFFIC, found != Traffic::Unknown && wanted != found)
-}
-
-fn blacklist(case: &Case<'_>) -> Option<KeepVerdict> {
-    let listed = &case.settings.filters.blacklist;
-    let is_listed = |party: &Party| {
-        let by_number = party.number.as_deref().is_some_and(|text| case.directory.plan().is_any_of(listed, text));
-        by_number
-            || party.number.is_none()
-                && party.aor.as_deref().is_some_and(|aor| {
-                    let user = comparable(aor);
-                    case.directory.plan().is_any_of(listed, user.split('@').next().unwrap_or_default())
-                })
-    };
-    discard(rule_names::BLACKLIST, case.facts.remotes.iter().any(is_listed))
-}
-
-/// A directory with nobody in it knows nobody, which says nothing. Who could be one of several is one of them.
-fn no_user(case: &Case<'_>) -> Option<KeepVerdict> {
-    let is_unknown = case.owner == Owner::Nobody && !case.directory.is_empty();
-    discard(rule_names::NO_USER, case.settings.filters.discards_unknown && is_unknown)
-}
-
-/// The user's own mode, then the list, then the mode of all.
-fn on_demand(case: &Case<'_>) -> Option<KeepVerdict> {
-    use callvault_directory::RecordingMode as Own;
-    let is_on_demand = match own_mode(case) {
-        Some(Own::OnDemand | Own::OnDemandUserStart) => true,
-        Some(Own::Always | Own::AlwaysWithPause | Own::Never) => false,
-        None => case.settings.lists_on_demand(&case.facts.local) || case.settings.mode == RecordingMode::OnDemand,
-    };
-    is_on_demand.then_some(KeepVerdict::OnDemand)
+fn on_demand(asked: &Asked<'_>) -> Option<KeepVerdict> {
+    let mode = asked.settings.mode_of(&asked.facts.local, &asked.found);
+    (mode == RecordingMode::OnDemand).then_some(KeepVerdict::OnDemand)
 }
 
 /// Whether this call is kept. What no rule speaks of is kept: a call is lost only by decision.
 pub fn keep(facts: &CallFacts, settings: &PolicySettings, directory: &Directory) -> KeepVerdict {
-    let case = Case { facts, settings, directory, owner: owner(facts, directory) };
-    RULES.iter().find_map(|rule| rule(&case)).unwrap_or(KeepVerdict::Keep)
+    let asked = Asked { facts, settings, directory, found: find(facts, directory) };
+    RULES.iter().find_map(|rule| rule(&asked)).unwrap_or(KeepVerdict::Keep)
 }
 
 #[cfg(test)]
@@ -281,107 +275,111 @@ mod tests {
         check("a@example.com", "sip:selftest.invalid@example.com", KeepVerdict::OnDemand);
     }
 
-    /// `email number mode`; `all` is the catch-all.
-    fn directory(users: &str) -> Directory {
-        let users = users.split(',').filter(|user| !user.trim().is_empty()).map(|user| {
-            let part: Vec<&str> = user.split_whitespace().collect();
-            callvault_directory::User {
-                webex_email: part[0].to_owned(),
-                first_extension: part[1].to_owned(),
-                recording_mode: part[2].parse().ok(),
-                catch_all: part[0] == "all",
-                ..Default::default()
-            }
-        });
-        Directory::new(users, callvault_directory::NumberingPlan::new("39", "", "00", vec!["77..".parse().unwrap()]))
+    fn user(line: &str) -> callvault_directory::User {
+        let mut part = line.split(' ');
+        let mut next = || part.next().unwrap_or_default().to_owned();
+        callvault_directory::User {
+            webex_email: next(),
+            first_extension: next(),
+            recording_mode: next().parse().ok(),
+            catch_all: line.starts_with("all@"),
+            ..callvault_directory::User::default()
+        }
     }
 
-    /// What becomes of a call of `local` with `remote`, and by which rule.
-    fn decided(settings: &PolicySettings, users: &str, facts: &CallFacts) -> String {
-        match keep(facts, settings, &directory(users)) {
+    fn party(number: &str) -> Party {
+        Party { number: (!number.is_empty()).then(|| number.to_owned()), ..Party::default() }
+    }
+
+    /// `direction local remote`, and the filters.
+    fn check_filter(
+        users: &[&str],
+        filters: &Filters,
+        (direction, local, remote): (Direction, &str, &str),
+        expected: &str,
+    ) {
+        let plan = callvault_directory::NumberingPlan::new("49", "0", "00", vec!["72..".parse().unwrap()]);
+        let directory = Directory::new(users.iter().map(|line| user(line)), plan);
+        let facts = CallFacts { direction, local: party(local), remotes: vec![party(remote)], ..CallFacts::default() };
+        let settings = PolicySettings::default().with(filters.clone());
+        let shown = match keep(&facts, &settings, &directory) {
             KeepVerdict::Keep => "keep".to_owned(),
             KeepVerdict::OnDemand => "on-demand".to_owned(),
             KeepVerdict::Discard { rule } => rule,
-        }
+        };
+        assert_eq!(shown, expected, "{users:?} {filters:?} {direction:?} {local} {remote}");
     }
 
-    fn with(local: &str, remote: &str, direction: Direction, recording_type: &str) -> CallFacts {
-        let remotes = vec![Party { number: Some(remote.to_owned()), ..Party::default() }];
-        CallFacts { remotes, direction, ..call("", "", local, recording_type) }
+    const ANN: &[&str] = &["ann@x 7201", "bob@x +4930999"];
+
+    #[test]
+    fn filters_by_direction_and_traffic() {
+        use Direction::{Incoming, Outgoing, Unknown};
+        let incoming = Filters { direction: Some(Incoming), ..Filters::default() };
+        check_filter(ANN, &incoming, (Incoming, "7201", "1"), "keep");
+        check_filter(ANN, &incoming, (Outgoing, "7201", "1"), "filter-direction");
+        check_filter(ANN, &incoming, (Unknown, "7201", "1"), "keep");
+        let external = Filters { traffic: Some(Traffic::External), ..Filters::default() };
+        check_filter(ANN, &external, (Incoming, "7201", "+4930111111"), "keep");
+        check_filter(ANN, &external, (Incoming, "7201", "030 999"), "keep");
+        check_filter(ANN, &external, (Incoming, "7201", "+4930999"), "filter-traffic");
+        check_filter(ANN, &external, (Incoming, "7201", "7299"), "filter-traffic");
+        check_filter(ANN, &external, (Incoming, "7201", ""), "keep");
+        let internal = Filters { traffic: Some(Traffic::Internal), ..Filters::default() };
+        check_filter(ANN, &internal, (Incoming, "7201", "7299"), "keep");
+        check_filter(ANN, &internal, (Incoming, "7201", "+4930111111"), "filter-traffic");
     }
 
     #[test]
-    fn users_have_modes_of_their_own() {
-        fn check(mode: RecordingMode, listed: &[String], own: &str, recording_type: &str, expected: &str) {
-            let settings = PolicySettings::new(mode, listed, &["keep".to_owned()]);
-            let facts = with("7711", "+441", Direction::Incoming, recording_type);
-            let users = format!("ann@x 7711 {own}");
-            assert_eq!(decided(&settings, &users, &facts), expected, "{mode:?} {listed:?} {own} {recording_type}");
-        }
-        let listed = ["7711".to_owned()];
-        use RecordingMode::{Always, OnDemand};
-        check(Always, &[], "never", "", "user-never");
-        check(Always, &[], "never", "keep", "user-never");
-        check(Always, &[], "on-demand", "", "on-demand");
-        check(Always, &[], "on-demand", "keep", "keep");
-        check(Always, &[], "on-demand-user-start", "", "on-demand");
-        check(OnDemand, &[], "always", "", "keep");
-        check(OnDemand, &[], "always-with-pause", "", "keep");
-        check(OnDemand, &[], "-", "", "on-demand");
-        check(Always, &listed, "-", "", "on-demand");
-        check(Always, &listed, "always", "", "keep");
-        check(Always, &[], "-", "", "keep");
+    fn the_black_list_is_of_the_others_numbers() {
+        let list = |texts: &[&str]| Filters {
+            blacklist: texts.iter().map(|text| text.parse().unwrap()).collect(),
+            ..Filters::default()
+        };
+        let call = |remote| (Direction::Incoming, "7201", remote);
+        check_filter(ANN, &list(&["+4989!"]), call("+49 89 1234567"), "filter-blacklist");
+        check_filter(ANN, &list(&["+4989!"]), call("089 1234567"), "filter-blacklist");
+        check_filter(ANN, &list(&["7.."]), call("720"), "filter-blacklist");
+        check_filter(ANN, &list(&["7.."]), call("7201"), "keep");
+        check_filter(ANN, &list(&["7201"]), call("1"), "keep");
+        check_filter(ANN, &list(&["!"]), call(""), "keep");
     }
 
     #[test]
-    fn filters_in_their_order() {
-        fn check(filters: &Filters, facts: &CallFacts, expected: &str) {
-            let settings = PolicySettings::new(RecordingMode::OnDemand, &[], &["keep".to_owned()]);
-            let settings = settings.with_filters(filters.clone());
-            assert_eq!(decided(&settings, "ann@x 7711 always", facts), expected, "{filters:?} {facts:?}");
-        }
-        let both = Filters::default();
-        let incoming = Filters { direction: Direction::Incoming, ..both.clone() };
-        let internal = Filters { traffic: Traffic::Internal, ..both.clone() };
-        let external = Filters { traffic: Traffic::External, ..both.clone() };
-        let listed = Filters { blacklist: vec!["+4420!".parse().unwrap(), "7799".parse().unwrap()], ..both.clone() };
-        let known = Filters { discards_unknown: true, ..both.clone() };
-        let to = |remote: &str| with("7711", remote, Direction::Outgoing, "");
-        check(&both, &to("+442"), "keep");
-        check(&incoming, &to("+442"), "direction");
-        check(&incoming, &with("7711", "+442", Direction::Incoming, ""), "keep");
-        check(&incoming, &with("7711", "+442", Direction::Unknown, ""), "keep");
-        check(&incoming, &with("7711", "+442", Direction::Outgoing, "Keep"), "keep");
-        check(&internal, &to("+442"), "traffic");
-        check(&internal, &to("7712"), "keep");
-        check(&external, &to("7712"), "traffic");
-        check(&external, &CallFacts { remotes: Vec::new(), ..to("") }, "keep");
-        check(&listed, &to("+44 20 7946"), "blacklist");
-        check(&listed, &to("00442079460000"), "blacklist");
-        check(&listed, &to("7799"), "blacklist");
-        check(&listed, &to("+4421"), "keep");
-        let by_address = Party { aor: Some("sip:7799@pbx;user=phone".to_owned()), ..Party::default() };
-        check(&listed, &CallFacts { remotes: vec![by_address], ..to("") }, "blacklist");
-        check(&known, &to("+442"), "keep");
-        check(&known, &with("7712", "+442", Direction::Outgoing, ""), "no-user");
-        let all = Filters { direction: Direction::Incoming, traffic: Traffic::Internal, ..listed.clone() };
-        check(&all, &to("+4420"), "direction");
-        check(&Filters { direction: Direction::Unknown, ..all }, &to("+4420"), "traffic");
+    fn calls_of_nobody() {
+        let call = (Direction::Incoming, "7777", "1");
+        let none = Filters::default();
+        check_filter(&[], &none, call, "keep");
+        check_filter(ANN, &none, call, "unknown-user");
+        check_filter(ANN, &Filters { keeps_unknown: true, ..none.clone() }, call, "keep");
+        check_filter(&["ann@x 7201", "all@x"], &none, call, "keep");
+        // Whose it is cannot be said, but it is somebody's.
+        check_filter(&["ann@x 7777", "bob@x 7777"], &none, call, "keep");
+        // What is filtered is filtered whosever it is.
+        let outgoing = Filters { direction: Some(Direction::Outgoing), ..none };
+        check_filter(&["all@x"], &outgoing, call, "filter-direction");
     }
 
     #[test]
-    fn calls_of_nobody_are_kept_or_not() {
-        fn check(discards_unknown: bool, users: &str, expected: &str) {
-            let filters = Filters { discards_unknown, ..Filters::default() };
-            let settings = PolicySettings::default().with_filters(filters);
-            let facts = with("7711", "+441", Direction::Incoming, "");
-            assert_eq!(decided(&settings, users, &facts), expected, "{discards_unknown} {users}");
-        }
-        check(true, "", "keep");
-        check(true, "bob@x 7712 -", "no-user");
-        check(false, "bob@x 7712 -", "keep");
-        check(true, "bob@x 7712 -,all +1 -", "keep");
-        check(true, "all +1 never", "user-never");
-        check(true, "ann@x 7711 -,bob@x 7711 -", "keep");
+    fn a_users_own_mode_goes_before_that_of_all() {
+        let call = (Direction::Incoming, "7201", "1");
+        let none = Filters::default();
+        check_filter(&["ann@x 7201 never"], &none, call, "user-never");
+        check_filter(&["ann@x 7201 on-demand"], &none, call, "on-demand");
+        check_filter(&["ann@x 7201 on-demand-user-start"], &none, call, "on-demand");
+        check_filter(&["ann@x 7201 always"], &none, call, "keep");
+        check_filter(&["ann@x 7201 always-with-pause"], &none, call, "keep");
+        let settings = PolicySettings::new(RecordingMode::OnDemand, &[], &[]);
+        let directory = Directory::new([user("ann@x 7201 always")], callvault_directory::NumberingPlan::default());
+        let facts = CallFacts { local: party("7201"), ..CallFacts::default() };
+        assert_eq!(keep(&facts, &settings, &directory), KeepVerdict::Keep);
+    }
+
+    #[test]
+    fn a_self_test_passes_every_filter() {
+        let filters = Filters { direction: Some(Direction::Outgoing), ..Filters::default() };
+        let directory = Directory::new([user("ann@x 7201")], callvault_directory::NumberingPlan::default());
+        let facts = CallFacts { direction: Direction::Incoming, ..call("a@selftest.invalid", "", "1", "") };
+        assert_eq!(keep(&facts, &PolicySettings::default().with(filters), &directory), KeepVerdict::Keep);
     }
 }

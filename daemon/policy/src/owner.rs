@@ -1,48 +1,64 @@
-//! Whose a call is.
-
-use std::sync::Arc;
+//! Whose a call is, and whether its other side belongs to the organisation, by the directory of users.
 
 use callvault_directory::{Directory, Found, MatchedBy, Names, User};
-use callvault_journal::facts::{CallFacts, Flaw, Party};
+use callvault_journal::facts::{CallFacts, Party};
 
-/// Whose a call is, as far as the directory tells.
+use crate::call::main_remote;
+use crate::traffic::{Traffic, traffic};
+
+/// The owner of a recording.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Owner {
-    /// This user's, found by that.
-    User(Arc<User>, MatchedBy),
-    /// Several users have what the client calls the user by; nobody is guessed.
+pub struct Owner {
+    /// The user.
+    pub user: std::sync::Arc<User>,
+    /// By what the user was found.
+    pub by: MatchedBy,
+}
+
+/// What a call has to say about its owner, beside who it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Ownership {
+    /// This user owns it.
+    Of(Owner),
+    /// Several users have what the client calls the recorded one by: for administrators only.
     Ambiguous,
-    /// Nobody's.
+    /// Nobody: for administrators only.
     Nobody,
 }
 
-/// What tells who a party is.
-pub(crate) fn names(party: &Party) -> Names<'_> {
+fn names(party: &Party) -> Names<'_> {
     Names { user_id: party.user_id.as_deref(), number: party.number.as_deref(), aor: party.aor.as_deref() }
 }
 
-/// Whose a call is: the recorded user's, else the catch-all's, if there is one.
-pub fn owner(call: &CallFacts, directory: &Directory) -> Owner {
-    match (directory.find(&names(&call.local)), directory.catch_all()) {
-        (Found::User(user, by), _) => Owner::User(user, by),
-        (_, Some(user)) => Owner::User(Arc::clone(user), MatchedBy::CatchAll),
-        (Found::Ambiguous, None) => Owner::Ambiguous,
-        (Found::Nobody, None) => Owner::Nobody,
+/// The recorded user, as the directory knows them.
+pub(crate) fn find(call: &CallFacts, directory: &Directory) -> Found {
+    directory.find(&names(&call.local))
+}
+
+/// Who owns the recording of a call: the recorded user, or the catch-all user where that is nobody in the directory.
+pub fn owner(call: &CallFacts, directory: &Directory) -> Ownership {
+    match find(call, directory) {
+        Found::User(user, by) => Ownership::Of(Owner { user, by }),
+        Found::Ambiguous => Ownership::Ambiguous,
+        Found::Nobody => directory.catch_all().map_or(Ownership::Nobody, |user| {
+            Ownership::Of(Owner { user: std::sync::Arc::clone(user), by: MatchedBy::CatchAll })
+        }),
     }
 }
 
-/// What there is to say about whose a call is: that nobody was guessed, or that there was nobody to be found.
-pub fn owner_flaw(call: &CallFacts, directory: &Directory) -> Option<Flaw> {
-    let flaw = |code: &str, text: &str| Some(Flaw { code: code.to_owned(), text: text.to_owned() });
-    match directory.find(&names(&call.local)) {
-        Found::Ambiguous => flaw(
-            "user-ambiguous",
-            "several users have the number or id of this call's user, so it is nobody's; give each their own with `callvaultctl users set`",
-        ),
-        Found::Nobody if !directory.is_empty() && directory.catch_all().is_none() => {
-            flaw("user-unknown", "no user of the directory has the number, id or address of this call's user")
-        }
-        _ => None,
+/// Whether a call stayed within the organisation: the other party is a user, or has a number of the plan. Without users and patterns it is
+/// told from the signalling alone.
+pub fn traffic_by(call: &CallFacts, directory: &Directory) -> Traffic {
+    if directory.is_empty() && !directory.plan().has_internal() {
+        return traffic(call);
+    }
+    let Some(remote) = main_remote(call) else { return Traffic::Unknown };
+    if directory.is_internal(&names(remote)) {
+        Traffic::Internal
+    } else if remote.number.is_some() || remote.aor.is_some() {
+        Traffic::External
+    } else {
+        Traffic::Unknown
     }
 }
 
@@ -52,37 +68,45 @@ mod tests {
 
     use super::*;
 
-    fn directory(users: &[(&str, &str, bool)]) -> Directory {
-        let user = |&(email, number, catch_all): &(&str, &str, bool)| User {
-            webex_email: email.to_owned(),
-            first_extension: number.to_owned(),
-            catch_all,
-            ..User::default()
-        };
-        Directory::new(users.iter().map(user), NumberingPlan::default())
+    fn directory(lines: &[&str]) -> Directory {
+        let users = lines.iter().map(|line| {
+            let (email, number) = line.split_once(' ').unwrap_or((line, ""));
+            let catch_all = email.starts_with("all@");
+            User { webex_email: email.into(), first_extension: number.into(), catch_all, ..User::default() }
+        });
+        Directory::new(users, NumberingPlan::default())
+    }
+
+    fn call(local: &str, remote: &str) -> CallFacts {
+        let party = |number: &str| Party { number: Some(number.into()), ..Party::default() };
+        CallFacts { local: party(local), remotes: vec![party(remote)], ..CallFacts::default() }
     }
 
     #[test]
-    fn a_call_is_its_users_or_the_catch_alls_or_nobodys() {
-        fn check(users: &[(&str, &str, bool)], number: &str, expected: &str, flaw: &str) {
-            let local = Party { number: Some(number.to_owned()), ..Party::default() };
-            let call = CallFacts { local, ..CallFacts::default() };
-            let directory = directory(users);
-            let found = match owner(&call, &directory) {
-                Owner::User(user, by) => format!("{} by {}", user.webex_email, by.as_str()),
-                Owner::Ambiguous => "ambiguous".to_owned(),
-                Owner::Nobody => "nobody".to_owned(),
+    fn who_owns_a_call() {
+        fn check(lines: &[&str], local: &str, expected: &str) {
+            let shown = match owner(&call(local, "1"), &directory(lines)) {
+                Ownership::Of(Owner { user, by }) => format!("{} {}", user.webex_email, by.as_str()),
+                Ownership::Ambiguous => "ambiguous".to_owned(),
+                Ownership::Nobody => "nobody".to_owned(),
             };
-            let said = owner_flaw(&call, &directory).map(|flaw| flaw.code).unwrap_or_default();
-            assert_eq!((found.as_str(), said.as_str()), (expected, flaw), "{users:?} {number}");
+            assert_eq!(shown, expected, "{lines:?} {local}");
         }
-        let (ann, bob, all) = (("ann@x", "7711", false), ("bob@x", "7711", false), ("all@x", "", true));
-        check(&[ann], "7711", "ann@x by number", "");
-        check(&[ann], "7712", "nobody", "user-unknown");
-        check(&[ann, bob], "7711", "ambiguous", "user-ambiguous");
-        check(&[ann, bob, all], "7711", "all@x by catch-all", "user-ambiguous");
-        check(&[ann, all], "7712", "all@x by catch-all", "");
-        // while there is nobody, nobody is missing
-        check(&[], "7711", "nobody", "");
+        check(&["ann@x 7201"], "7201", "ann@x number");
+        check(&["ann@x 7201"], "7202", "nobody");
+        check(&["ann@x 7201", "all@x"], "7202", "all@x catch-all");
+        check(&["ann@x 7201", "bob@x 7201", "all@x"], "7201", "ambiguous");
+        check(&[], "7201", "nobody");
+    }
+
+    #[test]
+    fn without_users_and_patterns_the_signalling_tells() {
+        fn check(lines: &[&str], remote: &str, expected: Traffic) {
+            assert_eq!(traffic_by(&call("7201", remote), &directory(lines)), expected, "{lines:?} {remote}");
+        }
+        check(&[], "7202", Traffic::Internal);
+        check(&[], "+4930111", Traffic::External);
+        check(&["ann@x 7201"], "7202", Traffic::External);
+        check(&["ann@x 7201"], "7201", Traffic::Internal);
     }
 }

@@ -1,11 +1,9 @@
 //! Whether a call stayed within the organisation.
 
-use callvault_directory::Directory;
 use callvault_journal::facts::CallFacts;
 use serde::{Deserialize, Serialize};
 
 use crate::call::main_remote;
-use crate::owner::names;
 
 /// Longest number that is taken for an extension.
 pub const EXTENSION_DIGITS_MAX: usize = 6;
@@ -51,20 +49,6 @@ pub fn traffic(call: &CallFacts) -> Traffic {
     }
 }
 
-/// Whether a call stayed within the organisation, as the directory knows it: the main remote party is internal when it is a user or has a
-/// number of the numbering plan. Where the plan has no patterns, or the party no number, it is what the signalling tells.
-pub fn traffic_among(call: &CallFacts, directory: &Directory) -> Traffic {
-    let Some(remote) = main_remote(call) else { return Traffic::Unknown };
-    if directory.is_internal(&names(remote)) {
-        return Traffic::Internal;
-    }
-    let is_number = |number: &str| directory.plan().number(number).is_some();
-    if directory.plan().tells_internal() && remote.number.as_deref().is_some_and(is_number) {
-        return Traffic::External;
-    }
-    traffic(call)
-}
-
 /// The domain of an address, when it has a user part.
 fn domain_of(address: &str) -> Option<String> {
     let (_, host) = address.rsplit_once('@')?;
@@ -102,32 +86,5 @@ mod tests {
         check(None, "sip:x@other.example.com", Traffic::Unknown);
         check(None, "", Traffic::Unknown);
         assert_eq!(traffic(&CallFacts::default()), Traffic::Unknown);
-    }
-
-    #[test]
-    fn the_directory_knows_better() {
-        fn check(internal: &str, number: &str, expected: Traffic) {
-            let patterns = internal.split_whitespace().map(|text| text.parse().unwrap()).collect();
-            let plan = callvault_directory::NumberingPlan::new("39", "", "00", patterns);
-            let user = callvault_directory::User {
-                webex_email: "ann@x".to_owned(),
-                first_extension: "+390501".to_owned(),
-                ..Default::default()
-            };
-            let number = (!number.is_empty()).then(|| number.to_owned());
-            let remotes = vec![Party { number, ..Party::default() }];
-            let call = CallFacts { remotes, ..CallFacts::default() };
-            assert_eq!(traffic_among(&call, &Directory::new([user], plan)), expected, "{internal} {call:?}");
-        }
-        check("", "+390501", Traffic::Internal);
-        check("", "+390502", Traffic::External);
-        check("", "7711", Traffic::Internal);
-        check("", "112", Traffic::Unknown);
-        check("77..", "7711", Traffic::Internal);
-        check("77..", "7811", Traffic::External);
-        check("77..", "112", Traffic::External);
-        check("77.. +3906!", "0039 06 1", Traffic::External);
-        check("77.. +3906!", "0039 06 1234567", Traffic::Internal);
-        check("77..", "", Traffic::Unknown);
     }
 }

@@ -6,10 +6,11 @@
 mod latch;
 mod pause;
 mod people;
+mod settings;
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use callvault_access::audit::Entry;
 use callvault_access::{Action, Caller, On, Owned, Permissions, Scope, Visible, WhoMay, decide, visible};
@@ -35,7 +36,7 @@ pub(crate) const AUDIT_BROKEN_NOTE: &str = "audit-chain";
 /// Part under which health shows that the settings are overruled.
 pub(crate) const PERMISSIONS_NOTE: &str = "permissions";
 
-/// The same for users that cannot be read.
+/// Part under which health shows that users cannot be read.
 pub(crate) const USERS_NOTE: &str = "users";
 
 /// Entries at the end of the audit log that are checked at every start: about a second's work at most.
@@ -60,6 +61,8 @@ pub(crate) struct Access {
     draining: AtomicBool,
     stopped: Mutex<Option<Stopped>>,
     pub(crate) people: People,
+    /// Held while users change: what is changed is read first.
+    changing_users: Mutex<()>,
     /// Tokens refused lately, and when.
     refused: Mutex<HashMap<Uuid, i64>>,
     /// Whether the store has been asked what it knows of deletions by hand.
@@ -73,9 +76,18 @@ impl Access {
     /// The catalogue or the data folder cannot be used.
     pub(crate) fn open(config: &Config, catalogue: &Catalogue, notes: &Notes) -> anyhow::Result<Self> {
         check_tail(catalogue, notes)?;
+        settings::note_changes(config, catalogue)?;
         let never_delete = latch::open(config, catalogue, notes)?;
         let stopped = Stopped::read(catalogue)?;
-        let people = read_people(config, catalogue, notes)?;
+        let (users, damaged) = catalogue.users()?;
+        if !damaged.is_empty() {
+            let text = format!(
+                "{} users cannot be read, their rows are damaged; import the users again, `callvaultctl users import`",
+                damaged.len()
+            );
+            notes.set(USERS_NOTE, text);
+        }
+        let people = People::new(users, crate::told::numbering_plan(config));
         Ok(Self {
             settings: permissions(config),
             never_delete: AtomicBool::new(never_delete),
@@ -83,6 +95,7 @@ impl Access {
             draining: AtomicBool::new(false),
             stopped: Mutex::new(stopped),
             people,
+            changing_users: Mutex::default(),
             refused: Mutex::default(),
             store_asked: AtomicBool::new(false),
         })
@@ -91,6 +104,11 @@ impl Access {
     /// The settings in force.
     pub(crate) fn permissions(&self) -> Permissions {
         Permissions { never_delete: self.never_delete.load(Ordering::Relaxed), ..self.settings }
+    }
+
+    /// To be held while users are read, changed and kept.
+    pub(crate) fn changing_users(&self) -> MutexGuard<'_, ()> {
+        self.changing_users.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether new sessions are refused, as it changes.
@@ -137,19 +155,6 @@ fn check_tail(catalogue: &Catalogue, notes: &Notes) -> anyhow::Result<()> {
         notes.set(AUDIT_BROKEN_NOTE, text);
     }
     Ok(())
-}
-
-/// The users. Those that do not open stay in the catalogue, and health says so.
-fn read_people(config: &Config, catalogue: &Catalogue, notes: &Notes) -> anyhow::Result<People> {
-    let found = catalogue.users()?;
-    if !found.damaged.is_empty() {
-        let text = format!(
-            "{} users cannot be read: they were changed or damaged; their recordings stay, new calls of theirs are nobody's; stop callvaultd and run `callvaultctl recover`, then import them again",
-            found.damaged.len()
-        );
-        notes.set(USERS_NOTE, text);
-    }
-    Ok(People::new(found.users, people::numbering_plan(config)))
 }
 
 fn permissions(config: &Config) -> Permissions {
@@ -213,6 +218,7 @@ impl Appliance {
     /// [`ErrorKind::Forbidden`], with who may and what to do.
     pub(crate) fn allow(&self, caller: &Caller, action: Action, on: On<'_>, entry: &Entry) -> Result<(), ApiError> {
         let Err(refusal) = decide(caller, action, on, &self.access.permissions()) else { return Ok(()) };
+        self.metrics.access_refused.fetch_add(1, Ordering::Relaxed);
         // It is refused either way.
         let _ = self.audit(&entry.clone().refused(&refusal));
         Err(ApiError::new(ErrorKind::Forbidden, refusal.to_string()))
@@ -256,8 +262,7 @@ impl Appliance {
 
     /// Which recordings the caller may find.
     pub(crate) fn visible(&self, caller: &Caller) -> Visible {
-        let directory = self.access.people.directory();
-        visible(caller, directory.all().iter().map(AsRef::as_ref))
+        visible(caller, self.access.people.now().all().iter().map(AsRef::as_ref))
     }
 
     /// Whose token that is.
@@ -306,6 +311,7 @@ impl Appliance {
 
     /// Somebody came with a token that is not good any more.
     fn refused_token(&self, token: &Token, from: &str, now: Timestamp) {
+        self.metrics.access_refused.fetch_add(1, Ordering::Relaxed);
         let now_ms = now.as_millisecond();
         {
             let mut refused = self.access.refused.lock().unwrap_or_else(PoisonError::into_inner);

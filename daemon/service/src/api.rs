@@ -3,7 +3,6 @@
 mod access;
 mod users;
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -14,8 +13,8 @@ use callvault_catalogue::{CatalogueError, Cursor, Deletion, Filter, Recording};
 use callvault_control::{self as control, CallStanding, LiveCall, Refusal};
 use callvault_directory::User;
 use callvault_http::{
-    Answer, Api, ApiError, Audio, AudioFormat, AudioPurpose, AudioRequest, AuditQuery, CallAction, DiscardsQuery,
-    ErrorKind, NewToken, RecordingsQuery, Snapshot, UsersImport,
+    Answer, Api, ApiError, Audio, AudioFormat, AudioPurpose, AudioRequest, AuditQuery, CallAction, ErrorKind, NewToken,
+    RecordingsQuery, Snapshot, UserImport,
 };
 use callvault_queue::{Filter as JobFilter, Job, JobId, JobKind, QueueError, State};
 use callvault_render_protocol::RenderError;
@@ -467,6 +466,26 @@ impl Api for Control {
         access::me(&self.0, caller)
     }
 
+    fn users(&self, caller: &Caller) -> Answer {
+        users::users(&self.0, caller)
+    }
+
+    fn user(&self, caller: &Caller, email: &str) -> Answer {
+        users::user(&self.0, caller, email)
+    }
+
+    fn set_user(&self, caller: &Caller, email: &str, fields: &[(String, String)]) -> Answer {
+        users::set(&self.0, caller, email, fields)
+    }
+
+    fn remove_user(&self, caller: &Caller, email: &str) -> Answer {
+        users::remove(&self.0, caller, email)
+    }
+
+    fn import_users(&self, caller: &Caller, import: &UserImport) -> Answer {
+        users::import(&self.0, caller, import)
+    }
+
     fn tokens(&self, caller: &Caller) -> Answer {
         access::tokens(&self.0, caller)
     }
@@ -493,30 +512,6 @@ impl Api for Control {
 
     fn start_recording(&self, caller: &Caller) -> Answer {
         self.0.start_recording(caller)
-    }
-
-    fn users(&self, caller: &Caller, with_removed: bool) -> Answer {
-        users::users(&self.0, caller, with_removed)
-    }
-
-    fn user(&self, caller: &Caller, email: &str) -> Answer {
-        users::user(&self.0, caller, email)
-    }
-
-    fn set_user(&self, caller: &Caller, email: &str, values: &BTreeMap<String, String>) -> Answer {
-        users::set_user(&self.0, caller, email, values)
-    }
-
-    fn remove_user(&self, caller: &Caller, email: &str) -> Answer {
-        users::remove_user(&self.0, caller, email)
-    }
-
-    fn import_users(&self, caller: &Caller, import: &UsersImport) -> Answer {
-        users::import_users(&self.0, caller, import)
-    }
-
-    fn discards(&self, caller: &Caller, query: &DiscardsQuery) -> Answer {
-        users::discards(&self.0, caller, query)
     }
 }
 

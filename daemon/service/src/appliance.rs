@@ -16,7 +16,6 @@ use callvault_seal::{Keyring, PublicKey};
 use tokio::sync::{mpsc, watch};
 
 use crate::access::Access;
-use crate::deciding::Deciding;
 use crate::headroom::{Headroom, Sample, Samples};
 use crate::ingest::unix_ms;
 use crate::journals::{LaneView, Shared};
@@ -52,7 +51,6 @@ pub(crate) struct Appliance {
     /// What the parts have to say about themselves.
     pub(crate) notes: Notes,
     pub(crate) access: Access,
-    pub(crate) deciding: Deciding,
     /// Whether calls go on when the service is restarted: the service manager keeps the sockets.
     pub(crate) sockets_stay: AtomicBool,
     pub(crate) stopping: AtomicBool,
@@ -147,6 +145,7 @@ pub(crate) struct Metrics {
     pub(crate) archived: AtomicU64,
     pub(crate) archived_bytes: AtomicU64,
     pub(crate) job_failures: AtomicU64,
+    pub(crate) access_refused: AtomicU64,
     pub(crate) ingest_rounds: AtomicU64,
     /// When the certificate of SIP over TLS expires, in seconds since the Unix epoch; 0: there is none.
     pub(crate) certificate_expires_unix_s: AtomicI64,

@@ -23,7 +23,7 @@ use callvault_catalogue::{
     ArchiveState, CatalogueError, Flaw, IngestOutcome, Lane, NewRecording, OwedJob, Recording, Verdict,
 };
 use callvault_journal::facts::SessionEvent;
-use callvault_policy::{links, summarise};
+use callvault_policy::{fold_call, links, summarise};
 use callvault_queue::{JobId, JobKind, NewJob, QueueError, StateName};
 use callvault_render_protocol::ForeignCodec;
 use jiff::Timestamp;
@@ -310,7 +310,6 @@ impl<'a> Ingest<'a> {
         let new = NewRecording { recording, lanes, owed, links };
         match self.appliance.catalogue.ingest(&new, Timestamp::now())? {
             IngestOutcome::Inserted => {
-                self.appliance.settle_call(id, discarded.map(|view| view.entry.rule.as_str()));
                 self.appliance.metrics.ingested.fetch_add(1, Ordering::Relaxed);
                 if let Some(view) = discarded {
                     self.appliance.metrics.discarded_by(&view.entry.rule);
@@ -332,7 +331,7 @@ impl<'a> Ingest<'a> {
         let summary = summarise(&reading.events, &reading.damage);
         read.reasons.clone_from(&summary.reasons);
         let mut recording = row::recording(id, summary, &reading.events);
-        self.appliance.attribute(&mut recording, &reading.events);
+        row::belongs(&mut recording, &fold_call(&reading.events), &self.appliance.access.people.now());
         if reading.unplaced > 0 {
             if recording.verdict == Verdict::Ok {
                 recording.verdict = Verdict::Degraded;
@@ -385,7 +384,6 @@ impl<'a> Ingest<'a> {
             self.appliance.notes.clear("catalogue");
         }
         self.look_at_promises();
-        self.appliance.forget_discards();
         let queue = &self.appliance.queue;
         match queue.stats() {
             Ok(stats) if stats.compaction_worthwhile() => match queue.compact() {

@@ -24,7 +24,6 @@ mod appliance;
 mod archiving;
 mod certificates;
 mod check;
-mod deciding;
 mod fd_store;
 mod files;
 mod follow;

@@ -26,7 +26,6 @@ use crate::access::Access;
 use crate::api::Control;
 use crate::appliance::{Appliance, Bell, Metrics, Notes, Spool};
 use crate::certificates::{CertificateFiles, CertificateWatch, unix_s};
-use crate::deciding::Deciding;
 use crate::fd_store::{Brought, FdStore, Keeping};
 use crate::files::{make_folder, write_whole};
 use crate::ingest::{Ingest, unix_ms};
@@ -184,7 +183,6 @@ pub(crate) fn open(
         stop_bell: Bell::default(),
         reload,
         access,
-        deciding: Deciding::new(&config),
         notes,
         sockets_stay: AtomicBool::new(false),
         stopping: AtomicBool::new(false),
@@ -342,7 +340,8 @@ fn serve(
     if let Some(keeping) = keeping {
         crew.hire(appliance, "fd-store", move |a| keeping.run(a, &stay))?;
     }
-    let deciding = Arc::clone(appliance);
+    let policy = told::policy(&appliance.config);
+    let decides_for = Arc::clone(appliance);
     let driver = Driver {
         program: beside("callvault-recorder"),
         start: told::settings(appliance, &sockets),
@@ -351,7 +350,7 @@ fn serve(
         stays,
         closed: appliance.access.closed(),
         certificates,
-        decide: Arc::new(move |id, facts| deciding.decide(id, facts)),
+        decide: Arc::new(move |facts| told::decide(facts, &policy, &decides_for.access.people.now())),
         wake: appliance.wake_ingest.clone(),
         state: channels.state,
     };

@@ -3,14 +3,55 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
-use callvault_config::{Config, MediaAddress};
-use callvault_control::{Network, Start};
+use callvault_config::{Config, KeptDirection, KeptTraffic, MediaAddress, UnknownUser};
+use callvault_control::{Decision, Network, Start};
+use callvault_directory::{Directory, NumberingPlan};
+use callvault_journal::facts::{CallFacts, Direction};
+use callvault_policy::{Filters, KeepVerdict, PolicySettings, RecordingMode, Traffic, keep};
 use callvault_seal::PublicKey;
 use uuid::Uuid;
 
 use crate::appliance::Appliance;
-use crate::deciding;
 use crate::sockets::Sockets;
+
+/// The policy's settings, from those of the operator.
+pub(crate) fn policy(config: &Config) -> PolicySettings {
+    let mode = match config.recording.mode {
+        callvault_config::RecordingMode::Always => RecordingMode::Always,
+        callvault_config::RecordingMode::OnDemand => RecordingMode::OnDemand,
+    };
+    let filters = Filters {
+        direction: match config.filters.direction {
+            KeptDirection::Incoming => Some(Direction::Incoming),
+            KeptDirection::Outgoing => Some(Direction::Outgoing),
+            KeptDirection::Both => None,
+        },
+        traffic: match config.filters.traffic {
+            KeptTraffic::Internal => Some(Traffic::Internal),
+            KeptTraffic::External => Some(Traffic::External),
+            KeptTraffic::Both => None,
+        },
+        blacklist: config.filters.blacklist.0.clone(),
+        keeps_unknown: config.directory.unknown == UnknownUser::Keep,
+    };
+    PolicySettings::new(mode, &config.recording.on_demand_users.0, &config.recording.keep_types.0).with(filters)
+}
+
+/// How numbers are written where the organisation is.
+pub(crate) fn numbering_plan(config: &Config) -> NumberingPlan {
+    let numbers = &config.numbers;
+    let internal = numbers.internal.0.clone();
+    NumberingPlan::new(&numbers.country_code.0, &numbers.national_prefix.0, &numbers.international_prefix.0, internal)
+}
+
+/// What becomes of a call, by the rules of the policy.
+pub(crate) fn decide(facts: &CallFacts, settings: &PolicySettings, directory: &Directory) -> Decision {
+    match keep(facts, settings, directory) {
+        KeepVerdict::Keep => Decision::Keep,
+        KeepVerdict::OnDemand => Decision::OnDemand,
+        KeepVerdict::Discard { rule } => Decision::Discard { rule },
+    }
+}
 
 /// What a recorder is told.
 pub(crate) fn settings(appliance: &Appliance, sockets: &Sockets) -> Start {
@@ -39,7 +80,7 @@ pub(crate) fn settings(appliance: &Appliance, sockets: &Sockets) -> Start {
         server_name: config.sip.server_name.clone(),
         session_expires_s: u32_of(config.sip.session_expires.as_secs()),
         session_expires_min_s: u32_of(config.sip.session_expires_min.as_secs()),
-        sessions_max: deciding::sessions_max(config),
+        sessions_max: config.limits.sessions_max,
         retry_after_s: u32_of(config.limits.retry_after.as_secs().max(1)),
         tracks_per_session_max: u8::try_from(config.limits.tracks_per_session_max).unwrap_or(u8::MAX),
         sessions_per_peer_max: config.limits.sessions_per_peer_max,

@@ -59,7 +59,6 @@ pub fn recording(n: u128) -> Recording {
         owner: Some("zoe@example.org".into()),
         owner_id: None,
         owner_name: None,
-        owner_group: None,
         matched_by: None,
         direction: Direction::Incoming,
         local_number: Some(NUMBER.into()),

@@ -13,4 +13,3 @@ mod promises;
 mod recovering;
 mod rendering;
 mod rig;
-mod users;
