@@ -310,6 +310,7 @@ impl<'a> Ingest<'a> {
         let new = NewRecording { recording, lanes, owed, links };
         match self.appliance.catalogue.ingest(&new, Timestamp::now())? {
             IngestOutcome::Inserted => {
+                self.appliance.settle_call(id, discarded.map(|view| view.entry.rule.as_str()));
                 self.appliance.metrics.ingested.fetch_add(1, Ordering::Relaxed);
                 if let Some(view) = discarded {
                     self.appliance.metrics.discarded_by(&view.entry.rule);
@@ -384,6 +385,7 @@ impl<'a> Ingest<'a> {
             self.appliance.notes.clear("catalogue");
         }
         self.look_at_promises();
+        self.appliance.forget_discards();
         let queue = &self.appliance.queue;
         match queue.stats() {
             Ok(stats) if stats.compaction_worthwhile() => match queue.compact() {
