@@ -308,9 +308,10 @@ impl<'a> Ingest<'a> {
         let links = links(&id.to_string(), &read.events);
         let lanes = views.iter().map(|view| catalogued(id, view)).collect();
         let new = NewRecording { recording, lanes, owed, links };
+        // First, as it is the same done twice: what has its row is looked at no more.
+        self.appliance.settle_call(id, discarded.map(|view| view.entry.rule.as_str()));
         match self.appliance.catalogue.ingest(&new, Timestamp::now())? {
             IngestOutcome::Inserted => {
-                self.appliance.settle_call(id, discarded.map(|view| view.entry.rule.as_str()));
                 self.appliance.metrics.ingested.fetch_add(1, Ordering::Relaxed);
                 if let Some(view) = discarded {
                     self.appliance.metrics.discarded_by(&view.entry.rule);
