@@ -1,5 +1,7 @@
 //! What was not kept, in the catalogue.
 
+#![allow(clippy::unwrap_used)]
+
 mod sut;
 
 use callvault_catalogue::{Direction, Discard, Traffic};
