@@ -84,8 +84,10 @@ fn calls_belong_to_their_users_and_to_nobody_else() {
         let audio = appliance.ask("GET", &format!("/v1/recordings/{}/audio?format=wav", row["id"].as_str().unwrap()));
         assert_eq!(audio.status, 422, "{row:#}");
     }
+    let noted = ctl(&appliance, &["discards", "list"]).1;
     for rule in ["user-never", "filter-blacklist", "unknown-user"] {
         assert!(rules.iter().any(|text| text.contains(rule)), "{rule}: {rules:?}");
+        assert!(noted.contains(rule), "{rule}: {noted}");
     }
 
     // A user who is removed leaves the recordings, with the name; a catch-all has what nobody else has.

@@ -105,6 +105,8 @@ actions! {
     StartRecording = "start-recording" in Appliance;
     /// See the users.
     Users = "users" in Appliance;
+    /// See which calls were not kept.
+    Discards = "discards" in Appliance;
     /// Change users.
     ChangeUsers = "change-users" in Appliance;
     /// Change a setting, or confirm what a setting asks to be confirmed.

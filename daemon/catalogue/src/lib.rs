@@ -63,6 +63,7 @@ mod archive;
 mod audit;
 mod catalogue;
 mod decree;
+mod discard;
 mod error;
 mod find;
 mod ingest;
@@ -82,6 +83,7 @@ pub use audit::{
 };
 pub use catalogue::{Catalogue, Counts};
 pub use decree::Decree;
+pub use discard::Discard;
 pub use error::CatalogueError;
 pub use find::{Cursor, Filter, LIMIT_DEFAULT, LIMIT_MAX, Page, SCAN_ROWS_MAX};
 pub use ingest::{Deletion, IngestOutcome, Lane, NewRecording, Tombstone};

@@ -1,6 +1,7 @@
 //! The tables, and everything that is SQLite's own: pragmas, versions, connections.
 
 mod access;
+mod discards;
 mod users;
 
 use std::{
@@ -90,6 +91,7 @@ const STEPS: &[&str] = &[
 ",
     access::STEP,
     users::STEP,
+    discards::STEP,
 ];
 
 /// Opens and migrates the file.

@@ -40,14 +40,14 @@ use std::path::{Path, PathBuf};
 
 pub use error::ConfigError;
 pub use schema::{
-    Archive, Directory, Filters, Http, Journal, Keys, Limits, Log, Media, Numbers, Permissions, Queue, Recording,
-    Render, Sip, Store, documented_defaults,
+    Archive, Directory, Filters, Http, Journal, Keys, Licence, Limits, Log, Media, Numbers, Permissions, Queue,
+    Recording, Render, Sip, Store, documented_defaults,
 };
 pub use setting::KeySpec;
 pub use values::{
     ArchiveCodec, ArchiveKeys, BitRate, Bytes, ClientCertificate, DialDigits, HttpListen, KeptDirection, KeptTraffic,
-    Listen, LogLevel, MediaAddress, Network, Patterns, PeerList, PortRange, PublicKeyTexts, RecordingMode, Texts,
-    UnknownUser, WhoDeletes, WhoMay,
+    LicenceModel, Listen, LogLevel, MediaAddress, Network, Patterns, PeerList, PortRange, PublicKeyTexts,
+    RecordingMode, Texts, UnknownUser, WhoDeletes, WhoMay,
 };
 
 /// The configuration file that is read when no other is named.
@@ -76,6 +76,8 @@ pub struct Config {
     pub filters: Filters,
     /// How numbers are written, and which are the organisation's own.
     pub numbers: Numbers,
+    /// How much may be used.
+    pub licence: Licence,
     /// What an archive holds.
     pub archive: Archive,
     /// Where archives live.

@@ -10,8 +10,8 @@ use crate::macros::settings;
 use crate::setting::{KeySpec, Setting, read_within};
 use crate::values::{
     ArchiveCodec, ArchiveKeys, BitRate, Bytes, ClientCertificate, DialDigits, HttpListen, KeptDirection, KeptTraffic,
-    Listen, LogLevel, MediaAddress, Patterns, PeerList, PortRange, PublicKeyTexts, RecordingMode, Texts, UnknownUser,
-    WhoDeletes, WhoMay,
+    LicenceModel, Listen, LogLevel, MediaAddress, Patterns, PeerList, PortRange, PublicKeyTexts, RecordingMode, Texts,
+    UnknownUser, WhoDeletes, WhoMay,
 };
 use crate::{Config, Effective};
 
@@ -185,6 +185,22 @@ settings! {
         /// Numbers of others whose calls are not kept. In a pattern `.` is one digit, `!` any number of digits, none included, `[2-5]` one of
         /// these, `[^2-5]` one that is not: `7100`, `72.`, `+4989!`.
         blacklist: Patterns = "[]",
+        /// For how long it can be looked up who called whom in a call that was not kept, and by which rule
+        /// (`callvaultctl discards list`). `0s`: it is counted and not noted.
+        discards_kept: Duration = "\"30d\"" in "0s" ..= "3650d",
+    }
+}
+
+settings! {
+    /// How much may be used, where that is agreed.
+    pub struct Licence in "licence." {
+        /// `none`: no limit but `limits`. `channels`: calls at once. `users`: users in the directory whose calls are recorded.
+        model: LicenceModel = "\"none\"",
+        /// Calls at once with the model `channels`; above it an INVITE is answered 503, and health says so.
+        channels_max: u32 = "2000" in "1" ..= "20000",
+        /// Users with the model `users`; above it no more are taken into the directory, and health says so when they are
+        /// more already. Users whose mode is `never`, and the catch-all, do not count.
+        users_max: u32 = "100000" in "1" ..= "100000",
     }
 }
 
@@ -311,7 +327,7 @@ settings! {
 pub(crate) type Section = (&'static str, &'static [&'static str], &'static [KeySpec]);
 
 /// The sections in the order of the documentation.
-pub(crate) const SECTIONS: [Section; 17] = [
+pub(crate) const SECTIONS: [Section; 18] = [
     ("", Folders::ABOUT, Folders::KEYS),
     ("sip", Sip::ABOUT, Sip::KEYS),
     ("media", Media::ABOUT, Media::KEYS),
@@ -320,6 +336,7 @@ pub(crate) const SECTIONS: [Section; 17] = [
     ("recording", Recording::ABOUT, Recording::KEYS),
     ("directory", Directory::ABOUT, Directory::KEYS),
     ("filters", Filters::ABOUT, Filters::KEYS),
+    ("licence", Licence::ABOUT, Licence::KEYS),
     ("numbers", Numbers::ABOUT, Numbers::KEYS),
     ("archive", Archive::ABOUT, Archive::KEYS),
     ("store", Store::ABOUT, Store::KEYS),
@@ -359,6 +376,7 @@ fn read_sections(merged: &Merged, base: &Path, errors: &mut Vec<ConfigError>) ->
     let directory = Directory::read(merged, errors);
     let filters = Filters::read(merged, errors);
     let numbers = Numbers::read(merged, errors);
+    let licence = Licence::read(merged, errors);
     let permissions = Permissions::read(merged, errors);
     let (store, http, keys) = (Store::read(merged, errors), Http::read(merged, errors), Keys::read(merged, errors));
     let (queue, render, log) = (Queue::read(merged, errors), Render::read(merged, errors), Log::read(merged, errors));
@@ -374,6 +392,7 @@ fn read_sections(merged: &Merged, base: &Path, errors: &mut Vec<ConfigError>) ->
         directory: directory?,
         filters: filters?,
         numbers: numbers?,
+        licence: licence?,
         archive: archive?,
         store: store?,
         http: http?,

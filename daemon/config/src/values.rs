@@ -352,6 +352,19 @@ choices! {
 }
 
 choices! {
+    /// What is licensed.
+    pub enum LicenceModel {
+        /// Nothing is limited.
+        None = "none",
+        /// Users with a name.
+        Users = "users",
+        /// Calls at once.
+        Channels = "channels",
+    }
+    shape "\"none\", \"users\" or \"channels\""
+}
+
+choices! {
     /// Which calls are kept.
     pub enum RecordingMode {
         /// All of them.

@@ -61,6 +61,9 @@ pub(crate) enum Verb {
     /// The users that recordings belong to.
     #[command(subcommand)]
     Users(Users),
+    /// Calls that were not kept, and by which rule.
+    #[command(subcommand)]
+    Discards(Discards),
 }
 
 #[derive(Debug, Args)]
@@ -432,6 +435,19 @@ pub(crate) struct ImportUsers {
 fn field_and_value(text: &str) -> Result<(String, String), String> {
     let (name, value) = text.split_once('=').ok_or("write FIELD=VALUE, for example group=Sales")?;
     Ok((name.trim().to_owned(), value.to_owned()))
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Discards {
+    /// List calls that were not kept, the newest first.
+    List {
+        /// Only those of this rule, as the list names it, for example filter-blacklist.
+        #[arg(long)]
+        rule: Option<String>,
+        /// At most so many.
+        #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=1000))]
+        limit: u32,
+    },
 }
 
 fn token_id(text: &str) -> Result<String, String> {

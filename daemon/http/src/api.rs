@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use crate::{AuditQuery, NewToken, Snapshot, UserImport};
+use crate::{AuditQuery, DiscardsQuery, NewToken, Snapshot, UserImport};
 
 /// The answer to a call: JSON, sent as it is.
 pub type Answer = Result<Value, ApiError>;
@@ -141,6 +141,12 @@ pub trait Api: Send + Sync + 'static {
     /// See [`Api::status`]; [`ErrorKind::Unprocessable`] with every line that is wrong, [`ErrorKind::Conflict`] where unusually many users
     /// would go.
     fn import_users(&self, caller: &Caller, import: &UserImport) -> Answer;
+
+    /// `GET /v1/discards`: `{"discards": […]}`, calls that were not kept.
+    ///
+    /// # Errors
+    /// See [`Api::status`].
+    fn discards(&self, caller: &Caller, query: &DiscardsQuery) -> Answer;
 
     /// `GET /v1/tokens`: `{"tokens": […]}`.
     ///

@@ -91,6 +91,9 @@ impl Front {
             Err(Unread::Refused(refusal)) => {
                 own(&mut stream, respond::refusal(refusal), false).map(|()| linger(&mut stream))
             }
+            Err(Unread::Stranger(error)) => {
+                own(&mut stream, respond::error(&error), false).map(|()| linger(&mut stream))
+            }
             // nobody is there to be answered
             Err(Unread::Gone) => Ok(()),
         };
@@ -149,6 +152,10 @@ impl Front {
         };
         let mut body = bytes.split_off(end);
         let head = head::parse(&bytes).map_err(Unread::Refused)?;
+        // Memory is not filled for strangers.
+        if head.is_large() {
+            self.caller(head.token.as_deref(), &stream.peer()).map_err(Unread::Stranger)?;
+        }
         while body.len() < head.body_bytes {
             receive(stream, &mut body, head.body_bytes, deadline)?;
         }
@@ -161,6 +168,7 @@ impl Front {
 /// Why there is no request.
 enum Unread {
     Refused(Refusal),
+    Stranger(ApiError),
     Gone,
 }
 

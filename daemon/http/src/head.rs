@@ -28,6 +28,11 @@ pub(crate) struct Head {
 }
 
 impl Head {
+    /// Whether its body is one that strangers may not even send.
+    pub(crate) fn is_large(&self) -> bool {
+        self.body_bytes > BODY_BYTES_MAX
+    }
+
     pub(crate) fn path(&self) -> &str {
         self.target.split_once('?').map_or(&self.target, |(path, _)| path)
     }

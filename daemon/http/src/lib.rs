@@ -66,4 +66,4 @@ pub use head::{BODY_BYTES_MAX, HEAD_BYTES_MAX, HEADERS_MAX, IMPORT_BYTES_MAX};
 pub use listen::Listen;
 pub use server::{Limits, Server};
 pub use snapshot::{Component, Health, Snapshot, Status};
-pub use users::UserImport;
+pub use users::{DiscardsQuery, UserImport};

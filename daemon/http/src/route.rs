@@ -7,13 +7,14 @@ use serde::de::DeserializeOwned;
 use uuid::Uuid;
 
 use crate::{
-    ApiError, AudioFormat, AudioPurpose, AudioRequest, AuditQuery, CallAction, ErrorKind, NewToken, RecordingsQuery,
-    UserImport, access, users,
+    ApiError, AudioFormat, AudioPurpose, AudioRequest, AuditQuery, CallAction, DiscardsQuery, ErrorKind, NewToken,
+    RecordingsQuery, UserImport, access, users,
 };
 
 /// What a request under `/v1/` asks.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Call {
+    Discards(DiscardsQuery),
     Status,
     Calls,
     Control(Uuid, CallAction),
@@ -115,6 +116,10 @@ pub(crate) fn route(method: &str, target: &str, body: &[u8]) -> Result<Call, Api
             _ => Err(ApiError::method("GET, PUT, DELETE")),
         },
         ["users", "import"] => Err(ApiError::method("POST")),
+        ["discards"] => match method {
+            "GET" => users::discards(query).map(Call::Discards),
+            _ => Err(ApiError::method("GET")),
+        },
         ["tokens"] => match method {
             "GET" => only("GET", Call::Tokens),
             "POST" => only("POST", Call::CreateToken(access::new_token(body)?)),
@@ -331,6 +336,9 @@ mod tests {
         check("GET", "/v1/users/ann", 404);
         check("POST", "/v1/users/import", 400);
         check("GET", "/v1/users/import", 405);
+        check("GET", "/v1/discards?rule=filter-blacklist&limit=5", 200);
+        check("GET", "/v1/discards?limit=0", 400);
+        check("POST", "/v1/discards", 405);
         check("GET", "/v1/tokens", 200);
         check("POST", "/v1/tokens", 400);
         check("DELETE", "/v1/tokens/ID", 200);

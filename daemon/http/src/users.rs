@@ -4,7 +4,23 @@ use std::{collections::BTreeMap, fmt};
 
 use serde::Deserialize;
 
-use crate::{ApiError, route::json_in};
+use crate::{
+    ApiError,
+    route::{Query, json_in, non_empty, wrong},
+};
+
+/// Calls not kept that are listed, unless asked otherwise and at most.
+const DISCARDS_DEFAULT: u32 = 100;
+const DISCARDS_MAX: u32 = 1_000;
+
+/// Which calls that were not kept are asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DiscardsQuery {
+    /// Only by this rule.
+    pub rule: Option<String>,
+    /// At most so many, 1 to 1000.
+    pub limit: u32,
+}
 
 /// Users to be imported from a file. `Debug` shows no personal data.
 #[derive(Clone, PartialEq, Eq, Deserialize)]
@@ -43,4 +59,15 @@ pub(crate) fn import(body: &[u8]) -> Result<UserImport, ApiError> {
 /// Fields with their values, all of them texts.
 pub(crate) fn fields(body: &[u8]) -> Result<Vec<(String, String)>, ApiError> {
     json_in::<BTreeMap<String, String>>(body).map(|fields| fields.into_iter().collect())
+}
+
+/// `GET /v1/discards`.
+pub(crate) fn discards(query: &str) -> Result<DiscardsQuery, ApiError> {
+    let mut query = Query::parse(query, &["rule", "limit"])?;
+    let limit = query.take("limit").map(|text| match text.parse() {
+        Ok(limit @ 1..=DISCARDS_MAX) => Ok(limit),
+        _ => Err(wrong("limit", "a number from 1 to 1000")),
+    });
+    let rule = non_empty("rule", query.take("rule"), "the name of a rule, for example blacklist")?;
+    Ok(DiscardsQuery { rule, limit: limit.transpose()?.unwrap_or(DISCARDS_DEFAULT) })
 }

@@ -120,6 +120,7 @@ fn json_call(api: &dyn Api, caller: &Caller, call: Call) -> Result<Value, ApiErr
         Call::Drain(wanted) => api.drain(caller, wanted),
         Call::Keys => api.keys(caller),
         Call::RotateKeys => api.rotate_keys(caller),
+        Call::Discards(query) => api.discards(caller, &query),
         Call::Me => api.me(caller),
         Call::Users => api.users(caller),
         Call::User(email) => api.user(caller, &email),

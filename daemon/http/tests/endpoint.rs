@@ -15,8 +15,9 @@ use std::{
 };
 
 use callvault_http::{
-    Answer, Api, ApiError, Audio, AudioFormat, AudioRequest, AuditQuery, CallAction, Caller, Component, ErrorKind,
-    Health, HttpError, Level, Limits, Listen, NewToken, RecordingsQuery, Server, Snapshot, Status, UserImport,
+    Answer, Api, ApiError, Audio, AudioFormat, AudioRequest, AuditQuery, CallAction, Caller, Component, DiscardsQuery,
+    ErrorKind, Health, HttpError, Level, Limits, Listen, NewToken, RecordingsQuery, Server, Snapshot, Status,
+    UserImport,
 };
 use callvault_seal::Secret;
 use serde_json::{Value, json};
@@ -162,6 +163,10 @@ impl Api for Fake {
 
     fn import_users(&self, _: &Caller, import: &UserImport) -> Answer {
         Ok(json!({"name": import.name, "bytes": import.content.len(), "dry_run": import.is_dry_run}))
+    }
+
+    fn discards(&self, _: &Caller, query: &DiscardsQuery) -> Answer {
+        Ok(json!({"discards": [], "limit": query.limit}))
     }
 
     fn tokens(&self, _: &Caller) -> Answer {
@@ -572,6 +577,21 @@ fn the_body_is_what_the_daemon_is_asked() {
     let response = sut.send(text.as_bytes());
     let expected = json!({"name": "script", "level": "base", "user": "ann@example.com", "days": 7});
     assert_eq!((response.status, response.json()), (200, expected));
+}
+
+#[test]
+fn a_file_of_users_may_be_large_for_who_may_be_somebody() {
+    let sut = start();
+    let import = |head: String| {
+        let body = json!({"name": "users.csv", "content": "x".repeat(1_000_000)}).to_string();
+        sut.send(head.replace("\r\n\r\n", &format!("\r\nContent-Length: {}\r\n\r\n{body}", body.len())).as_bytes())
+    };
+    assert_eq!(import(request("POST", "/v1/users/import")).json()["bytes"], 1_000_000);
+    // A stranger is answered before any of it is read: here nothing of it ever comes.
+    let head = request("POST", "/v1/users/import").replace(TOKEN, "another");
+    let stranger = sut.send(head.replace("\r\n\r\n", "\r\nContent-Length: 1000000\r\n\r\n").as_bytes());
+    assert_eq!(stranger.status, 401);
+    assert_eq!(import(request("POST", "/v1/tokens")).status, 413);
 }
 
 #[test]

@@ -13,8 +13,8 @@ use callvault_catalogue::{CatalogueError, Cursor, Deletion, Filter, Recording};
 use callvault_control::{self as control, CallStanding, LiveCall, Refusal};
 use callvault_directory::User;
 use callvault_http::{
-    Answer, Api, ApiError, Audio, AudioFormat, AudioPurpose, AudioRequest, AuditQuery, CallAction, ErrorKind, NewToken,
-    RecordingsQuery, Snapshot, UserImport,
+    Answer, Api, ApiError, Audio, AudioFormat, AudioPurpose, AudioRequest, AuditQuery, CallAction, DiscardsQuery,
+    ErrorKind, NewToken, RecordingsQuery, Snapshot, UserImport,
 };
 use callvault_queue::{Filter as JobFilter, Job, JobId, JobKind, QueueError, State};
 use callvault_render_protocol::RenderError;
@@ -464,6 +464,10 @@ impl Api for Control {
 
     fn me(&self, caller: &Caller) -> Answer {
         access::me(&self.0, caller)
+    }
+
+    fn discards(&self, caller: &Caller, query: &DiscardsQuery) -> Answer {
+        users::discards(&self.0, caller, query)
     }
 
     fn users(&self, caller: &Caller) -> Answer {

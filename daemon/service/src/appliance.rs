@@ -16,6 +16,7 @@ use callvault_seal::{Keyring, PublicKey};
 use tokio::sync::{mpsc, watch};
 
 use crate::access::Access;
+use crate::deciding::Deciding;
 use crate::headroom::{Headroom, Sample, Samples};
 use crate::ingest::unix_ms;
 use crate::journals::{LaneView, Shared};
@@ -51,6 +52,7 @@ pub(crate) struct Appliance {
     /// What the parts have to say about themselves.
     pub(crate) notes: Notes,
     pub(crate) access: Access,
+    pub(crate) deciding: Deciding,
     /// Whether calls go on when the service is restarted: the service manager keeps the sockets.
     pub(crate) sockets_stay: AtomicBool,
     pub(crate) stopping: AtomicBool,

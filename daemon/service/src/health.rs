@@ -45,6 +45,9 @@ pub(crate) fn snapshot(appliance: &Appliance) -> Snapshot {
     let stopped = appliance.access.stopped();
     let recording = stopped.as_ref().map(|stopped| Component::new(Status::Degraded, stopped.text()));
     put("recording", recording.unwrap_or_else(Component::ok));
+    put("directory", directory_component(appliance));
+    let alarm = appliance.licence_alarm(recorder.heartbeat.live);
+    put("licence", alarm.map_or_else(Component::ok, |text| Component::new(Status::Degraded, text)));
     let not_ready = if let Some(stopped) = stopped {
         Some(stopped.text())
     } else if appliance.access.is_draining() {
@@ -62,6 +65,15 @@ fn noted(appliance: &Appliance, parts: &[&str], status: Status) -> Component {
         .iter()
         .find_map(|part| appliance.notes.get(part))
         .map_or_else(Component::ok, |text| Component::new(status, text))
+}
+
+/// That nobody is known is how every appliance begins, and no fault; it is said all the same.
+fn directory_component(appliance: &Appliance) -> Component {
+    let damaged = noted(appliance, &[access::USERS_NOTE], Status::Degraded);
+    match appliance.directory_remark() {
+        Some(text) if damaged.status == Status::Ok => Component::new(Status::Ok, text),
+        _ => damaged,
+    }
 }
 
 fn audit_component(appliance: &Appliance) -> Component {

@@ -308,6 +308,8 @@ impl<'a> Ingest<'a> {
         let links = links(&id.to_string(), &read.events);
         let lanes = views.iter().map(|view| catalogued(id, view)).collect();
         let new = NewRecording { recording, lanes, owed, links };
+        // First, as it is the same done twice: what has its row is looked at no more.
+        self.appliance.settle_call(id, discarded.map(|view| view.entry.rule.as_str()));
         match self.appliance.catalogue.ingest(&new, Timestamp::now())? {
             IngestOutcome::Inserted => {
                 self.appliance.metrics.ingested.fetch_add(1, Ordering::Relaxed);
@@ -384,6 +386,7 @@ impl<'a> Ingest<'a> {
             self.appliance.notes.clear("catalogue");
         }
         self.look_at_promises();
+        self.appliance.forget_discards();
         let queue = &self.appliance.queue;
         match queue.stats() {
             Ok(stats) if stats.compaction_worthwhile() => match queue.compact() {

@@ -24,6 +24,7 @@ mod appliance;
 mod archiving;
 mod certificates;
 mod check;
+mod deciding;
 mod fd_store;
 mod files;
 mod follow;

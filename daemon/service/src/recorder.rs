@@ -80,6 +80,9 @@ pub(crate) struct RecorderState {
     pub(crate) before: Heartbeat,
 }
 
+/// What becomes of a call, by the id of its recording and what is known of it.
+type Decide = Arc<dyn Fn(Uuid, &CallFacts) -> Decision + Send + Sync>;
+
 /// Everything the driver needs.
 pub(crate) struct Driver {
     /// The recorder's program.
@@ -97,7 +100,7 @@ pub(crate) struct Driver {
     /// What SIP over TLS is secured with.
     pub(crate) certificates: watch::Receiver<Option<Arc<TlsIdentity>>>,
     /// What becomes of a recording.
-    pub(crate) decide: Arc<dyn Fn(&CallFacts) -> Decision + Send + Sync>,
+    pub(crate) decide: Decide,
     /// Wakes the ingest: there is something to see in the journal. A wake-up that is lost, because one waits already, costs
     /// nothing.
     pub(crate) wake: SyncSender<()>,
@@ -375,7 +378,7 @@ impl Driver {
                 return Some(Event::Beat([beat.signalling_rounds, beat.sweeps, beat.append_rounds]));
             }
             ToDaemon::Decide { recording, facts } => {
-                let decision = (self.decide)(&facts);
+                let decision = (self.decide)(recording, &facts);
                 self.tell(running, &ToRecorder::Verdict { recording, decision });
             }
             ToDaemon::Ended { .. } | ToDaemon::Rotated { .. } => self.wake_ingest(),

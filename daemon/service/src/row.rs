@@ -42,7 +42,8 @@ pub(crate) fn belongs(recording: &mut Recording, call: &CallFacts, directory: &D
     }
 }
 
-fn traffic_word(traffic: callvault_policy::Traffic) -> Traffic {
+/// The catalogue's word for it.
+pub(crate) fn traffic_word(traffic: callvault_policy::Traffic) -> Traffic {
     match traffic {
         callvault_policy::Traffic::Internal => Traffic::Internal,
         callvault_policy::Traffic::External => Traffic::External,

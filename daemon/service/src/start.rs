@@ -26,6 +26,7 @@ use crate::access::Access;
 use crate::api::Control;
 use crate::appliance::{Appliance, Bell, Metrics, Notes, Spool};
 use crate::certificates::{CertificateFiles, CertificateWatch, unix_s};
+use crate::deciding::Deciding;
 use crate::fd_store::{Brought, FdStore, Keeping};
 use crate::files::{make_folder, write_whole};
 use crate::ingest::{Ingest, unix_ms};
@@ -183,6 +184,7 @@ pub(crate) fn open(
         stop_bell: Bell::default(),
         reload,
         access,
+        deciding: Deciding::new(&config),
         notes,
         sockets_stay: AtomicBool::new(false),
         stopping: AtomicBool::new(false),
@@ -340,7 +342,6 @@ fn serve(
     if let Some(keeping) = keeping {
         crew.hire(appliance, "fd-store", move |a| keeping.run(a, &stay))?;
     }
-    let policy = told::policy(&appliance.config);
     let decides_for = Arc::clone(appliance);
     let driver = Driver {
         program: beside("callvault-recorder"),
@@ -350,7 +351,7 @@ fn serve(
         stays,
         closed: appliance.access.closed(),
         certificates,
-        decide: Arc::new(move |facts| told::decide(facts, &policy, &decides_for.access.people.now())),
+        decide: Arc::new(move |id, facts| decides_for.decide(id, facts)),
         wake: appliance.wake_ingest.clone(),
         state: channels.state,
     };

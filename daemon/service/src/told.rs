@@ -12,6 +12,7 @@ use callvault_seal::PublicKey;
 use uuid::Uuid;
 
 use crate::appliance::Appliance;
+use crate::deciding;
 use crate::sockets::Sockets;
 
 /// The policy's settings, from those of the operator.
@@ -80,7 +81,7 @@ pub(crate) fn settings(appliance: &Appliance, sockets: &Sockets) -> Start {
         server_name: config.sip.server_name.clone(),
         session_expires_s: u32_of(config.sip.session_expires.as_secs()),
         session_expires_min_s: u32_of(config.sip.session_expires_min.as_secs()),
-        sessions_max: config.limits.sessions_max,
+        sessions_max: deciding::sessions_max(config),
         retry_after_s: u32_of(config.limits.retry_after.as_secs().max(1)),
         tracks_per_session_max: u8::try_from(config.limits.tracks_per_session_max).unwrap_or(u8::MAX),
         sessions_per_peer_max: config.limits.sessions_per_peer_max,

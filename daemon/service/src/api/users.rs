@@ -1,8 +1,10 @@
 //! Users: what there is, imports, changes.
 
 use callvault_access::{Action, Caller, On};
+use callvault_catalogue::Discard;
+use callvault_config::LicenceModel;
 use callvault_directory::{FIELDS, Field, FileForm, Plan, User, read};
-use callvault_http::{Answer, ApiError, ErrorKind, UserImport};
+use callvault_http::{Answer, ApiError, DiscardsQuery, ErrorKind, UserImport};
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
@@ -77,6 +79,7 @@ pub(super) fn import(appliance: &Appliance, caller: &Caller, wanted: &UserImport
         let text = "nothing was imported: there can be only one catch-all user; set catch_all to no for the others";
         return Err(ApiError::new(ErrorKind::Unprocessable, text));
     }
+    check_licence(appliance, &users, &plan.clone().into_users())?;
     let mut changes = Vec::new();
     let mut tell = |user: &User, change: &str, fields: &[&str]| {
         changes.push(json!({"webex_email": user.webex_email, "change": change, "fields": fields}));
@@ -120,8 +123,10 @@ pub(super) fn set(appliance: &Appliance, caller: &Caller, email: &str, fields: &
     let bad = |text: String| ApiError::new(ErrorKind::Unprocessable, text);
     let _one_at_a_time = appliance.access.changing_users();
     let directory = appliance.access.people.now();
-    let mut user = match directory.by_email(email) {
-        Some(user) => User::clone(user),
+    // Who comes back is who it was.
+    let removed = || directory.all().iter().find(|user| user.webex_email.eq_ignore_ascii_case(email.trim()));
+    let mut user = match directory.by_email(email).or_else(removed) {
+        Some(user) => User { removed_at: None, ..User::clone(user) },
         None => {
             let mut user = User { id: Uuid::now_v7(), ..User::default() };
             let key = Field::named("webex_email").ok_or_else(|| bad("there is no such field".to_owned()))?;
@@ -145,6 +150,7 @@ pub(super) fn set(appliance: &Appliance, caller: &Caller, email: &str, fields: &
     {
         return Err(bad("there can be only one catch-all user".to_owned()));
     }
+    check_licence(appliance, &users, std::slice::from_ref(&user))?;
     keep(appliance, vec![user.clone()], users, &entry)?;
     Ok(user_json(&user))
 }
@@ -161,4 +167,33 @@ pub(super) fn remove(appliance: &Appliance, caller: &Caller, email: &str) -> Ans
     keep(appliance, vec![removed.clone()], users, &entry)?;
     tracing::info!(user = %removed.id, "a user was removed");
     Ok(user_json(&removed))
+}
+
+/// Whether as many users may be recorded as there are after a change.
+fn check_licence(appliance: &Appliance, users: &[User], changed: &[User]) -> Result<(), ApiError> {
+    let licence = &appliance.config.licence;
+    let ids: std::collections::BTreeSet<Uuid> = changed.iter().map(|user| user.id).collect();
+    let stay = users.iter().filter(|user| !ids.contains(&user.id));
+    let (count, max) = (Appliance::licensed_users(stay.chain(changed)), licence.users_max as usize);
+    if licence.model != LicenceModel::Users || count <= max || count <= Appliance::licensed_users(users) {
+        return Ok(());
+    }
+    let text = format!(
+        "nothing was changed: there would be {count} users whose calls are recorded, and licence.users_max is {max}; raise it, remove users, or set their recording_mode to never"
+    );
+    Err(ApiError::new(ErrorKind::Conflict, text))
+}
+
+/// `discards`, the newest first: `id`, `at`, `rule`, `owner`, `direction`, `traffic`, `local_number`, `remote_number`.
+pub(super) fn discards(appliance: &Appliance, caller: &Caller, query: &DiscardsQuery) -> Answer {
+    appliance.permit_all(caller, Action::Discards)?;
+    let found = appliance.catalogue.discards(query.rule.as_deref(), query.limit).map_err(internal)?;
+    let json = |discard: Discard| {
+        json!({
+            "id": discard.id, "at": format!("{:.3}", discard.at), "rule": discard.rule, "owner": discard.owner,
+            "direction": discard.direction.as_str(), "traffic": discard.traffic.as_str(),
+            "local_number": discard.local_number, "remote_number": discard.remote_number,
+        })
+    };
+    Ok(json!({"discards": found.into_iter().map(json).collect::<Vec<_>>()}))
 }

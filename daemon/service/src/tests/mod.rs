@@ -13,3 +13,4 @@ mod promises;
 mod recovering;
 mod rendering;
 mod rig;
+mod users;
