@@ -40,6 +40,8 @@
 //! 4. [`Catalogue::lanes_needed`] names what the journal must still keep.
 //! 5. A deletion is owed by its tombstone until [`Catalogue::removed`] says that it is done: [`Catalogue::deletions_owed`] is what a
 //!    queue that lost its jobs is filled from.
+//! 6. A delivery to others (an upload, say) is owed by a row of its own from the transaction in which the recording is archived until
+//!    [`Catalogue::delivered`]; [`Catalogue::undelivered`] is what a queue that lost its jobs is filled from.
 //!
 //! # Rebuilt
 //!
@@ -56,6 +58,7 @@
 
 mod archive;
 mod catalogue;
+mod deliveries;
 mod error;
 mod find;
 mod ingest;
@@ -69,6 +72,7 @@ mod sealing;
 
 pub use archive::{Archived, Archiving};
 pub use catalogue::{Catalogue, Counts};
+pub use deliveries::{Backlog, DeliveryState, DeliveryStep};
 pub use error::CatalogueError;
 pub use find::{Cursor, Filter, LIMIT_DEFAULT, LIMIT_MAX, Page, SCAN_ROWS_MAX};
 pub use ingest::{Deletion, IngestOutcome, Lane, NewRecording, Tombstone};

@@ -11,6 +11,8 @@ use rusqlite::{Connection, OptionalExtension as _, Transaction, TransactionBehav
 
 use crate::CatalogueError;
 
+mod deliveries;
+
 /// "cvlt": says in the file's header whose it is.
 const APPLICATION_ID: i64 = 0x6376_6c74;
 
@@ -85,6 +87,7 @@ const STEPS: &[&str] = &[
         (SELECT o.payload FROM owed_jobs o WHERE o.kind = 'delete' AND o.recording_id = tombstones.id), 'null');
     CREATE INDEX tombstones_owing ON tombstones (id) WHERE owes IS NOT NULL;
 ",
+    deliveries::DELIVERIES,
 ];
 
 /// Opens and migrates the file.

@@ -28,6 +28,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod cross_check;
+mod deliveries_check;
 mod error;
 mod layers;
 mod macros;
@@ -40,7 +41,8 @@ use std::path::{Path, PathBuf};
 
 pub use error::ConfigError;
 pub use schema::{
-    Archive, Http, Journal, Keys, Limits, Log, Media, Queue, Recording, Render, Sip, Store, documented_defaults,
+    Analytics, Archive, ExportFolder, Http, Journal, Keys, Limits, Log, Media, Queue, Recording, Render, Sip, Store,
+    Uploads, Webhook, documented_defaults,
 };
 pub use setting::KeySpec;
 pub use values::{
@@ -78,6 +80,14 @@ pub struct Config {
     pub keys: Keys,
     /// The job queue.
     pub queue: Queue,
+    /// Deliveries to others, whoever they are.
+    pub uploads: Uploads,
+    /// Voice Analytics.
+    pub analytics: Analytics,
+    /// A web server.
+    pub webhook: Webhook,
+    /// A folder.
+    pub export_folder: ExportFolder,
     /// The render processes.
     pub render: Render,
     /// The log.

@@ -15,6 +15,7 @@ use callvault_queue::Queue;
 use callvault_seal::{Keyring, PublicKey};
 use tokio::sync::{mpsc, watch};
 
+use crate::deliveries::Deliveries;
 use crate::headroom::{Headroom, Sample, Samples};
 use crate::ingest::unix_ms;
 use crate::journals::{LaneView, Shared};
@@ -54,6 +55,8 @@ pub(crate) struct Appliance {
     pub(crate) sockets_stay: AtomicBool,
     pub(crate) stopping: AtomicBool,
     pub(crate) metrics: Metrics,
+    /// What is known of those that recordings are delivered to.
+    pub(crate) deliveries: Deliveries,
     /// How the journal's disk has filled lately.
     pub(crate) spool: Spool,
 }

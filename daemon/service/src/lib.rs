@@ -23,6 +23,7 @@ mod appliance;
 mod archiving;
 mod certificates;
 mod check;
+mod deliveries;
 mod fd_store;
 mod files;
 mod follow;
@@ -114,6 +115,7 @@ fn check_configuration(path: &Path) -> ExitCode {
         let (certificates_ok, text) = certificates::check(&config, certificates::unix_s());
         print!("{text}");
         ok &= certificates_ok;
+        print!("{}", deliveries::check(&config));
     }
     if ok { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
