@@ -41,13 +41,13 @@ use std::path::{Path, PathBuf};
 
 pub use error::ConfigError;
 pub use schema::{
-    Analytics, Archive, ExportFolder, Http, Journal, Keys, Limits, Log, Media, Queue, Recording, Render, Sip, Store,
-    Uploads, Webhook, documented_defaults,
+    Analytics, Archive, ExportFolder, Http, Journal, Keys, Limits, Log, Media, Permissions, Queue, Recording, Render, Sip,
+    Store, Uploads, Webhook, documented_defaults,
 };
 pub use setting::KeySpec;
 pub use values::{
     ArchiveCodec, ArchiveKeys, BitRate, Bytes, ClientCertificate, HttpListen, Listen, LogLevel, MediaAddress, Network,
-    PeerList, PortRange, PublicKeyTexts, RecordingMode, Texts,
+    PeerList, PortRange, PublicKeyTexts, RecordingMode, Texts, WhoDeletes, WhoMay,
 };
 
 /// The configuration file that is read when no other is named.
@@ -76,6 +76,8 @@ pub struct Config {
     pub store: Store,
     /// The health and control endpoint.
     pub http: Http,
+    /// Who may do what with recordings.
+    pub permissions: Permissions,
     /// The appliance's keys.
     pub keys: Keys,
     /// The job queue.
