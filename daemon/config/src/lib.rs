@@ -41,8 +41,8 @@ use std::path::{Path, PathBuf};
 
 pub use error::ConfigError;
 pub use schema::{
-    Analytics, Archive, ExportFolder, Http, Journal, Keys, Limits, Log, Media, Permissions, Queue, Recording, Render, Sip,
-    Store, Uploads, Webhook, documented_defaults,
+    Analytics, Archive, ExportFolder, Http, Journal, Keys, Limits, Log, Media, Permissions, Queue, Recording, Render,
+    Sip, Store, Uploads, Webhook, documented_defaults,
 };
 pub use setting::KeySpec;
 pub use values::{

@@ -120,6 +120,10 @@ impl Api for Fake {
         Ok(json!({"recordings": [], "next": null}))
     }
 
+    fn deliveries(&self, _: &Caller, id: Uuid) -> Answer {
+        Ok(json!({"deliveries": [], "id": id}))
+    }
+
     fn recording(&self, _: &Caller, id: Uuid) -> Answer {
         Ok(json!({"id": id}))
     }

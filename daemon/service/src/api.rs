@@ -24,6 +24,7 @@ use uuid::Uuid;
 
 use crate::appliance::Appliance;
 use crate::check::{Check, note_damaged};
+use crate::deliveries;
 use crate::health;
 use crate::ingest::unix_ms;
 use crate::keys;
@@ -337,6 +338,11 @@ impl Api for Control {
         self.hide_linked(&self.0.visible(caller), &mut row)?;
         let [row] = row;
         serde_json::to_value(row).map_err(internal)
+    }
+
+    fn deliveries(&self, caller: &Caller, id: Uuid) -> Answer {
+        self.permitted(caller, Action::Show, id, |entry| entry)?;
+        deliveries::of_recording(&self.0, id).map_err(internal)
     }
 
     fn audio(&self, caller: &Caller, id: Uuid, request: &AudioRequest) -> Result<Audio, ApiError> {
