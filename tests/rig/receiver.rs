@@ -37,6 +37,8 @@ pub enum Fault {
     Close,
     /// What was asked for is done, and the connection closed without an answer.
     DoneAndClosed,
+    /// What was asked for is done, and nothing is said until the client leaves.
+    DoneAndStall,
     /// What was asked for is done, and half an answer is sent.
     HalfAnswer,
     /// Everything is read and nothing is said until the client leaves.
@@ -250,15 +252,25 @@ fn serve_one(stream: &mut dyn Stream, state: &Mutex<State>) {
     };
     match fault {
         Some(Fault::DoneAndClosed) => {}
+        Some(Fault::DoneAndStall) => _ = stream.read(&mut [0]),
         Some(Fault::HalfAnswer) => {
-            let _ = write!(stream, "HTTP/1.1 {status} X\r\nContent-Length: {}\r\n\r\n{}", body.len() + 5, &body[..body.len() / 2]);
+            let _ = write!(
+                stream,
+                "HTTP/1.1 {status} X\r\nContent-Length: {}\r\n\r\n{}",
+                body.len() + 5,
+                &body[..body.len() / 2]
+            );
         }
         _ => answer(stream, status, "", &body),
     }
 }
 
 fn answer(stream: &mut dyn Stream, status: u16, head: &str, body: &str) {
-    let _ = write!(stream, "HTTP/1.1 {status} X\r\n{head}Content-Length: {}\r\nConnection: close\r\n\r\n{body}", body.len());
+    let _ = write!(
+        stream,
+        "HTTP/1.1 {status} X\r\n{head}Content-Length: {}\r\nConnection: close\r\n\r\n{body}",
+        body.len()
+    );
     let _ = stream.flush();
 }
 
@@ -337,7 +349,8 @@ fn create(state: &mut State, request: &Request) -> Done {
     }
     let id = format!("r{}", state.entries.len() + 1);
     let remote_state = format!("state-of-{id}");
-    let answer = json!({"presignedUrl": format!("{}/put/{id}?sig=a%2Bb", state.base), "state": remote_state, "recordingId": id});
+    let answer =
+        json!({"presignedUrl": format!("{}/put/{id}?sig=a%2Bb", state.base), "state": remote_state, "recordingId": id});
     state.entries.insert(id, Entry { asked, state: remote_state, puts: Vec::new(), expired: false });
     Ok((201, answer.to_string()))
 }

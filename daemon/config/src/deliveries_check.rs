@@ -43,6 +43,11 @@ fn analytics(config: &Config, findings: &mut Findings<'_>) {
             );
         }
     }
+    let user = &analytics.fallback_user;
+    if !user.is_empty() && user.split_once('@').is_none_or(|(name, host)| name.is_empty() || host.is_empty()) {
+        findings
+            .refuse(&["analytics.fallback_user"], "is no e-mail address; write one that the service knows, or \"\"");
+    }
     url("analytics.url", &analytics.url, findings);
     url("analytics.token_url", &analytics.token_url, findings);
     proxy("analytics.proxy", &analytics.proxy, findings);

@@ -275,6 +275,9 @@ settings! {
         client_secret: Option<PathBuf> = "\"\"",
         /// What the token is to be good for.
         scope: String = "\"voice-analytics/recordings.write\"",
+        /// The e-mail address under which recordings are uploaded whose owner is not known, or has no address. Empty: such
+        /// recordings are not uploaded.
+        fallback_user: String = "\"\"",
         /// The language that is spoken, as the service names it: `en-US`. Empty: the service finds out.
         language: String = "\"\"",
         /// How many people speak on a recording, from 2. 0: as many as it has tracks.

@@ -213,6 +213,7 @@ fn deliveries_say_what_they_lack() {
     refused("[webhook]\nproxy = \"a.example:3128\"", 2, 9, "webhook.proxy", "is not a proxy");
     refused("[webhook]\nproxy = \"http://a:s3cret@b:1\"", 2, 9, "webhook.proxy", "belong into the file");
     refused("[webhook]\nproxy_credentials = \"x\"", 2, 21, "webhook.proxy_credentials", "webhook.proxy is empty");
+    refused("[analytics]\nfallback_user = \"ann\"", 2, 17, "analytics.fallback_user", "no e-mail address");
     refused("[analytics]\nspeakers = 1", 2, 12, "analytics.speakers", "2 to 10");
     refused("[analytics]\nspeakers = 11", 2, 12, "analytics.speakers", "outside 0 to 10");
     refused("[analytics]\nlanguage = \"en us\"", 2, 12, "analytics.language", "is no language");

@@ -95,8 +95,8 @@ impl SinkKind {
     }
 
     /// Whether this recording is owed to it.
-    fn wants(self, row: &Recording) -> bool {
-        is_delivered(row) && (self != Self::Analytics || row.owner.as_deref().is_some_and(is_email))
+    fn wants(self, config: &Config, row: &Recording) -> bool {
+        is_delivered(row) && (self != Self::Analytics || user_of(config, row).is_some())
     }
 }
 
@@ -116,6 +116,12 @@ fn is_self_test(row: &Recording) -> bool {
     names.into_iter().flatten().any(|name| name.to_ascii_lowercase().ends_with(SELF_TEST_DOMAIN))
 }
 
+/// Under whose address a recording is uploaded.
+fn user_of(config: &Config, row: &Recording) -> Option<String> {
+    let fallback = Some(&config.analytics.fallback_user).filter(|user| !user.is_empty());
+    row.owner.as_ref().filter(|owner| is_email(owner)).or(fallback).cloned()
+}
+
 /// As much of an address as is needed to know that it is one.
 fn is_email(text: &str) -> bool {
     let is_plain = |part: &str| !part.is_empty() && part.chars().all(|c| !c.is_whitespace() && !c.is_control());
@@ -124,7 +130,7 @@ fn is_email(text: &str) -> bool {
 
 /// The jobs that follow from a recording's being archived. They are owed in the same transaction.
 pub(crate) fn owed_with_archive(config: &Config, row: &Recording) -> Vec<OwedJob> {
-    let wanted = SinkKind::ALL.into_iter().filter(|kind| kind.is_enabled(config) && kind.wants(row));
+    let wanted = SinkKind::ALL.into_iter().filter(|kind| kind.is_enabled(config) && kind.wants(config, row));
     wanted.map(|kind| OwedJob::delivery(kind.job_kind().as_str(), row.id)).collect()
 }
 
@@ -374,7 +380,7 @@ fn deliver(appliance: &Arc<Appliance>, kind: SinkKind, web: &mut Option<Web>, id
     let sink = kind.job_kind();
     let Some(row) = appliance.catalogue.get(id).map_err(catalogue)? else { return Err(Trouble::Gone) };
     let known = appliance.catalogue.delivery(id, sink.as_str()).map_err(catalogue)?;
-    if known.is_some_and(|known| known.step == DeliveryStep::Delivered) || !kind.wants(&row) {
+    if known.is_some_and(|known| known.step == DeliveryStep::Delivered) || !kind.wants(&appliance.config, &row) {
         return Ok(());
     }
     if web.is_none() {
@@ -382,7 +388,10 @@ fn deliver(appliance: &Arc<Appliance>, kind: SinkKind, web: &mut Option<Web>, id
     }
     let begun_at = Instant::now();
     let stopping = || appliance.stopping.load(Ordering::Relaxed);
-    let call = call(&row);
+    let mut call = call(&row);
+    if kind == SinkKind::Analytics {
+        call.owner = user_of(&appliance.config, &row);
+    }
     let audio: Arc<dyn Audio> = Arc::new(RecordingAudio { appliance: Arc::clone(appliance), row });
     let book = Book { appliance, id, sink: sink.as_str() };
     let deliveries = &appliance.deliveries;

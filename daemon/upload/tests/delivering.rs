@@ -13,8 +13,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use callvault_upload::{
-    Analytics, AnalyticsSettings, Audio, Begun, Call, Direction, KEPT_BYTES_MAX, Ledger, Party, SecretFile, Tokens, Traffic,
-    Trouble, Web, WebSettings, Webhook, WebhookSettings,
+    Analytics, AnalyticsSettings, Audio, Begun, Call, Direction, KEPT_BYTES_MAX, Ledger, Party, SecretFile, Tokens,
+    Traffic, Trouble, Web, WebSettings, Webhook, WebhookSettings,
 };
 use jiff::Timestamp;
 use receiver::{At, CLIENT_ID, CLIENT_SECRET, Fault, PROXY_CREDENTIALS, Proxy, Receiver, SCOPE, WEBHOOK_SECRET};
@@ -186,7 +186,8 @@ fn whatever_goes_wrong_one_complete_recording_is_there_in_the_end() {
             assert_eq!(ending(&result), *expected, "{faults:?}: {result:?}");
             if let Err(trouble) = result {
                 let text = trouble.to_string();
-                let is_private = ["s3cret", "token-1", "ann@", "sig=", "1001"].iter().any(|private| text.contains(private));
+                let is_private =
+                    ["s3cret", "token-1", "ann@", "sig=", "1001"].iter().any(|private| text.contains(private));
                 assert!(!is_private, "{text}");
             }
         }
@@ -216,7 +217,11 @@ fn whatever_goes_wrong_one_complete_recording_is_there_in_the_end() {
     check(&[(Create, Close)], &["later", "delivered"], 1);
     check(&[(Create, Stall)], &["later", "delivered"], 1);
     check(&[(Create, Says("{}"))], &["later", "delivered"], 1);
-    check(&[(Create, Says(r#"{"presignedUrl":"http://a.example/x","state":"s","recordingId":"r"}"#))], &["later", "delivered"], 1);
+    check(
+        &[(Create, Says(r#"{"presignedUrl":"http://a.example/x","state":"s","recordingId":"r"}"#))],
+        &["later", "delivered"],
+        1,
+    );
     // the answer to a create was lost: an entry without audio stays behind, and is no recording
     check(&[(Create, DoneAndClosed)], &["later", "delivered"], 2);
     check(&[(Create, HalfAnswer)], &["later", "delivered"], 2);
@@ -308,7 +313,8 @@ fn a_proxy_is_used_for_everything() {
         rig.attempt().unwrap();
         let base = rig.server.base();
         let (_, authority) = base.split_once("://").unwrap();
-        let expected: Vec<String> = expected.iter().map(|line| line.replace("BASE", &base).replace("HOST", authority)).collect();
+        let expected: Vec<String> =
+            expected.iter().map(|line| line.replace("BASE", &base).replace("HOST", authority)).collect();
         assert_eq!(proxy.served(), expected);
         rig.web.proxy_credentials = None;
         *rig.book.begun.lock().unwrap() = None;
@@ -316,10 +322,7 @@ fn a_proxy_is_used_for_everything() {
         rig.server.assert_kept_to_the_shape();
     }
     check(Receiver::start_tls(), &["CONNECT HOST"; 3]);
-    check(
-        Receiver::start(),
-        &["POST BASE/oauth2/token", "POST BASE/voice-analytics/v1/recordings", "PUT BASE/put/r1"],
-    );
+    check(Receiver::start(), &["POST BASE/oauth2/token", "POST BASE/voice-analytics/v1/recordings", "PUT BASE/put/r1"]);
 }
 
 #[test]
