@@ -241,4 +241,12 @@ fn what_is_not_delivered_when_a_sink_is_switched_off_goes_when_it_is_on_again() 
     appliance.launch();
     delivered(&appliance, &id(&recording), "analytics");
     assert_eq!(receiver.complete().len(), 1, "what was archived meanwhile is not owed");
+
+    // It is sent when somebody wants it, once.
+    let send = |id: &str| appliance.ctl(&["deliveries", "send", "--to", "analytics", id]);
+    assert!(send(&id(&while_off)).status.success());
+    delivered(&appliance, &id(&while_off), "analytics");
+    let again = send(&id(&while_off));
+    assert!(String::from_utf8_lossy(&again.stderr).contains("it was delivered at"), "{again:?}");
+    assert_eq!(receiver.complete().len(), 2);
 }

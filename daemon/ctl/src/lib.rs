@@ -19,6 +19,7 @@
 mod audit;
 mod cli;
 mod client;
+mod deliveries;
 mod drain;
 mod error;
 mod export;

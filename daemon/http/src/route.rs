@@ -20,6 +20,7 @@ pub(crate) enum Call {
     Recordings(RecordingsQuery),
     Recording(Uuid),
     Deliveries(Uuid),
+    Deliver(Uuid, String),
     Audio(Uuid, AudioRequest),
     Delete(Uuid),
     Verify(Option<Uuid>),
@@ -132,6 +133,7 @@ pub(crate) fn route(method: &str, target: &str, body: &[u8]) -> Result<Call, Api
             "DELETE" => only("DELETE", Call::Delete(uuid(id)?)),
             _ => Err(ApiError::method("GET, DELETE")),
         },
+        ["recordings", id, "deliveries", sink] => only("POST", Call::Deliver(uuid(id)?, (*sink).to_owned())),
         ["recordings", id, "deliveries"] => only("GET", Call::Deliveries(uuid(id)?)),
         ["recordings", id, "audio"] => match method {
             "GET" => Ok(Call::Audio(uuid(id)?, audio(query)?)),

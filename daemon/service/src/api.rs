@@ -345,6 +345,14 @@ impl Api for Control {
         deliveries::of_recording(&self.0, id).map_err(internal)
     }
 
+    fn deliver(&self, caller: &Caller, id: Uuid, sink: &str) -> Answer {
+        let entry = self.0.entry(caller, Action::RetryJob).on(id).with("sink", sink);
+        self.0.permit(caller, Action::RetryJob, On::Everything, &entry)?;
+        let row = self.row(id)?;
+        let job = deliveries::ask_for(&self.0, &row, sink)?;
+        Ok(json!({"id": id, "sink": sink, "job": job}))
+    }
+
     fn audio(&self, caller: &Caller, id: Uuid, request: &AudioRequest) -> Result<Audio, ApiError> {
         let action = match request.purpose {
             AudioPurpose::Play => Action::Play,

@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 
 use callvault_catalogue::{CatalogueError, DeliveryStep, OwedJob, Recording, Verdict};
 use callvault_config::Config;
+use callvault_http::{ApiError, ErrorKind};
 use callvault_journal::facts::SessionEvent;
 use callvault_policy::fold_call;
 use callvault_queue::{Failure, Job, JobKind, KindLimits, NewJob, Next, QueueError, StateName};
@@ -531,6 +532,42 @@ pub(crate) fn priority_of(kind: &JobKind) -> u8 {
     if SinkKind::ALL.iter().any(|sink| sink.job_kind() == *kind) { PRIORITY } else { NewJob::PRIORITY }
 }
 
+/// Has a recording delivered that was archived before the sink was switched on. Gives the name of the job.
+pub(crate) fn ask_for(appliance: &Appliance, row: &Recording, sink: &str) -> Result<String, ApiError> {
+    let refuse = |kind, text: String| Err(ApiError::new(kind, text));
+    let Some(kind) = SinkKind::ALL.into_iter().find(|kind| kind.section() == sink) else {
+        let text = "recordings are delivered to analytics, webhook or export_folder; name one of them";
+        return refuse(ErrorKind::BadRequest, text.to_owned());
+    };
+    if !kind.is_enabled(&appliance.config) {
+        return refuse(
+            ErrorKind::Unprocessable,
+            format!("{sink} is switched off; set {sink}.enabled and restart callvaultd"),
+        );
+    }
+    if !kind.wants(&appliance.config, row) {
+        let text = "this recording is not delivered there: it has no audio, is shorter than a second, is of a self-test, or its owner has no e-mail address (analytics.fallback_user is for those)";
+        return refuse(ErrorKind::Unprocessable, text.to_owned());
+    }
+    if row.archive.place().is_none() {
+        return refuse(ErrorKind::Conflict, "it is not archived yet; once it is, it is delivered by itself".to_owned());
+    }
+    let name = kind.job_kind();
+    let internal = |error: CatalogueError| ApiError::new(ErrorKind::Internal, format!("failed to {error}"));
+    let known = appliance.catalogue.delivery(row.id, name.as_str()).map_err(internal)?;
+    if let Some(known) = known {
+        let text = match known.step {
+            DeliveryStep::Delivered => format!("it was delivered at {:.0}", known.changed_at),
+            _ => format!("it is owed already; `callvaultctl jobs retry {name}:{}` drives it", row.id),
+        };
+        return refuse(ErrorKind::Conflict, text);
+    }
+    let job = OwedJob::delivery(name.as_str(), row.id);
+    appliance.catalogue.owe(row.id, std::slice::from_ref(&job), Timestamp::now()).map_err(internal)?;
+    let _ = appliance.wake_ingest.try_send(());
+    Ok(job.id())
+}
+
 /// The deliveries of a recording, for people and programs. What the other side gave is its identifier; a URL is a permission and is
 /// never shown.
 pub(crate) fn of_recording(appliance: &Appliance, id: Uuid) -> Result<Value, CatalogueError> {
@@ -549,3 +586,6 @@ pub(crate) fn of_recording(appliance: &Appliance, id: Uuid) -> Result<Value, Cat
     });
     Ok(json!({"deliveries": shown.collect::<Vec<_>>()}))
 }
+
+#[cfg(test)]
+mod tests;
