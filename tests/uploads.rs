@@ -123,9 +123,14 @@ fn every_recording_is_delivered_once_whatever_the_other_side_does() {
     assert_eq!(exported(&appliance).len(), 6, "{:?}", exported(&appliance));
     receiver.assert_kept_to_the_shape();
 
-    let metrics = rig::http::ask(appliance.place.http(), "GET", "/metrics", None).unwrap();
-    let metrics = String::from_utf8(metrics.body).unwrap();
-    assert!(metrics.contains("callvault_deliveries_total{sink=\"analytics\",outcome=\"delivered\"} 3"), "{metrics}");
+    // Metrics are of a moment ago.
+    let metrics = wait_for("the metrics of the deliveries", || {
+        let metrics = rig::http::ask(appliance.place.http(), "GET", "/metrics", None).unwrap();
+        let metrics = String::from_utf8(metrics.body).unwrap();
+        let counted = "callvault_deliveries_total{sink=\"analytics\",outcome=\"delivered\"} 3";
+        let none_left = "callvault_deliveries_waiting{sink=\"analytics\"} 0";
+        (metrics.contains(counted) && metrics.contains(none_left)).then_some(metrics)
+    });
     let said = appliance.log() + &metrics;
     for private in [CLIENT_SECRET, WEBHOOK_SECRET, "token-1", "sig=", USER, "+4930770", "Ferrante"] {
         assert!(!said.contains(private), "{private} is in the log");

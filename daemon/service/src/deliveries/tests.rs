@@ -38,7 +38,7 @@ fn each_sink_gets_what_it_can_use() {
     const ALL: [&str; 3] = ["upload", "webhook", "folder"];
     let of_local = |local| {
         let facts = CallFacts { local, ..CallFacts::default() };
-        serde_json::to_value([SessionEvent::Call(facts)]).unwrap()
+        serde_json::to_value([SessionEvent::Call(Box::new(facts))]).unwrap()
     };
     let aor = |aor: &str| of_local(Somebody { aor: Some(aor.into()), ..Somebody::default() });
     check("", &row(), &ALL);
@@ -58,7 +58,8 @@ fn each_sink_gets_what_it_can_use() {
     check("", &Recording { facts: aor("sip:selftest0000@selftest.invalid"), ..row() }, &[]);
     check("", &Recording { facts: aor("sip:selftest.invalid@example.com"), ..row() }, &ALL);
     let remotes = vec![Somebody { aor: Some("sip:x@selftest.invalid".into()), ..Somebody::default() }];
-    let facts = serde_json::to_value([SessionEvent::Call(CallFacts { remotes, ..CallFacts::default() })]).unwrap();
+    let facts =
+        serde_json::to_value([SessionEvent::Call(Box::new(CallFacts { remotes, ..CallFacts::default() }))]).unwrap();
     check("", &Recording { facts, ..row() }, &ALL);
 }
 
