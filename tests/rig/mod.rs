@@ -12,6 +12,7 @@ pub mod offer;
 pub mod place;
 pub mod process;
 pub mod random;
+pub mod receiver;
 pub mod rtp;
 pub mod shapes;
 pub mod share;

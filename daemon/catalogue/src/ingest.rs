@@ -224,6 +224,7 @@ impl Catalogue {
             transaction.execute(sql, (&text, now.as_millisecond(), rule, payload.to_string()))?;
             transaction.execute("DELETE FROM owed_jobs WHERE recording_id = ?1", [&text])?;
             transaction.execute("DELETE FROM recordings WHERE id = ?1", [&text])?;
+            transaction.execute("DELETE FROM deliveries WHERE recording_id = ?1", [&text])?;
             link::remove(&transaction, &text)?;
             owe(&transaction, &[OwedJob { payload: payload.clone(), ..OwedJob::new(DELETE, id) }], now)
         };

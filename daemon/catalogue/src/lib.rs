@@ -40,6 +40,8 @@
 //! 4. [`Catalogue::lanes_needed`] names what the journal must still keep.
 //! 5. A deletion is owed by its tombstone until [`Catalogue::removed`] says that it is done: [`Catalogue::deletions_owed`] is what a
 //!    queue that lost its jobs is filled from.
+//! 6. A delivery to others (an upload, say) is owed by a row of its own from the transaction in which the recording is archived until
+//!    [`Catalogue::delivered`]; [`Catalogue::undelivered`] is what a queue that lost its jobs is filled from.
 //!
 //! # Access
 //!
@@ -63,6 +65,7 @@ mod archive;
 mod audit;
 mod catalogue;
 mod decree;
+mod deliveries;
 mod discard;
 mod error;
 mod find;
@@ -83,6 +86,7 @@ pub use audit::{
 };
 pub use catalogue::{Catalogue, Counts};
 pub use decree::Decree;
+pub use deliveries::{Backlog, DeliveryState, DeliveryStep};
 pub use discard::Discard;
 pub use error::CatalogueError;
 pub use find::{Cursor, Filter, LIMIT_DEFAULT, LIMIT_MAX, Page, SCAN_ROWS_MAX};

@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use rusqlite::Connection;
 use uuid::Uuid;
 
-use crate::{Catalogue, CatalogueError, row, schema};
+use crate::{Catalogue, CatalogueError, deliveries, row, schema};
 
 /// A job that must be put into the queue.
 #[derive(Debug, Clone, PartialEq)]
@@ -15,12 +15,20 @@ pub struct OwedJob {
     pub recording: Uuid,
     /// What the work needs; no personal data, it is readable on the disk.
     pub payload: serde_json::Value,
+    /// Whether it is a delivery: then it is owed by a row of its own, too, until [`Catalogue::delivered`], whatever becomes of the
+    /// queue, and how far it got can be remembered ([`Catalogue::note_delivery`]). Its kind is the sink's name.
+    pub delivery: bool,
 }
 
 impl OwedJob {
     /// A job without payload.
     pub fn new(kind: &str, recording: Uuid) -> Self {
-        Self { kind: kind.to_owned(), recording, payload: serde_json::Value::Null }
+        Self { kind: kind.to_owned(), recording, payload: serde_json::Value::Null, delivery: false }
+    }
+
+    /// The delivery of a recording to a sink.
+    pub fn delivery(sink: &str, recording: Uuid) -> Self {
+        Self { delivery: true, ..Self::new(sink, recording) }
     }
 
     /// Its stable name, the same as in the queue.
@@ -43,7 +51,7 @@ impl Catalogue {
                 let payload: String = row.get(2)?;
                 // what cannot be read any more is as good as none: the job says what it misses
                 let payload = serde_json::from_str(&payload).unwrap_or_default();
-                Ok(OwedJob { kind: row.get(0)?, recording: row::uuid(row, 1)?, payload })
+                Ok(OwedJob { kind: row.get(0)?, recording: row::uuid(row, 1)?, payload, delivery: false })
             })?;
             rows.collect()
         };
@@ -74,6 +82,9 @@ pub(crate) fn owe(db: &Connection, jobs: &[OwedJob], now: Timestamp) -> rusqlite
              ON CONFLICT (id) DO NOTHING",
             (job.id(), &job.kind, job.recording.to_string(), job.payload.to_string(), now.as_millisecond()),
         )?;
+        if job.delivery {
+            deliveries::owe(db, job, now)?;
+        }
     }
     Ok(())
 }

@@ -15,6 +15,8 @@ use rusqlite::{Connection, OptionalExtension as _, Transaction, TransactionBehav
 
 use crate::CatalogueError;
 
+mod deliveries;
+
 /// "cvlt": says in the file's header whose it is.
 const APPLICATION_ID: i64 = 0x6376_6c74;
 
@@ -92,6 +94,7 @@ const STEPS: &[&str] = &[
     access::STEP,
     users::STEP,
     discards::STEP,
+    deliveries::DELIVERIES,
 ];
 
 /// Opens and migrates the file.

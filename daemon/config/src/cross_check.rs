@@ -3,19 +3,20 @@
 use std::net::SocketAddr;
 
 use crate::Config;
+use crate::deliveries_check;
 use crate::error::ConfigError;
 use crate::layers::{DEFAULT_ORIGIN, Merged, at_origin};
 use crate::values::{ArchiveKeys, HttpListen, SOCKET_PATH_BYTES_MAX};
 
 /// Where the errors of a check are gathered, each at the place of the key it is about.
-struct Findings<'a> {
+pub(crate) struct Findings<'a> {
     merged: &'a Merged,
     errors: Vec<ConfigError>,
 }
 
 impl Findings<'_> {
     /// Refuses a combination of keys, at the place of the first of them that somebody set.
-    fn refuse(&mut self, keys: &[&'static str], message: impl Into<String>) {
+    pub(crate) fn refuse(&mut self, keys: &[&'static str], message: impl Into<String>) {
         let origin = |key: &str| self.merged.find(key).map_or_else(|| DEFAULT_ORIGIN.to_owned(), |(_, origin)| origin);
         let key = keys.iter().find(|key| origin(key) != DEFAULT_ORIGIN).or(keys.first()).copied().unwrap_or_default();
         self.errors.push(ConfigError { key: key.to_owned(), ..at_origin(&origin(key), message) });
@@ -27,6 +28,7 @@ pub(crate) fn errors(config: &Config, merged: &Merged) -> Vec<ConfigError> {
     let mut findings = Findings { merged, errors: Vec::new() };
     not_yet(config, &mut findings);
     addresses(config, &mut findings);
+    deliveries_check::errors(config, &mut findings);
     if config.journal.batch_interval > config.journal.commit_interval {
         let message = "journal.batch_interval is longer than journal.commit_interval; make it the shorter of the two";
         findings.refuse(&["journal.batch_interval", "journal.commit_interval"], message);
@@ -113,6 +115,7 @@ pub(crate) fn remarks(config: &Config) -> Vec<String> {
     if config.limits.connections_per_peer_max > config.limits.connections_max {
         remarks.push("limits.connections_per_peer_max is above limits.connections_max, which comes first".into());
     }
+    deliveries_check::remarks(config, &mut remarks);
     if config.log.personal_data {
         remarks.push(
             "log.personal_data is on: this version writes no phone numbers and names to the log all the same".into(),

@@ -28,6 +28,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod cross_check;
+mod deliveries_check;
 mod error;
 mod layers;
 mod macros;
@@ -40,8 +41,8 @@ use std::path::{Path, PathBuf};
 
 pub use error::ConfigError;
 pub use schema::{
-    Archive, Directory, Filters, Http, Journal, Keys, Licence, Limits, Log, Media, Numbers, Permissions, Queue,
-    Recording, Render, Sip, Store, documented_defaults,
+    Analytics, Archive, Directory, ExportFolder, Filters, Http, Journal, Keys, Licence, Limits, Log, Media, Numbers,
+    Permissions, Queue, Recording, Render, Sip, Store, Uploads, Webhook, documented_defaults,
 };
 pub use setting::KeySpec;
 pub use values::{
@@ -90,6 +91,14 @@ pub struct Config {
     pub keys: Keys,
     /// The job queue.
     pub queue: Queue,
+    /// Deliveries to others, whoever they are.
+    pub uploads: Uploads,
+    /// Voice Analytics.
+    pub analytics: Analytics,
+    /// A web server.
+    pub webhook: Webhook,
+    /// A folder.
+    pub export_folder: ExportFolder,
     /// The render processes.
     pub render: Render,
     /// The log.

@@ -296,6 +296,88 @@ settings! {
 }
 
 settings! {
+    /// What becomes of recordings once they are archived: they can be uploaded to Voice Analytics ([analytics]), posted to a web
+    /// server of your own ([webhook]), and put into a folder ([export_folder]), each by itself. What is sent is an MP3 that is not
+    /// encrypted any more: whoever receives it is answerable for it. These keys are for all three.
+    pub struct Uploads in "uploads." {
+        /// How many recordings are delivered at once, to each of them.
+        parallel: u32 = "2" in "1" ..= "16",
+        /// How many deliveries may begin in a minute, to each of them, so that a service that counts requests is not
+        /// annoyed when there is a backlog. 0: no limit.
+        per_minute: u32 = "60" in "0" ..= "6000",
+        /// How long connecting may take.
+        connect_timeout: Duration = "\"10s\"" in "1s" ..= "5m",
+        /// How long nothing may move on a connection before it is given up: long enough for a service that thinks.
+        timeout: Duration = "\"60s\"" in "1s" ..= "1h",
+        /// How long one request may take at all, the upload of an hour's call over a slow line included.
+        total_timeout: Duration = "\"1h\"" in "10s" ..= "1d",
+    }
+}
+
+settings! {
+    /// Voice Analytics: every recording that has an owner with an e-mail address is uploaded by itself, as an MP3.
+    pub struct Analytics in "analytics." {
+        /// Switches it on. Recordings that are archived from then on are uploaded; what is still to be uploaded when it is
+        /// switched off waits in the queue and goes when it is on again.
+        enabled: bool = "false",
+        /// The service's address, without `/v1/recordings`.
+        url: String = "\"https://eu.api.imagicle.com/voice-analytics\"",
+        /// Where access tokens are given out (OAuth 2.0, client credentials). The service's documentation names it.
+        token_url: String = "\"\"",
+        /// The client's identifier that you were given.
+        client_id: String = "\"\"",
+        /// A file with the client's secret, one line. Empty: the systemd credential `analytics.secret` (`LoadCredential=`). It is
+        /// read whenever a token is asked for, so it can be replaced while the appliance runs.
+        client_secret: Option<PathBuf> = "\"\"",
+        /// What the token is to be good for.
+        scope: String = "\"voice-analytics/recordings.write\"",
+        /// The e-mail address under which recordings are uploaded whose owner is not known, or has no address. Empty: such
+        /// recordings are not uploaded.
+        fallback_user: String = "\"\"",
+        /// The language that is spoken, as the service names it: `en-US`. Empty: the service finds out.
+        language: String = "\"\"",
+        /// How many people speak on a recording, from 2. 0: as many as it has tracks.
+        speakers: u32 = "0" in "0" ..= "10",
+        /// A proxy for HTTP, `http://host:port`. Variables such as HTTPS_PROXY are not looked at.
+        proxy: String = "\"\"",
+        /// A file with `user:password` for the proxy.
+        proxy_credentials: Option<PathBuf> = "\"\"",
+        /// A PEM file of authorities to be trusted beside those of the system: for a proxy that opens TLS.
+        ca: Option<PathBuf> = "\"\"",
+    }
+}
+
+settings! {
+    /// A web server of your own: each recording is posted to it, metadata and MP3 in one request that is signed.
+    pub struct Webhook in "webhook." {
+        /// Switches it on. As `analytics.enabled`.
+        enabled: bool = "false",
+        /// Where recordings are posted to. https, or http on this machine itself.
+        url: String = "\"\"",
+        /// A file with the shared secret that requests are signed with, one line. Empty: the systemd credential
+        /// `webhook.secret` (`LoadCredential=`).
+        secret: Option<PathBuf> = "\"\"",
+        /// As `analytics.proxy`.
+        proxy: String = "\"\"",
+        /// As `analytics.proxy_credentials`.
+        proxy_credentials: Option<PathBuf> = "\"\"",
+        /// A PEM file of authorities to be trusted beside those of the system: for a server with a certificate of your own.
+        ca: Option<PathBuf> = "\"\"",
+    }
+}
+
+settings! {
+    /// A folder: each recording is put into it as an MP3 with a JSON file beside it.
+    pub struct ExportFolder in "export_folder." {
+        /// Switches it on. As `analytics.enabled`.
+        enabled: bool = "false",
+        /// The folder, local or on a share. It must be there: it is never made, so that nothing is written below the mount
+        /// point of a share that is away. Keep it apart from `data_dir` and `store.path`.
+        path: Option<PathBuf> = "\"\"",
+    }
+}
+
+settings! {
     /// The processes that decode and encode audio, apart from everything else.
     pub struct Render in "render." {
         /// A run that takes longer is ended and counts as failed. An hour of a call takes about ten seconds.
@@ -327,7 +409,7 @@ settings! {
 pub(crate) type Section = (&'static str, &'static [&'static str], &'static [KeySpec]);
 
 /// The sections in the order of the documentation.
-pub(crate) const SECTIONS: [Section; 18] = [
+pub(crate) const SECTIONS: [Section; 22] = [
     ("", Folders::ABOUT, Folders::KEYS),
     ("sip", Sip::ABOUT, Sip::KEYS),
     ("media", Media::ABOUT, Media::KEYS),
@@ -344,6 +426,10 @@ pub(crate) const SECTIONS: [Section; 18] = [
     ("permissions", Permissions::ABOUT, Permissions::KEYS),
     ("keys", Keys::ABOUT, Keys::KEYS),
     ("queue", Queue::ABOUT, Queue::KEYS),
+    ("uploads", Uploads::ABOUT, Uploads::KEYS),
+    ("analytics", Analytics::ABOUT, Analytics::KEYS),
+    ("webhook", Webhook::ABOUT, Webhook::KEYS),
+    ("export_folder", ExportFolder::ABOUT, ExportFolder::KEYS),
     ("render", Render::ABOUT, Render::KEYS),
     ("log", Log::ABOUT, Log::KEYS),
 ];
@@ -380,6 +466,8 @@ fn read_sections(merged: &Merged, base: &Path, errors: &mut Vec<ConfigError>) ->
     let permissions = Permissions::read(merged, errors);
     let (store, http, keys) = (Store::read(merged, errors), Http::read(merged, errors), Keys::read(merged, errors));
     let (queue, render, log) = (Queue::read(merged, errors), Render::read(merged, errors), Log::read(merged, errors));
+    let (uploads, analytics) = (Uploads::read(merged, errors), Analytics::read(merged, errors));
+    let (webhook, export_folder) = (Webhook::read(merged, errors), ExportFolder::read(merged, errors));
     let folders = folders?;
     let mut config = Config {
         data_dir: absolute(base, &folders.data_dir),
@@ -399,10 +487,26 @@ fn read_sections(merged: &Merged, base: &Path, errors: &mut Vec<ConfigError>) ->
         permissions: permissions?,
         keys: keys?,
         queue: queue?,
+        uploads: uploads?,
+        analytics: analytics?,
+        webhook: webhook?,
+        export_folder: export_folder?,
         render: render?,
         log: log?,
         effective: effective(merged),
     };
+    let of_uploads = [
+        &mut config.analytics.client_secret,
+        &mut config.analytics.proxy_credentials,
+        &mut config.analytics.ca,
+        &mut config.webhook.secret,
+        &mut config.webhook.proxy_credentials,
+        &mut config.webhook.ca,
+        &mut config.export_folder.path,
+    ];
+    for path in of_uploads {
+        *path = path.take().map(|path| absolute(base, &path));
+    }
     for path in [&mut config.sip.tls_certificate, &mut config.sip.tls_key, &mut config.sip.tls_client_ca] {
         *path = path.take().map(|path| absolute(base, &path));
     }

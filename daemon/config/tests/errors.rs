@@ -203,3 +203,30 @@ fn a_private_key_among_the_escrow_keys_is_not_repeated() {
     assert!(text.contains("this is a private key"), "{text}");
     assert!(!text.contains("QUJD"), "{text}");
 }
+
+#[test]
+fn deliveries_say_what_they_lack() {
+    refused("[webhook]\nenabled = true", 2, 0, "webhook.enabled", "webhook.url is empty, but webhook.enabled is true");
+    refused("[webhook]\nurl = \"http://a.example/x\"", 2, 0, "webhook.url", "is not https");
+    refused("[webhook]\nurl = \"https://s3cret@a.example/x\"", 2, 0, "webhook.url", "is not a URL");
+    refused("[webhook]\nurl = \"a.example\"", 2, 0, "webhook.url", "is not a URL");
+    refused("[webhook]\nproxy = \"a.example:3128\"", 2, 0, "webhook.proxy", "is not a proxy");
+    refused("[webhook]\nproxy = \"http://a:s3cret@b:1\"", 2, 0, "webhook.proxy", "belong into the file");
+    refused("[webhook]\nproxy_credentials = \"x\"", 2, 0, "webhook.proxy_credentials", "webhook.proxy is empty");
+    refused("[analytics]\nfallback_user = \"ann\"", 2, 0, "analytics.fallback_user", "no e-mail address");
+    refused("[analytics]\nspeakers = 1", 2, 0, "analytics.speakers", "2 to 10");
+    refused("[analytics]\nspeakers = 11", 2, 12, "analytics.speakers", "outside 0 to 10");
+    refused("[analytics]\nlanguage = \"en us\"", 2, 0, "analytics.language", "is no language");
+    refused("[export_folder]\nenabled = true", 2, 0, "export_folder.enabled", "there is no folder");
+    refused("[export_folder]\npath = \"/var/lib/callvault/x\"", 2, 0, "export_folder.path", "name another folder");
+    refused("[export_folder]\npath = \"/var/lib\"", 2, 0, "export_folder.path", "name another folder");
+    let (_folder, loaded) = load("[analytics]\nenabled = true", &[]);
+    let told: Vec<String> = loaded.unwrap_err().into_iter().map(|error| error.message).collect();
+    assert!(
+        told.len() == 2 && told[0].contains("analytics.token_url is empty") && told[1].contains("analytics.client_id")
+    );
+    let good = "[webhook]\nenabled = true\nurl = \"http://127.0.0.1:1/x\"\nproxy = \"http://proxy.example:3128\"\n\
+                [analytics]\nurl = \"http://[::1]:1\"\nlanguage = \"en-US\"\n[export_folder]\nenabled = true\npath = \"/srv/out\"";
+    let (_folder, loaded) = load(good, &[]);
+    assert!(loaded.is_ok(), "{}", render_errors(&loaded.unwrap_err()));
+}

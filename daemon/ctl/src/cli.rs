@@ -37,6 +37,9 @@ pub(crate) enum Verb {
     /// Work after the calls: what waits, runs or is parked.
     #[command(subcommand)]
     Jobs(Jobs),
+    /// Deliveries of recordings to others: uploads, posts, files in a folder.
+    #[command(subcommand)]
+    Deliveries(Deliveries),
     /// The keys that recordings are sealed to.
     #[command(subcommand)]
     Keys(Keys),
@@ -139,6 +142,23 @@ pub(crate) enum Recordings {
         /// Do not ask.
         #[arg(long)]
         yes: bool,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Deliveries {
+    /// To whom a recording is owed, and how far that is.
+    List {
+        #[arg(value_parser = recording_id)]
+        id: String,
+    },
+    /// Have recordings delivered that were archived before this was switched on.
+    Send {
+        /// To whom.
+        #[arg(long, value_parser = ["analytics", "webhook", "export_folder"])]
+        to: String,
+        #[arg(value_parser = recording_id, required = true)]
+        ids: Vec<String>,
     },
 }
 

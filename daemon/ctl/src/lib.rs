@@ -19,6 +19,7 @@
 mod audit;
 mod cli;
 mod client;
+mod deliveries;
 mod discards;
 mod drain;
 mod error;

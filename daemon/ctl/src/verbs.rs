@@ -11,7 +11,7 @@ use crate::client::{Client, Method, Request, escaped, with_query};
 use crate::error::{CtlError, Exit};
 use crate::format::{NOTHING, duration, parse_time, size, text, time};
 use crate::table::{Table, harmless, write_pairs};
-use crate::{audit, discards, drain, export, keys, recording, recover, selftest, tokens, users};
+use crate::{audit, deliveries, discards, drain, export, keys, recording, recover, selftest, tokens, users};
 
 /// Recordings asked for at a time when all are wanted.
 const PAGE: u32 = 200;
@@ -51,6 +51,7 @@ pub(crate) fn run(cli: &Cli, around: &mut Surroundings<'_>) -> Result<Exit, CtlE
         Verb::Recordings(verb) => session.recordings(verb),
         Verb::Jobs(verb) => session.jobs(verb),
         Verb::Keys(verb) => keys::run(&mut session, verb),
+        Verb::Deliveries(verb) => deliveries::run(&mut session, verb),
         Verb::Recording(verb) => recording::run(&mut session, verb),
         Verb::Tokens(verb) => tokens::run(&mut session, verb),
         Verb::Audit(verb) => audit::run(&mut session, verb),

@@ -324,6 +324,28 @@ fn verify_fails_when_something_is_found() {
 }
 
 #[test]
+fn deliveries_are_listed_and_asked_for() {
+    let delivery = json!({"sink": "analytics", "job": format!("upload:{ID}"), "step": "begun", "remote_id": "r\u{1b}1",
+        "error": "put the audio: answered 500", "owed_at": "2026-11-05T10:00:00.000Z", "changed_at": "2026-11-05T10:00:00.000Z"});
+    let daemon = Daemon::tcp(vec![
+        (
+            "GET /v1/recordings/0199c0de-0000-7000-8000-000000000001/deliveries",
+            200,
+            body(json!({"deliveries": [delivery]})),
+        ),
+        (
+            "POST /v1/recordings/0199c0de-0000-7000-8000-000000000001/deliveries/webhook",
+            200,
+            body(json!({"id": ID, "sink": "webhook", "job": format!("webhook:{ID}")})),
+        ),
+    ]);
+    let (_, listed, _) = daemon.run(&["deliveries", "list", ID]);
+    assert!(listed.contains("analytics") && listed.contains("answered 500") && !listed.contains('\u{1b}'), "{listed}");
+    let (_, sent, _) = daemon.run(&["deliveries", "send", "--to", "webhook", ID]);
+    assert_eq!(sent, format!("{ID} will be delivered (webhook:{ID})\n"));
+}
+
+#[test]
 fn what_changes_something_is_asked_for_as_it_should_be() {
     let daemon = Daemon::tcp(vec![
         ("DELETE /v1/recordings/0199c0de-0000-7000-8000-000000000001", 204, Vec::new()),

@@ -56,6 +56,18 @@ pub trait Api: Send + Sync + 'static {
     /// See [`Api::status`]; [`ErrorKind::NotFound`], [`ErrorKind::Gone`].
     fn recording(&self, caller: &Caller, id: Uuid) -> Answer;
 
+    /// `GET /v1/recordings/ID/deliveries`: to whom it is owed, and how far that is.
+    ///
+    /// # Errors
+    /// As [`Api::recording`].
+    fn deliveries(&self, caller: &Caller, id: Uuid) -> Answer;
+
+    /// `POST /v1/recordings/ID/deliveries/SINK`: has it delivered there although it was not owed.
+    ///
+    /// # Errors
+    /// As [`Api::recording`]; [`ErrorKind::Unprocessable`] when it cannot be delivered there; [`ErrorKind::Conflict`] when it was.
+    fn deliver(&self, caller: &Caller, id: Uuid, sink: &str) -> Answer;
+
     /// `GET /v1/recordings/ID/audio`. An error that shows before the first byte is to be returned; one that shows later ends the
     /// reader with an error, and the client notices that the body is incomplete.
     ///

@@ -20,6 +20,8 @@ pub(crate) enum Call {
     Control(Uuid, CallAction),
     Recordings(RecordingsQuery),
     Recording(Uuid),
+    Deliveries(Uuid),
+    Deliver(Uuid, String),
     Audio(Uuid, AudioRequest),
     Delete(Uuid),
     Verify(Option<Uuid>),
@@ -150,6 +152,8 @@ pub(crate) fn route(method: &str, target: &str, body: &[u8]) -> Result<Call, Api
             "DELETE" => only("DELETE", Call::Delete(uuid(id)?)),
             _ => Err(ApiError::method("GET, DELETE")),
         },
+        ["recordings", id, "deliveries", sink] => only("POST", Call::Deliver(uuid(id)?, (*sink).to_owned())),
+        ["recordings", id, "deliveries"] => only("GET", Call::Deliveries(uuid(id)?)),
         ["recordings", id, "audio"] => match method {
             "GET" => Ok(Call::Audio(uuid(id)?, audio(query)?)),
             _ => Err(ApiError::method("GET")),

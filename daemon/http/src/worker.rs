@@ -113,6 +113,8 @@ fn json_call(api: &dyn Api, caller: &Caller, call: Call) -> Result<Value, ApiErr
         Call::Control(id, action) => api.control_call(caller, id, action),
         Call::Recordings(query) => api.recordings(caller, &query),
         Call::Recording(id) => api.recording(caller, id),
+        Call::Deliver(id, sink) => api.deliver(caller, id, &sink),
+        Call::Deliveries(id) => api.deliveries(caller, id),
         Call::Delete(id) => api.delete_recording(caller, id),
         Call::Verify(id) => api.verify(caller, id),
         Call::Jobs => api.jobs(caller),

@@ -121,6 +121,14 @@ impl Api for Fake {
         Ok(json!({"recordings": [], "next": null}))
     }
 
+    fn deliver(&self, _: &Caller, id: Uuid, sink: &str) -> Answer {
+        Ok(json!({"id": id, "sink": sink}))
+    }
+
+    fn deliveries(&self, _: &Caller, id: Uuid) -> Answer {
+        Ok(json!({"deliveries": [], "id": id}))
+    }
+
     fn recording(&self, _: &Caller, id: Uuid) -> Answer {
         Ok(json!({"id": id}))
     }
@@ -359,6 +367,8 @@ fn every_path_is_answered_in_json() {
     check("GET", "/v1/verify", 200, json!({"checked": 0, "findings": []}));
     check("GET", "/v1/keys", 200, json!({"keys": ["x".repeat(100_000)]}));
     check("POST", "/v1/keys/rotate", 200, json!({}));
+    check("GET", "/v1/recordings/ID/deliveries", 200, json!({"deliveries": [], "id": ID}));
+    check("POST", "/v1/recordings/ID/deliveries/webhook", 200, json!({"id": ID, "sink": "webhook"}));
     check("POST", "/v1/jobs/archive:ID/retry", 200, json!({"id": format!("archive:{ID}")}));
     let error = |code: &str, message: &str| json!({"error": {"code": code, "message": message}});
     check("POST", "/v1/jobs/upload:ID/retry", 404, error("not-found", "no such job"));

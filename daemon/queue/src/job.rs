@@ -31,6 +31,10 @@ impl JobKind {
     pub const ARCHIVE: Self = Self(Cow::Borrowed("archive"));
     /// Send a recording to an analytics service.
     pub const UPLOAD: Self = Self(Cow::Borrowed("upload"));
+    /// Post a recording to a web server.
+    pub const WEBHOOK: Self = Self(Cow::Borrowed("webhook"));
+    /// Put a recording into a folder.
+    pub const FOLDER: Self = Self(Cow::Borrowed("folder"));
     /// Tell the owner by mail.
     pub const NOTIFY: Self = Self(Cow::Borrowed("notify"));
     /// Remove what is left of a deleted recording.
@@ -45,7 +49,7 @@ impl JobKind {
         if name.is_empty() || name.len() > 32 || !name.bytes().all(allowed) {
             return Err(QueueError::BadKind);
         }
-        Ok([Self::ARCHIVE, Self::UPLOAD, Self::NOTIFY, Self::DELETE]
+        Ok([Self::ARCHIVE, Self::UPLOAD, Self::WEBHOOK, Self::FOLDER, Self::NOTIFY, Self::DELETE]
             .into_iter()
             .find(|known| known.0 == name)
             .unwrap_or_else(|| Self(Cow::Owned(name.to_owned()))))

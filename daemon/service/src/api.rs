@@ -25,6 +25,7 @@ use uuid::Uuid;
 
 use crate::appliance::Appliance;
 use crate::check::{Check, note_damaged};
+use crate::deliveries;
 use crate::health;
 use crate::ingest::unix_ms;
 use crate::keys;
@@ -338,6 +339,19 @@ impl Api for Control {
         self.hide_linked(&self.0.visible(caller), &mut row)?;
         let [row] = row;
         serde_json::to_value(row).map_err(internal)
+    }
+
+    fn deliveries(&self, caller: &Caller, id: Uuid) -> Answer {
+        self.permitted(caller, Action::Show, id, |entry| entry)?;
+        deliveries::of_recording(&self.0, id).map_err(internal)
+    }
+
+    fn deliver(&self, caller: &Caller, id: Uuid, sink: &str) -> Answer {
+        let entry = self.0.entry(caller, Action::RetryJob).on(id).with("sink", sink);
+        self.0.permit(caller, Action::RetryJob, On::Everything, &entry)?;
+        let row = self.row(id)?;
+        let job = deliveries::ask_for(&self.0, &row, sink)?;
+        Ok(json!({"id": id, "sink": sink, "job": job}))
     }
 
     fn audio(&self, caller: &Caller, id: Uuid, request: &AudioRequest) -> Result<Audio, ApiError> {

@@ -17,6 +17,7 @@ use tokio::sync::{mpsc, watch};
 
 use crate::access::Access;
 use crate::deciding::Deciding;
+use crate::deliveries::Deliveries;
 use crate::headroom::{Headroom, Sample, Samples};
 use crate::ingest::unix_ms;
 use crate::journals::{LaneView, Shared};
@@ -57,6 +58,8 @@ pub(crate) struct Appliance {
     pub(crate) sockets_stay: AtomicBool,
     pub(crate) stopping: AtomicBool,
     pub(crate) metrics: Metrics,
+    /// What is known of those that recordings are delivered to.
+    pub(crate) deliveries: Deliveries,
     /// How the journal's disk has filled lately.
     pub(crate) spool: Spool,
 }

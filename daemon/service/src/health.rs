@@ -10,6 +10,7 @@ use callvault_queue::StateName;
 use crate::access;
 use crate::appliance::Appliance;
 use crate::certificates;
+use crate::deliveries::SinkKind;
 use crate::fd_store;
 use crate::headroom::{Headroom, Room};
 use crate::metrics::metrics;
@@ -37,6 +38,9 @@ pub(crate) fn snapshot(appliance: &Appliance) -> Snapshot {
     put("catalogue", catalogue_component(appliance));
     if !appliance.config.sip.tls.0.is_empty() {
         put("certificates", certificates_component(appliance));
+    }
+    for kind in SinkKind::ALL.into_iter().filter(|kind| kind.is_enabled(&appliance.config)) {
+        put(kind.section(), noted(appliance, &[kind.section()], Status::Degraded));
     }
     put("configuration", noted(appliance, &["configuration"], Status::Degraded));
     put("restart", noted(appliance, &[fd_store::NOTE], Status::Degraded));

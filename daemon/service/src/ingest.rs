@@ -31,6 +31,7 @@ use uuid::Uuid;
 
 use crate::appliance::Appliance;
 use crate::check::Check;
+use crate::deliveries;
 use crate::follow::Follower;
 use crate::journals::{LaneName, LaneView};
 use crate::row::{self, KEY_LOST, UNNAMED, nameless};
@@ -366,7 +367,8 @@ impl<'a> Ingest<'a> {
             let mut jobs = Vec::new();
             for one in &owed {
                 let kind = JobKind::new(&one.kind).map_err(|e| e.to_string())?;
-                jobs.push(NewJob { payload: one.payload.clone(), ..NewJob::new(kind, one.recording) });
+                let priority = deliveries::priority_of(&kind);
+                jobs.push(NewJob { payload: one.payload.clone(), priority, ..NewJob::new(kind, one.recording) });
             }
             // When the queue is full the rest stays owed: that is what the list of the owed is for.
             self.appliance.queue.enqueue(unix_ms(), &jobs).map_err(|e| e.to_string())?;
@@ -380,7 +382,8 @@ impl<'a> Ingest<'a> {
     /// Now and then: whatever has no archive has a job, since the queue is only ever as good as the catalogue says; and the queue's
     /// files are rebuilt when they have grown far beyond what lives in them.
     pub(crate) fn tidy(&self) {
-        if let Err(error) = self.owe_archives().and_then(|()| self.owe_deletions()) {
+        if let Err(error) = self.owe_archives().and_then(|()| self.owe_deletions()).and_then(|()| self.owe_deliveries())
+        {
             self.appliance.notes.set("catalogue", format!("failed to {error}"));
         } else {
             self.appliance.notes.clear("catalogue");
@@ -442,6 +445,12 @@ impl<'a> Ingest<'a> {
             }
         }
         self.queue_again(&missing);
+        Ok(())
+    }
+
+    /// The same of what is owed to others.
+    fn owe_deliveries(&self) -> Result<(), CatalogueError> {
+        self.queue_again(&deliveries::missing_jobs(self.appliance)?);
         Ok(())
     }
 

@@ -25,6 +25,7 @@ mod archiving;
 mod certificates;
 mod check;
 mod deciding;
+mod deliveries;
 mod fd_store;
 mod files;
 mod follow;
@@ -116,6 +117,7 @@ fn check_configuration(path: &Path) -> ExitCode {
         let (certificates_ok, text) = certificates::check(&config, certificates::unix_s());
         print!("{text}");
         ok &= certificates_ok;
+        print!("{}", deliveries::check(&config));
     }
     if ok { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

@@ -3,6 +3,7 @@
 //! They are read when they are asked for, from counters that are kept elsewhere (the recorder's heartbeat, the queue), so there is
 //! no registry; what remains is a dozen lines of a format that does not change, written here by hand.
 
+mod deliveries;
 mod transport;
 
 use std::fmt::Write as _;
@@ -179,6 +180,7 @@ pub(crate) fn metrics(
         .map(|((kind, state), n)| (format!("{{kind=\"{kind}\",state=\"{state}\"}}"), *n as f64))
         .collect();
     metric("jobs", "gauge", "Jobs by kind and state.", &jobs);
+    deliveries::write(&mut metric, appliance);
     let store = appliance.store.condition();
     let states = StoreState::ALL
         .map(|state| (format!("{{state=\"{}\"}}", state.name()), f64::from(u8::from(state == store.state))));

@@ -27,6 +27,7 @@ use crate::api::Control;
 use crate::appliance::{Appliance, Bell, Metrics, Notes, Spool};
 use crate::certificates::{CertificateFiles, CertificateWatch, unix_s};
 use crate::deciding::Deciding;
+use crate::deliveries::{self, Deliveries, SinkKind};
 use crate::fd_store::{Brought, FdStore, Keeping};
 use crate::files::{make_folder, write_whole};
 use crate::ingest::{Ingest, unix_ms};
@@ -190,6 +191,7 @@ pub(crate) fn open(
         stopping: AtomicBool::new(false),
         metrics: Metrics::default(),
         spool: Spool::default(),
+        deliveries: Deliveries::new(&config),
         config,
     };
     if lost_catalogue {
@@ -334,6 +336,15 @@ fn serve(
     crew.hire(appliance, "configuration", move |a| reload.run(a))?;
     for number in 0..appliance.config.render.parallel.max(1) {
         crew.hire(appliance, &format!("worker-{number}"), workers::run)?;
+    }
+    for kind in SinkKind::ALL.into_iter().filter(|kind| kind.is_enabled(&appliance.config)) {
+        let threads = if kind == SinkKind::Folder { 1 } else { appliance.config.uploads.parallel.max(1) };
+        for number in 0..threads {
+            let of_thread = Arc::clone(appliance);
+            // A thread's name has 15 characters at most.
+            let name = format!("{}-{number}", kind.job_kind());
+            crew.hire(appliance, &name, move |_| deliveries::run(&of_thread, kind))?;
+        }
     }
     // What came from the store is there still.
     let is_kept = keeping.as_ref().is_some_and(|keeping| keeping.replaces.is_none() && keeping.has_key);
