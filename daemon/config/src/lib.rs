@@ -30,23 +30,30 @@
 mod cross_check;
 mod error;
 mod layers;
+mod live;
 mod macros;
+mod mail;
 pub mod schema;
 mod setting;
 mod values;
+mod zone;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 pub use error::ConfigError;
+pub use live::takes_effect_at_once;
+pub use mail::{MailTls, SizeLimit};
 pub use schema::{
-    Archive, Http, Journal, Keys, Limits, Log, Media, Queue, Recording, Render, Sip, Store, documented_defaults,
+    Archive, Http, Journal, Keys, Limits, Log, Mail, Media, Organisation, Queue, Recording, Render, Sip, Store,
+    documented_defaults,
 };
 pub use setting::KeySpec;
 pub use values::{
     ArchiveCodec, ArchiveKeys, BitRate, Bytes, ClientCertificate, HttpListen, Listen, LogLevel, MediaAddress, Network,
     PeerList, PortRange, PublicKeyTexts, RecordingMode, Texts,
 };
+pub use zone::ZoneName;
 
 /// The configuration file that is read when no other is named.
 pub const DEFAULT_PATH: &str = "/etc/callvault/callvault.toml";
@@ -58,6 +65,8 @@ pub struct Config {
     pub data_dir: PathBuf,
     /// Where sockets and the checkpoints of live sessions are kept, on tmpfs. Absolute.
     pub runtime_dir: PathBuf,
+    /// What is the same for the whole organisation.
+    pub organisation: Organisation,
     /// SIP signalling.
     pub sip: Sip,
     /// RTP reception.
@@ -78,11 +87,15 @@ pub struct Config {
     pub keys: Keys,
     /// The job queue.
     pub queue: Queue,
+    /// Mail to users.
+    pub mail: Mail,
     /// The render processes.
     pub render: Render,
     /// The log.
     pub log: Log,
     effective: Vec<Effective>,
+    /// What relative paths are relative to.
+    base: PathBuf,
 }
 
 /// One key as it is in force.

@@ -247,7 +247,8 @@ struct Plan {
 impl Plan {
     fn new(appliance: &Appliance, reading: &Reading, listens: bool) -> Self {
         let listens = listens && reading.tracks.len() <= TRACKS_MAX;
-        let wanted = &appliance.config.archive;
+        let settings = appliance.settings();
+        let wanted = &settings.archive;
         let (mut tracks, mut kept, mut received, mut in_job) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         let (mut specs, mut measured) = (Vec::new(), Vec::new());
         for track in &reading.tracks {
@@ -356,7 +357,7 @@ impl Plan {
         });
         // The track behind each place in the job.
         let tracks: Vec<u8> = (0..=u8::MAX).zip(&self.places).filter_map(|(n, place)| place.map(|_| n)).collect();
-        let stats = with_renderer(appliance, appliance.config.render.timeout, renderer, |renderer| {
+        let stats = with_renderer(appliance, appliance.settings().render.timeout, renderer, |renderer| {
             renderer.run(&self.job, to_decode, |output| {
                 if let FromRender::OpusPacket { track, position, payload } = output {
                     let mut writer = writer();

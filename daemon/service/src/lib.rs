@@ -40,6 +40,7 @@ mod recorder;
 mod recover;
 mod reload;
 mod row;
+mod settings;
 mod sockets;
 mod sound;
 mod start;

@@ -184,6 +184,7 @@ pub(crate) fn open(
         stopping: AtomicBool::new(false),
         metrics: Metrics::default(),
         spool: Spool::default(),
+        settings: crate::settings::Settings::new(&config),
         config,
     };
     if lost_catalogue {
@@ -330,7 +331,7 @@ fn serve(
     if let Some(keeping) = keeping {
         crew.hire(appliance, "fd-store", move |a| keeping.run(a, &stay))?;
     }
-    let policy = told::policy(&appliance.config);
+    let deciding = Arc::clone(appliance);
     let driver = Driver {
         program: beside("callvault-recorder"),
         start: told::settings(appliance, &sockets),
@@ -338,7 +339,7 @@ fn serve(
         lock,
         stays,
         certificates,
-        decide: Arc::new(move |facts| told::decide(facts, &policy)),
+        decide: Arc::new(move |facts| told::decide(facts, &told::policy(&deciding.settings()))),
         wake: appliance.wake_ingest.clone(),
         state: channels.state,
     };
