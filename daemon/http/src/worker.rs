@@ -105,6 +105,8 @@ fn json_call(api: &dyn Api, call: Call) -> Result<Value, ApiError> {
         Call::Jobs => api.jobs(),
         Call::RetryJob(id) => api.retry_job(&id),
         Call::Drain(wanted) => api.drain(wanted),
+        Call::Settings => api.settings(),
+        Call::TryMail(address, language) => api.try_mail(&address, language.as_deref()),
         Call::Keys => api.keys(),
         Call::RotateKeys => api.rotate_keys(),
         Call::Audio(..) => Err(ApiError::new(ErrorKind::Internal, "audio is not JSON")),

@@ -158,6 +158,14 @@ impl Api for Fake {
         Err(ApiError::new(ErrorKind::Unavailable, "not now"))
     }
 
+    fn settings(&self) -> Answer {
+        Ok(json!({"settings": [], "refused": null}))
+    }
+
+    fn try_mail(&self, address: &str, language: Option<&str>) -> Answer {
+        Ok(json!({"address": address, "language": language}))
+    }
+
     fn keys(&self) -> Answer {
         Ok(json!({"keys": ["x".repeat(100_000)]}))
     }

@@ -18,6 +18,7 @@ use tokio::sync::{mpsc, watch};
 use crate::headroom::{Headroom, Sample, Samples};
 use crate::ingest::unix_ms;
 use crate::journals::{LaneView, Shared};
+use crate::mailing::Mailing;
 use crate::recorder::{RecorderState, Request};
 use crate::settings::Settings;
 use crate::sound::SoundError;
@@ -56,6 +57,8 @@ pub(crate) struct Appliance {
     pub(crate) sockets_stay: AtomicBool,
     pub(crate) stopping: AtomicBool,
     pub(crate) metrics: Metrics,
+    /// What is known of mail to users.
+    pub(crate) mailing: Mailing,
     /// How the journal's disk has filled lately.
     pub(crate) spool: Spool,
 }

@@ -33,6 +33,7 @@ use jiff::Timestamp;
 use uuid::Uuid;
 
 use crate::appliance::Appliance;
+use crate::mailing;
 use crate::row::{self, has_audio};
 use crate::sound::{OpenLane, Reading, SoundError, codec_spec, open_lanes};
 use crate::store::{StoreError, StoreFile, is_away};
@@ -190,18 +191,24 @@ fn make(
         writer.finish().map_err(ArchivingError::from)
     })?;
     check(appliance, &name, &key, &summary)?;
+    let mut owed = Vec::new();
     if let Some(mut row) = appliance.catalogue.get(id)? {
         row::listen(&mut row, &heard);
         appliance.catalogue.heard(&row)?;
+        owed.extend(mailing::owed_with_archive(appliance, &row));
     }
     let place =
         ArchivePlace { bytes: summary.bytes, store: STORE_NAME.to_owned(), path: name.clone(), sha256: summary.sha256 };
-    match appliance.catalogue.archived(id, &place, &[], Timestamp::now()) {
+    match appliance.catalogue.archived(id, &place, &owed, Timestamp::now()) {
         Ok(Archived::Gone) => appliance.store.remove(Path::new(&name))?,
         Ok(Archived::Recorded | Archived::AlreadyRecorded) => {
             appliance.metrics.archived.fetch_add(1, Ordering::Relaxed);
             appliance.metrics.archived_bytes.fetch_add(summary.bytes, Ordering::Relaxed);
             tracing::info!(recording = %id, bytes = summary.bytes, "recording {id} archived and verified");
+            if !owed.is_empty() {
+                // What follows need not wait for the next look.
+                let _ = appliance.wake_ingest.try_send(());
+            }
         }
         Err(error) => return Err(error.into()),
     }

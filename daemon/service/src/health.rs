@@ -12,6 +12,7 @@ use crate::appliance::Appliance;
 use crate::certificates;
 use crate::fd_store;
 use crate::headroom::{Headroom, Room};
+use crate::mailing;
 use crate::metrics::metrics;
 use crate::recorder::RecorderState;
 
@@ -37,6 +38,9 @@ pub(crate) fn snapshot(appliance: &Appliance) -> Snapshot {
     put("catalogue", catalogue_component(appliance));
     if !appliance.config.sip.tls.0.is_empty() {
         put("certificates", certificates_component(appliance));
+    }
+    if !appliance.settings().mail.server.is_empty() {
+        put("mail", noted(appliance, &[mailing::NOTE, mailing::TEMPLATES_NOTE], Status::Degraded));
     }
     put("configuration", noted(appliance, &["configuration"], Status::Degraded));
     put("restart", noted(appliance, &[fd_store::NOTE], Status::Degraded));

@@ -377,7 +377,7 @@ impl<'a> Ingest<'a> {
     /// Now and then: whatever has no archive has a job, since the queue is only ever as good as the catalogue says; and the queue's
     /// files are rebuilt when they have grown far beyond what lives in them.
     pub(crate) fn tidy(&self) {
-        if let Err(error) = self.owe_archives().and_then(|()| self.owe_deletions()) {
+        if let Err(error) = self.owe_archives().and_then(|()| self.owe_deletions()).and_then(|()| self.owe_mails()) {
             self.appliance.notes.set("catalogue", format!("failed to {error}"));
         } else {
             self.appliance.notes.clear("catalogue");
@@ -433,6 +433,22 @@ impl<'a> Ingest<'a> {
             match self.appliance.queue.get(&job.id()) {
                 None => missing.push(job),
                 // Done by a version that did not say so to the catalogue, or before the catalogue was put together again.
+                Some(known) if known.state.name() == StateName::Done => self.retry(&known.id),
+                Some(_) => {}
+            }
+        }
+        self.queue_again(&missing);
+        Ok(())
+    }
+
+    /// What mails are owed have jobs, also when the queue lost them.
+    fn owe_mails(&self) -> Result<(), CatalogueError> {
+        let mut missing = Vec::new();
+        for id in self.appliance.catalogue.mails_owed()? {
+            let job = NewJob::new(JobKind::NOTIFY, id);
+            match self.appliance.queue.get(&job.id()) {
+                None => missing.push(job),
+                // Done, but the catalogue was put back to a time before that.
                 Some(known) if known.state.name() == StateName::Done => self.retry(&known.id),
                 Some(_) => {}
             }

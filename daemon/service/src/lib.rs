@@ -34,6 +34,7 @@ mod keys;
 mod listing;
 mod lock;
 mod log;
+mod mailing;
 mod metrics;
 mod playback;
 mod recorder;

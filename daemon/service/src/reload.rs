@@ -14,6 +14,7 @@ use notify::{RecommendedWatcher, RecursiveMode, Watcher};
 
 use crate::appliance::{Appliance, Bell};
 use crate::certificates::{self, CertificateFiles, CertificateWatch};
+use crate::mailing;
 use crate::settings::{Change, Settings};
 
 /// How often the files are read without being told to.
@@ -26,7 +27,7 @@ const SETTLE: Duration = Duration::from_millis(300);
 const LEVEL_KEY: &str = "log.level";
 
 /// Part under which health shows what is wrong.
-const PART: &str = "configuration";
+pub(crate) const PART: &str = "configuration";
 
 /// What the watch needs.
 pub(crate) struct Reload {
@@ -57,6 +58,7 @@ impl Reload {
             match take(&appliance.settings, Config::load(&self.path, environment())) {
                 Ok(change) => {
                     appliance.notes.clear(PART);
+                    mailing::look_at_templates(appliance);
                     let settings = appliance.settings();
                     if let Some(change) = change {
                         self.tell(&settings, &change);

@@ -29,6 +29,7 @@ use crate::files::{make_folder, write_whole};
 use crate::ingest::{Ingest, unix_ms};
 use crate::journals::Shared;
 use crate::lock::{FolderLock, RecorderLock};
+use crate::mailing::{self, Mailing};
 use crate::recorder::{Driver, RecorderState, Request};
 use crate::reload::Reload;
 use crate::sockets::{Sockets, Wanted};
@@ -183,6 +184,7 @@ pub(crate) fn open(
         sockets_stay: AtomicBool::new(false),
         stopping: AtomicBool::new(false),
         metrics: Metrics::default(),
+        mailing: Mailing::default(),
         spool: Spool::default(),
         settings: crate::settings::Settings::new(&config),
         config,
@@ -324,6 +326,8 @@ fn serve(
     for number in 0..appliance.config.render.parallel.max(1) {
         crew.hire(appliance, &format!("worker-{number}"), workers::run)?;
     }
+    let of_mail = Arc::clone(appliance);
+    crew.hire(appliance, "mail", move |_| mailing::run(&of_mail))?;
     // What came from the store is there still.
     let is_kept = keeping.as_ref().is_some_and(|keeping| keeping.has_sockets && keeping.has_key);
     appliance.sockets_stay.store(is_kept, Ordering::Relaxed);
