@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension as _};
 use uuid::Uuid;
 
-use crate::{Catalogue, CatalogueError, OwedJob, row, schema};
+use crate::{Catalogue, CatalogueError, OwedJob, row};
 
 /// The kind of the job that tells an owner, as the queue names it.
 pub(crate) const NOTIFY: &str = "notify";

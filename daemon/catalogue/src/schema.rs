@@ -1,5 +1,6 @@
 //! The tables, and everything that is SQLite's own: pragmas, versions, connections.
 
+mod access;
 mod mails;
 
 use std::{
@@ -87,6 +88,7 @@ const STEPS: &[&str] = &[
         (SELECT o.payload FROM owed_jobs o WHERE o.kind = 'delete' AND o.recording_id = tombstones.id), 'null');
     CREATE INDEX tombstones_owing ON tombstones (id) WHERE owes IS NOT NULL;
 ",
+    access::STEP,
     mails::MAILS,
 ];
 

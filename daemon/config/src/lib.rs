@@ -45,13 +45,13 @@ pub use error::ConfigError;
 pub use live::takes_effect_at_once;
 pub use mail::{MailTls, SizeLimit};
 pub use schema::{
-    Archive, Http, Journal, Keys, Limits, Log, Mail, Media, Organisation, Queue, Recording, Render, Sip, Store,
-    documented_defaults,
+    Archive, Http, Journal, Keys, Limits, Log, Mail, Media, Organisation, Permissions, Queue, Recording, Render, Sip,
+    Store, documented_defaults,
 };
 pub use setting::KeySpec;
 pub use values::{
     ArchiveCodec, ArchiveKeys, BitRate, Bytes, ClientCertificate, HttpListen, Listen, LogLevel, MediaAddress, Network,
-    PeerList, PortRange, PublicKeyTexts, RecordingMode, Texts,
+    PeerList, PortRange, PublicKeyTexts, RecordingMode, Texts, WhoDeletes, WhoMay,
 };
 pub use zone::ZoneName;
 
@@ -83,6 +83,8 @@ pub struct Config {
     pub store: Store,
     /// The health and control endpoint.
     pub http: Http,
+    /// Who may do what with recordings.
+    pub permissions: Permissions,
     /// The appliance's keys.
     pub keys: Keys,
     /// The job queue.

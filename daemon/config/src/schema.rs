@@ -11,7 +11,7 @@ use crate::mail::{MailTls, SizeLimit};
 use crate::setting::{KeySpec, Setting, read_within};
 use crate::values::{
     ArchiveCodec, ArchiveKeys, BitRate, Bytes, ClientCertificate, HttpListen, Listen, LogLevel, MediaAddress, PeerList,
-    PortRange, PublicKeyTexts, RecordingMode, Texts,
+    PortRange, PublicKeyTexts, RecordingMode, Texts, WhoDeletes, WhoMay,
 };
 use crate::zone::ZoneName;
 use crate::{Config, Effective};
@@ -211,6 +211,20 @@ settings! {
 }
 
 settings! {
+    /// Who may do what with recordings, beside what each permission level may anyway: users with their own, group supervisors with
+    /// those of their groups too, administrators with all. Each is open to the level named and those above it.
+    pub struct Permissions in "permissions." {
+        /// Who may delete recordings by hand; retention is not by hand. `nobody-irreversibly`: nobody, ever, and this setting
+        /// can never be changed again, not by editing this file either.
+        delete: WhoDeletes = "\"administrators\"",
+        /// Who may take audio away as a file, and export recordings. Whoever may see a recording may play it.
+        download: WhoMay = "\"administrators\"",
+        /// Who may preserve recordings, which keeps them beyond the time of retention.
+        preserve: WhoMay = "\"users\"",
+    }
+}
+
+settings! {
     /// The keys that recordings are sealed to.
     pub struct Keys in "keys." {
         /// The folder of the appliance's private keys. Empty: `keys` in the data folder. Back it up apart from the data:
@@ -304,7 +318,7 @@ settings! {
 pub(crate) type Section = (&'static str, &'static [&'static str], &'static [KeySpec]);
 
 /// The sections in the order of the documentation.
-pub(crate) const SECTIONS: [Section; 15] = [
+pub(crate) const SECTIONS: [Section; 16] = [
     ("", Folders::ABOUT, Folders::KEYS),
     ("organisation", Organisation::ABOUT, Organisation::KEYS),
     ("sip", Sip::ABOUT, Sip::KEYS),
@@ -315,6 +329,7 @@ pub(crate) const SECTIONS: [Section; 15] = [
     ("archive", Archive::ABOUT, Archive::KEYS),
     ("store", Store::ABOUT, Store::KEYS),
     ("http", Http::ABOUT, Http::KEYS),
+    ("permissions", Permissions::ABOUT, Permissions::KEYS),
     ("keys", Keys::ABOUT, Keys::KEYS),
     ("queue", Queue::ABOUT, Queue::KEYS),
     ("mail", Mail::ABOUT, Mail::KEYS),
@@ -347,6 +362,7 @@ fn read_sections(merged: &Merged, base: &Path, errors: &mut Vec<ConfigError>) ->
     let (sip, media, limits) = (Sip::read(merged, errors), Media::read(merged, errors), Limits::read(merged, errors));
     let (journal, archive) = (Journal::read(merged, errors), Archive::read(merged, errors));
     let recording = Recording::read(merged, errors);
+    let permissions = Permissions::read(merged, errors);
     let (store, http, keys) = (Store::read(merged, errors), Http::read(merged, errors), Keys::read(merged, errors));
     let (queue, render, log) = (Queue::read(merged, errors), Render::read(merged, errors), Log::read(merged, errors));
     let (organisation, mail) = (Organisation::read(merged, errors), Mail::read(merged, errors));
@@ -363,6 +379,7 @@ fn read_sections(merged: &Merged, base: &Path, errors: &mut Vec<ConfigError>) ->
         archive: archive?,
         store: store?,
         http: http?,
+        permissions: permissions?,
         keys: keys?,
         queue: queue?,
         mail: mail?,

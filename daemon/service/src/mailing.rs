@@ -14,7 +14,6 @@
 
 mod server;
 mod templates;
-mod users;
 
 use std::io::Read as _;
 use std::sync::Arc;
@@ -41,7 +40,6 @@ use crate::playback::{self, Format};
 use crate::sound::SoundError;
 use crate::workers::give_way;
 use templates::LoadedTemplates;
-pub(crate) use users::Users;
 
 /// Part under which health shows that mails cannot be sent.
 pub(crate) const NOTE: &str = "mail";
@@ -73,7 +71,6 @@ const RECORD_PAUSE: Duration = Duration::from_millis(200);
 /// What is known of mail.
 #[derive(Debug, Default)]
 pub(crate) struct Mailing {
-    pub(crate) users: Users,
     templates: LoadedTemplates,
     pub(crate) counts: Counts,
 }
@@ -113,8 +110,13 @@ fn count(counter: &AtomicU64) {
 /// The jobs that are owed when this recording's archive is on record.
 pub(crate) fn owed_with_archive(appliance: &Appliance, row: &Recording) -> Vec<OwedJob> {
     let is_on = !appliance.settings().mail.server.is_empty();
-    let is_wanted = is_on && appliance.mailing.users.user_of(row).is_some_and(|user| wants(&user));
+    let is_wanted = is_on && owner(appliance, row).is_some_and(|user| wants(&user));
     is_wanted.then(|| OwedJob::new(JobKind::NOTIFY.as_str(), row.id)).into_iter().collect()
+}
+
+/// Whose the recording is.
+fn owner(appliance: &Appliance, row: &Recording) -> Option<Arc<User>> {
+    row.owner_id.and_then(|id| appliance.access.people.by_id(id))
 }
 
 fn wants(user: &User) -> bool {
@@ -193,7 +195,7 @@ pub(crate) fn run(appliance: &Arc<Appliance>) {
 }
 
 /// Tells the queue how it went.
-fn tell(appliance: &Appliance, job: &Job, result: Result<Outcome, NotSent>) {
+pub(crate) fn tell(appliance: &Appliance, job: &Job, result: Result<Outcome, NotSent>) {
     let told = match result {
         Ok(_) => appliance.queue.complete(&job.id, unix_ms()),
         Err(NotSent { failure, text, .. }) => {
@@ -263,7 +265,7 @@ impl From<ComposeError> for NotSent {
 pub(crate) fn notify(appliance: &Arc<Appliance>, settings: &Config, job: &Job) -> Result<Outcome, NotSent> {
     let id = job.recording;
     let Some(row) = appliance.catalogue.get(id)? else { return Ok(Outcome::Needless) };
-    let user = appliance.mailing.users.user_of(&row);
+    let user = owner(appliance, &row);
     let Some(user) = user.filter(|user| wants(user)) else {
         count(&appliance.mailing.counts.not_wanted);
         appliance.catalogue.mail_came(id, "", MailStep::Dropped, Timestamp::now())?;

@@ -1,5 +1,6 @@
 //! Starting and stopping: what is opened in which order, and how it ends.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -21,6 +22,7 @@ use tokio::sync::{mpsc, watch};
 use uuid::Uuid;
 use zeroize::Zeroizing;
 
+use crate::access::Access;
 use crate::api::Control;
 use crate::appliance::{Appliance, Bell, Metrics, Notes, Spool};
 use crate::certificates::{CertificateFiles, CertificateWatch, unix_s};
@@ -81,13 +83,13 @@ pub(crate) fn run(path: &Path) -> anyhow::Result<()> {
     let has_key = brought_key.is_some();
     let (appliance, channels) = open(config, reload, brought_key.unwrap_or_else(new_checkpoint_key))?;
     let store = FdStore::of_environment();
-    let (sockets, has_sockets) = take_sockets(&appliance.config, brought, store.as_ref())?;
+    let (sockets, replaces) = take_sockets(&appliance.config, brought, store.as_ref())?;
     let sockets = Arc::new(sockets);
     let keeping = store.map(|store| Keeping {
         store,
         sockets: Arc::clone(&sockets),
         key: appliance.checkpoint_key.clone(),
-        has_sockets,
+        replaces,
         has_key,
     });
     let (mut certificates, in_force) = CertificateWatch::new(CertificateFiles::of(&appliance.config));
@@ -156,6 +158,8 @@ pub(crate) fn open(
     recover::check_not_interrupted(&config)?;
     let lost_catalogue = !config.catalogue_path().exists() && config.data_dir.join(EXPECTED_NAME).exists();
     let catalogue = Catalogue::open(&config.catalogue_path(), &keys.keyring, Box::new(StdRng::from_rng(&mut rng)))?;
+    let notes = Notes::default();
+    let access = Access::open(&config, &catalogue, &notes)?;
     let (queue, report) = Queue::open(&config.queue_path(), queue_settings(&config), unix_ms())?;
     if report.missing || !report.damaged.is_empty() {
         tracing::error!(?report, "the queue was damaged; what it held is put together again from the catalogue");
@@ -179,8 +183,8 @@ pub(crate) fn open(
         work: Bell::default(),
         stop_bell: Bell::default(),
         reload,
-        notes: Notes::default(),
-        draining: AtomicBool::new(false),
+        access,
+        notes,
         sockets_stay: AtomicBool::new(false),
         stopping: AtomicBool::new(false),
         metrics: Metrics::default(),
@@ -231,8 +235,13 @@ fn queue_settings(config: &Config) -> Settings {
     Settings { retry: RetryPolicies { default: policy, kinds }, ..Settings::default() }
 }
 
-/// Takes the sockets that an earlier daemon brought, and opens what is missing. Says whether all were brought, and nothing else.
-fn take_sockets(config: &Config, mut brought: Brought, store: Option<&FdStore>) -> anyhow::Result<(Sockets, bool)> {
+/// Takes the sockets that an earlier daemon brought, and opens what is missing. Says which names of the store are to go once it has the
+/// sockets anew; none where all were brought, and nothing else.
+fn take_sockets(
+    config: &Config,
+    mut brought: Brought,
+    store: Option<&FdStore>,
+) -> anyhow::Result<(Sockets, Option<BTreeSet<String>>)> {
     let range = config.media.ports;
     let wanted = Wanted {
         udp: &config.sip.udp.0,
@@ -251,7 +260,7 @@ fn take_sockets(config: &Config, mut brought: Brought, store: Option<&FdStore>) 
             "{unwanted} sockets that the service manager kept are not configured any more, or none of ours; they are closed"
         );
         // Before anything is bound: they may have the addresses that are wanted now.
-        if let Some(Err(error)) = store.map(|store| store.clear(&brought)) {
+        if let Some(Err(error)) = store.map(|store| store.clear(&mut brought)) {
             tracing::error!(%error, "failed to {error}");
         }
     }
@@ -260,7 +269,8 @@ fn take_sockets(config: &Config, mut brought: Brought, store: Option<&FdStore>) 
         let taken = sockets.listed().len().saturating_sub(sockets.opened);
         tracing::info!(taken, opened = sockets.opened, "{taken} sockets were taken over from the daemon before");
     }
-    let is_whole = count > 0 && unwanted == 0 && sockets.opened == 0;
+    let names = brought.into_names();
+    let is_whole = count > 0 && unwanted == 0 && sockets.opened == 0 && names.len() == 1;
     let opened = sockets.media.len() / 2;
     if sockets.taken_pairs > 0 {
         tracing::warn!(
@@ -269,7 +279,7 @@ fn take_sockets(config: &Config, mut brought: Brought, store: Option<&FdStore>) 
         );
     }
     tracing::info!(pairs = opened, "media ports open");
-    Ok((sockets, is_whole))
+    Ok((sockets, (!is_whole).then_some(names)))
 }
 
 /// The threads beside the runtime.
@@ -329,7 +339,7 @@ fn serve(
     let of_mail = Arc::clone(appliance);
     crew.hire(appliance, "mail", move |_| mailing::run(&of_mail))?;
     // What came from the store is there still.
-    let is_kept = keeping.as_ref().is_some_and(|keeping| keeping.has_sockets && keeping.has_key);
+    let is_kept = keeping.as_ref().is_some_and(|keeping| keeping.replaces.is_none() && keeping.has_key);
     appliance.sockets_stay.store(is_kept, Ordering::Relaxed);
     let (stay, stays) = watch::channel(is_kept);
     if let Some(keeping) = keeping {
@@ -342,6 +352,7 @@ fn serve(
         sockets,
         lock,
         stays,
+        closed: appliance.access.closed(),
         certificates,
         decide: Arc::new(move |facts| told::decide(facts, &told::policy(&deciding.settings()))),
         wake: appliance.wake_ingest.clone(),

@@ -3,10 +3,12 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod access;
 mod archives;
 mod clocks;
 mod failing_files;
 mod ingesting;
+mod mailing;
 mod order;
 mod promises;
 mod recovering;
