@@ -70,7 +70,7 @@ impl Post {
     fn settings(&self) -> String {
         let port = self.address.port();
         format!(
-            "codec = \"opus\"\n[mail]\nserver = \"127.0.0.1\"\nport = {port}\ntls = \"none\"\nfrom = \"callvault@example.org\"\n\
+            "codec = \"opus\"\n[queue]\nbackoff_min = \"100ms\"\nbackoff_max = \"1s\"\n[mail]\nserver = \"127.0.0.1\"\nport = {port}\ntls = \"none\"\nfrom = \"callvault@example.org\"\n\
              timeout = \"5s\"\n"
         )
     }
@@ -198,10 +198,14 @@ impl Sut {
         true
     }
 
-    /// Drives the job again and does it.
+    /// Does the job when it is due again; drives it where it waits for somebody to.
     fn again(&self) {
-        self.running.appliance.queue.retry(&self.job_id(), unix_ms()).unwrap();
-        assert!(self.work());
+        if self.state() == StateName::Parked {
+            self.running.appliance.queue.retry(&self.job_id(), unix_ms()).unwrap();
+        }
+        while !self.work() {
+            std::thread::sleep(std::time::Duration::from_millis(5));
+        }
     }
 
     fn state(&self) -> StateName {
@@ -227,6 +231,11 @@ fn message_id(mail: &str) -> &str {
     mail.lines().find(|line| line.starts_with("Message-ID:")).unwrap()
 }
 
+/// Without the soft line breaks of quoted-printable, so that a sentence is found.
+fn flat(mail: &str) -> String {
+    mail.replace("=\r\n", "")
+}
+
 /// The attached file.
 fn attached(mail: &str) -> Vec<u8> {
     let from = mail.find("Content-Type: audio/mpeg").expect("nothing is attached");
@@ -244,9 +253,9 @@ fn the_owner_is_told_once_with_the_call() {
     let mails = sut.post.taken();
     let mail = &mails[0];
     for expected in
-        ["To: Ann <ann@example.com>", "From: Call recording <callvault@example.org>", "+39061234", "Guten Tag Ann"]
+        ["To: Ann <ann@example.com>", "Call recording", "<callvault@example.org>", "+39061234", "Guten Tag Ann"]
     {
-        assert!(mail.contains(expected), "{expected}");
+        assert!(flat(mail).contains(expected), "{expected}");
     }
     let row = sut.running.row(sut.id);
     assert!(attached(mail) == sut.running.play(&row, Format::Mp3).unwrap(), "it is the call");
@@ -352,7 +361,7 @@ fn each_fault_of_the_server_has_its_end() {
     check(&[Fault::Cut; 5], &[cut, cut, cut, cut, (parked, MailStep::Sending)], 5);
     let sut = check(&[Fault::TooLarge], &[sent], 1);
     let mail = &sut.post.taken()[0];
-    assert!(mail.contains("Mailserver nimmt keine") && !mail.contains("audio/mpeg"), "{mail}");
+    assert!(flat(mail).contains("Mailserver nimmt keine") && !mail.contains("audio/mpeg"), "{mail}");
     assert_eq!(sut.count("without-attachment"), 1);
     let sut = check(&[Fault::TooLarge, Fault::TooLarge], &[(parked, MailStep::Owed)], 0);
     assert_eq!(sut.count("refused"), 1);
@@ -388,6 +397,6 @@ fn a_call_above_the_limit_goes_without_its_audio() {
     assert!(sut.running.play(&row, Format::Mp3).unwrap().len() > 1 << 20, "the call is too short for this test");
     assert!(sut.work());
     let mail = &sut.post.taken()[0];
-    assert!(mail.contains("1 MB, die Grenze") && !mail.contains("audio/mpeg"), "{mail}");
+    assert!(flat(mail).contains("1 MB, die Grenze") && !mail.contains("audio/mpeg"), "{mail}");
     assert_eq!((sut.state(), sut.count("without-attachment")), (StateName::Done, 1));
 }
