@@ -20,6 +20,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use callvault_access::{Action, Caller};
 use callvault_catalogue::{CatalogueError, Direction, MailStep, OwedJob, Recording};
 use callvault_config::{Config, SizeLimit};
 use callvault_directory::User;
@@ -306,6 +307,9 @@ fn deliver(appliance: &Appliance, settings: &Config, mut notice: Notice, job: &J
     match sent {
         Ok(_) => {
             put_on_record(appliance, id, &address)?;
+            let entry = appliance.entry(&Caller::appliance("mail"), Action::Mail).on(id).with("to", &address);
+            // The mail is gone whatever becomes of this: when it cannot be written, that is said.
+            let _ = appliance.audit(&entry.with("attached", message.has_attachment().to_string()));
             count(&counts.accepted);
             if !matches!(notice.attachment, Attachment::Mp3(_) | Attachment::NotWanted) {
                 count(&counts.without_attachment);

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use callvault_access::{Action, Caller};
 use callvault_config::{Config, ConfigError, LogLevel, environment, render_errors};
 use notify::{RecommendedWatcher, RecursiveMode, Watcher};
 
@@ -62,6 +63,10 @@ impl Reload {
                     let settings = appliance.settings();
                     if let Some(change) = change {
                         self.tell(&settings, &change);
+                        let entry = appliance.entry(&Caller::appliance("settings"), Action::Settings);
+                        let [in_force, waiting] = [&change.at_once, &change.waiting].map(|keys| keys.join(" "));
+                        // When it cannot be written, that is said, and access is refused until it can be.
+                        let _ = appliance.audit(&entry.with("in-force", in_force).with("with-restart", waiting));
                     }
                     let now = self.folders(&settings);
                     if now != folders {

@@ -6,7 +6,7 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 
 use base64::Engine as _;
-use callvault_catalogue::{Lane, MailStep, NewRecording, OwedJob, Recording, Verdict};
+use callvault_catalogue::{AuditFilter, Lane, MailStep, NewRecording, OwedJob, Recording, Verdict};
 use callvault_directory::User;
 use callvault_queue::{Job, JobId, JobKind, StateName};
 use jiff::Timestamp;
@@ -259,6 +259,11 @@ fn the_owner_is_told_once_with_the_call() {
     }
     let row = sut.running.row(sut.id);
     assert!(attached(mail) == sut.running.play(&row, Format::Mp3).unwrap(), "it is the call");
+    let log = sut.running.appliance.catalogue.audit_entries(&AuditFilter::default(), None).unwrap().entries;
+    let entry = log.into_iter().map(|(_, entry)| entry).find(|entry| entry.action == "mail").unwrap();
+    let details = entry.details.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+    assert_eq!(entry.recording, Some(sut.id));
+    assert!(details.eq([("to", "ann@example.com"), ("attached", "true")]), "{:?}", entry.details);
     // The round that looks for what was forgotten finds nothing.
     Ingest::new(&sut.running.appliance).tidy();
     assert!(!sut.work());
