@@ -56,7 +56,7 @@ async def main(ip, port, folder, fault, protection, chain, key, user, password):
 
     def authenticate(server, session, envelope, mechanism, data):
         good = data.login == user.encode() and data.password == password.encode()
-        return AuthResult(success=good)
+        return AuthResult(success=good, handled=False)
 
     mailbox = Mailbox(folder, fault)
 

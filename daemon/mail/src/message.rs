@@ -132,7 +132,9 @@ pub fn compose(
     let mut headers = Headers::new();
     let mailbox = |name: &str, address: &Address| {
         let name = one_line(name, NAME_CHARS_MAX);
-        Mailbox::new(Some(name).filter(|name| !name.is_empty()), address.clone())
+        // A name that is the address says nothing, and would have to be encoded.
+        let says_more = !name.is_empty() && name != address.to_string();
+        Mailbox::new(says_more.then_some(name), address.clone())
     };
     headers.set(header::From::from(Mailboxes::from(mailbox(&sender.name, &from))));
     headers.set(header::To::from(Mailboxes::from(mailbox(&notice.to.name, &to))));
