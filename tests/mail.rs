@@ -145,7 +145,7 @@ fn settings_change_while_it_runs_as_a_whole_or_not_at_all() {
     configure(&appliance, "none", "sender_name = \"Fourth\"");
     process::send(daemon, Signal::SIGHUP);
     wait_until("the change is in force", || setting(&appliance, "mail.sender_name")["value"] == "\"Fourth\"");
-    assert_eq!(component(&appliance, "configuration")["status"], "ok");
+    wait_until("health is well again", || component(&appliance, "configuration")["status"] == "ok");
     assert_eq!(setting(&appliance, "limits.sessions_max")["waiting"], Value::Null);
     let unknown = appliance.ctl(&["settings", "show", "mail.colour"]);
     assert!(text(&unknown.stderr).contains("no such key"), "{}", text(&unknown.stderr));

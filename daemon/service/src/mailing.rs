@@ -186,6 +186,10 @@ pub(crate) fn run(appliance: &Arc<Appliance>) {
             }
             Ok(None) => {
                 let due = appliance.queue.next_due(&limits).map(|at| at.saturating_sub(unix_ms()));
+                if due.is_none() {
+                    // Nothing waits for the server any more, however it is.
+                    appliance.notes.clear(NOTE);
+                }
                 let sleep = due.map_or(LOOK, Duration::from_millis).clamp(Duration::from_millis(5), LOOK);
                 heard = appliance.work.wait(heard, sleep);
             }
