@@ -36,6 +36,8 @@ class Mailbox:
 
     async def handle_DATA(self, server, session, envelope):
         if self.told() == "stall":
+            # That it has come is seen from outside.
+            open(os.path.join(self.folder, "stalled"), "wb").close()
             await asyncio.sleep(3600)
         self.count += 1
         name = os.path.join(self.folder, f"{self.count:04}")

@@ -62,6 +62,11 @@ impl MailServer {
         paths.iter().map(|path| String::from_utf8(fs::read(path).unwrap()).unwrap()).collect()
     }
 
+    /// Waits until a mail has come of which the server says nothing.
+    pub fn wait_stalled(&self) {
+        wait_until("a mail that stalls", || self.place.path().join("mailbox/stalled").exists());
+    }
+
     /// The mails once there are so many.
     pub fn wait_for_mails(&self, count: usize) -> Vec<String> {
         wait_for("mails in the mailbox", || Some(self.mails()).filter(|mails| mails.len() >= count))

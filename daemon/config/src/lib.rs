@@ -45,13 +45,14 @@ pub use error::ConfigError;
 pub use live::takes_effect_at_once;
 pub use mail::{MailTls, SizeLimit};
 pub use schema::{
-    Archive, Http, Journal, Keys, Limits, Log, Mail, Media, Organisation, Permissions, Queue, Recording, Render, Sip,
-    Store, documented_defaults,
+    Archive, Directory, Filters, Http, Journal, Keys, Limits, Log, Mail, Media, Numbers, Organisation, Permissions,
+    Queue, Recording, Render, Sip, Store, documented_defaults,
 };
 pub use setting::KeySpec;
 pub use values::{
-    ArchiveCodec, ArchiveKeys, BitRate, Bytes, ClientCertificate, HttpListen, Listen, LogLevel, MediaAddress, Network,
-    PeerList, PortRange, PublicKeyTexts, RecordingMode, Texts, WhoDeletes, WhoMay,
+    ArchiveCodec, ArchiveKeys, BitRate, Bytes, ClientCertificate, DialDigits, HttpListen, KeptDirection, KeptTraffic,
+    Listen, LogLevel, MediaAddress, Network, Patterns, PeerList, PortRange, PublicKeyTexts, RecordingMode, Texts,
+    UnknownUser, WhoDeletes, WhoMay,
 };
 pub use zone::ZoneName;
 
@@ -77,6 +78,12 @@ pub struct Config {
     pub journal: Journal,
     /// Which calls are kept.
     pub recording: Recording,
+    /// Whose calls they are.
+    pub directory: Directory,
+    /// Which calls are not kept.
+    pub filters: Filters,
+    /// How numbers are written, and which are the organisation's own.
+    pub numbers: Numbers,
     /// What an archive holds.
     pub archive: Archive,
     /// Where archives live.

@@ -11,6 +11,8 @@ use crate::{Config, Effective, cross_check, schema};
 const AT_ONCE: &[&str] = &[
     "organisation.",
     "recording.",
+    "filters.",
+    "directory.",
     "mail.",
     "archive.codec",
     "archive.complexity",

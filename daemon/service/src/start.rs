@@ -345,7 +345,7 @@ fn serve(
     if let Some(keeping) = keeping {
         crew.hire(appliance, "fd-store", move |a| keeping.run(a, &stay))?;
     }
-    let deciding = Arc::clone(appliance);
+    let decides_for = Arc::clone(appliance);
     let driver = Driver {
         program: beside("callvault-recorder"),
         start: told::settings(appliance, &sockets),
@@ -354,7 +354,9 @@ fn serve(
         stays,
         closed: appliance.access.closed(),
         certificates,
-        decide: Arc::new(move |facts| told::decide(facts, &told::policy(&deciding.settings()))),
+        decide: Arc::new(move |facts| {
+            told::decide(facts, &told::policy(&decides_for.settings()), &decides_for.access.people.now())
+        }),
         wake: appliance.wake_ingest.clone(),
         state: channels.state,
     };
