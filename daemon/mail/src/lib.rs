@@ -1,7 +1,7 @@
 //! Mail that tells a user of a recording: what it says, how it looks on the wire, and how it is handed to a mail server.
 //!
 //! Composing is pure: facts, templates, time zone and the moment of sending come in as arguments, and the same arguments give the same
-//! bytes. [`send`] alone does something: it talks to one server about one mail, on the caller's thread, and says how far that came. There is
+//! bytes. [`send()`] alone does something: it talks to one server about one mail, on the caller's thread, and says how far that came. There is
 //! no clock here, no file, no queue, no database and no opinion on when to try again.
 //!
 //! # A mail that is sent twice
