@@ -8,6 +8,7 @@ pub mod http;
 pub mod inspect;
 pub mod keeper;
 pub mod lasting;
+pub mod mail;
 pub mod offer;
 pub mod place;
 pub mod process;

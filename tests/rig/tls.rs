@@ -50,7 +50,12 @@ impl Authority {
 
     /// A certificate that is valid until the end of this year.
     pub fn sign(&self, until: i32) -> Pair {
-        let mut params = CertificateParams::new(vec![NAME.into()]).unwrap();
+        self.sign_for(NAME, until)
+    }
+
+    /// The same for another name, or an address.
+    pub fn sign_for(&self, name: &str, until: i32) -> Pair {
+        let mut params = CertificateParams::new(vec![name.into()]).unwrap();
         params.not_before = date_time_ymd(2020, 1, 1);
         params.not_after = date_time_ymd(until, 12, 31);
         let key = KeyPair::generate().unwrap();

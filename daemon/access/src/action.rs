@@ -111,6 +111,12 @@ actions! {
     ChangeUsers = "change-users" in Appliance;
     /// Change a setting, or confirm what a setting asks to be confirmed.
     Settings = "settings" in Appliance;
+    /// See the settings.
+    SeeSettings = "see-settings" in Appliance, unaudited;
+    /// Send a mail to see whether mails are sent.
+    TryMail = "try-mail" in Appliance;
+    /// Tell a recording's owner by mail, which the appliance does by itself.
+    Mail = "mail" in Appliance;
     /// See what retention would do.
     Retention = "retention" in Appliance, unaudited;
     /// Move archives between stores, or confirm a large deletion.

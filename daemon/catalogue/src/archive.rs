@@ -8,6 +8,7 @@ use crate::{
     ArchivePlace, Catalogue, CatalogueError, OwedJob, Recording,
     catalogue::Writer,
     ingest::{place_of, state_of},
+    mails,
     outbox::owe,
     row::{self, Details, StoredRow},
     schema,
@@ -87,6 +88,7 @@ impl Catalogue {
             return Ok(Archived::Gone);
         }
         owe(&transaction, owed, now).map_err(&what)?;
+        mails::owe(&transaction, owed, now).map_err(&what)?;
         transaction.commit().map_err(&what)?;
         Ok(Archived::Recorded)
     }

@@ -10,7 +10,7 @@ use uuid::Uuid;
 use crate::{
     ArchivePlace, ArchiveState, Catalogue, CatalogueError, OwedJob, Recording,
     catalogue::Writer,
-    link,
+    link, mails,
     outbox::owe,
     row::{self, DETAILS, Details, FACTS},
     schema,
@@ -226,6 +226,7 @@ impl Catalogue {
             transaction.execute("DELETE FROM recordings WHERE id = ?1", [&text])?;
             transaction.execute("DELETE FROM deliveries WHERE recording_id = ?1", [&text])?;
             link::remove(&transaction, &text)?;
+            mails::remove(&transaction, &text)?;
             owe(&transaction, &[OwedJob { payload: payload.clone(), ..OwedJob::new(DELETE, id) }], now)
         };
         run().map_err(&what)?;

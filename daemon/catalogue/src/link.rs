@@ -60,7 +60,7 @@ impl Linking {
         Ok(Self(Secret::new(key)))
     }
 
-    fn blind(&self, text: &str) -> [u8; LINK_BYTES] {
+    pub(crate) fn blind(&self, text: &str) -> [u8; LINK_BYTES] {
         let mut mac = Hmac::<Sha256>::new_from_slice(self.0.expose()).expect("HMAC takes keys of any length");
         mac.update(text.as_bytes());
         let hash: [u8; 32] = mac.finalize().into_bytes().into();

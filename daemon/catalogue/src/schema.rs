@@ -2,6 +2,7 @@
 
 mod access;
 mod discards;
+mod mails;
 mod users;
 
 use std::{
@@ -95,6 +96,7 @@ const STEPS: &[&str] = &[
     users::STEP,
     discards::STEP,
     deliveries::DELIVERIES,
+    mails::MAILS,
 ];
 
 /// Opens and migrates the file.

@@ -6,6 +6,7 @@ use crate::Config;
 use crate::deliveries_check;
 use crate::error::ConfigError;
 use crate::layers::{DEFAULT_ORIGIN, Merged, at_origin};
+use crate::mail::MailTls;
 use crate::values::{ArchiveKeys, HttpListen, SOCKET_PATH_BYTES_MAX};
 
 /// Where the errors of a check are gathered, each at the place of the key it is about.
@@ -29,6 +30,7 @@ pub(crate) fn errors(config: &Config, merged: &Merged) -> Vec<ConfigError> {
     not_yet(config, &mut findings);
     addresses(config, &mut findings);
     deliveries_check::errors(config, &mut findings);
+    mail(config, &mut findings);
     if config.journal.batch_interval > config.journal.commit_interval {
         let message = "journal.batch_interval is longer than journal.commit_interval; make it the shorter of the two";
         findings.refuse(&["journal.batch_interval", "journal.commit_interval"], message);
@@ -87,6 +89,34 @@ fn addresses(config: &Config, findings: &mut Findings<'_>) {
     }
 }
 
+fn mail(config: &Config, findings: &mut Findings<'_>) {
+    let mail = &config.mail;
+    if mail.server.is_empty() {
+        return;
+    }
+    let is_name = |text: &str| text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._:".contains(&b));
+    let has_port = mail.server.matches(':').count() == 1;
+    if !is_name(&mail.server) || has_port {
+        let message =
+            "mail.server is a name such as \"smtp.example.com\" or an address, and nothing else; the port is mail.port";
+        findings.refuse(&["mail.server"], message);
+    }
+    if !is_mail_address(&mail.from) {
+        let message = "mail.server is set, so mail.from must be the address that mails come from, such as \"callvault@example.com\"";
+        findings.refuse(&["mail.from", "mail.server"], message);
+    }
+    if mail.user.is_empty() && mail.password_file.is_some() {
+        findings.refuse(&["mail.password_file"], "mail.password_file is set, but mail.user is empty; set both or none");
+    }
+}
+
+/// Whether this looks like `local@domain` in ASCII; the mail server knows the rest.
+fn is_mail_address(text: &str) -> bool {
+    let Some((local, domain)) = text.rsplit_once('@') else { return false };
+    let plain = |b: u8| b.is_ascii_graphic() && !b"<>()[],;:\\\"@".contains(&b);
+    !local.is_empty() && !domain.is_empty() && local.bytes().all(plain) && domain.bytes().all(plain)
+}
+
 /// Whether two TCP sockets cannot both listen. (All addresses of IPv6 and all of IPv4 can be two sockets.)
 fn collide(a: &SocketAddr, b: &SocketAddr) -> bool {
     let any = |one: &SocketAddr, other: &SocketAddr| {
@@ -116,6 +146,9 @@ pub(crate) fn remarks(config: &Config) -> Vec<String> {
         remarks.push("limits.connections_per_peer_max is above limits.connections_max, which comes first".into());
     }
     deliveries_check::remarks(config, &mut remarks);
+    if !config.mail.server.is_empty() && config.mail.tls == MailTls::None && !config.mail.user.is_empty() {
+        remarks.push("mail.tls is \"none\" with mail.user set: the password crosses the network readable; use \"starttls\" or \"tls\"".into());
+    }
     if config.log.personal_data {
         remarks.push(
             "log.personal_data is on: this version writes no phone numbers and names to the log all the same".into(),

@@ -90,6 +90,15 @@ pub(crate) fn defaults() -> Merged {
     merge(Vec::new()).expect("the built-in defaults merge, a test proves it")
 }
 
+/// Values that were merged before, as the one layer above the defaults.
+pub(crate) fn of_entries(entries: &[crate::Effective]) -> Result<Merged, Vec<ConfigError>> {
+    let value = |entry: &crate::Effective| {
+        let raw = raw_of_toml_text(&entry.value).unwrap_or(Raw::Other("a value that is not TOML"));
+        (entry.key.to_owned(), value_of_raw(&raw, &entry.origin))
+    };
+    merge_or_say(vec![Layer(entries.iter().map(value).collect())])
+}
+
 /// Reads, checks and merges all layers.
 pub(crate) fn load(path: &Path, env: &BTreeMap<String, String>) -> Result<Merged, Vec<ConfigError>> {
     let mut errors = Vec::new();
@@ -104,6 +113,10 @@ pub(crate) fn load(path: &Path, env: &BTreeMap<String, String>) -> Result<Merged
     if !errors.is_empty() {
         return Err(errors);
     }
+    merge_or_say(layers)
+}
+
+fn merge_or_say(layers: Vec<Layer>) -> Result<Merged, Vec<ConfigError>> {
     merge(layers)
         .map_err(|error| vec![ConfigError::file("configuration", format!("the layers cannot be merged: {error}"))])
 }

@@ -31,18 +31,23 @@ mod cross_check;
 mod deliveries_check;
 mod error;
 mod layers;
+mod live;
 mod macros;
+mod mail;
 pub mod schema;
 mod setting;
 mod values;
+mod zone;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 pub use error::ConfigError;
+pub use live::takes_effect_at_once;
+pub use mail::{MailTls, SizeLimit};
 pub use schema::{
-    Analytics, Archive, Directory, ExportFolder, Filters, Http, Journal, Keys, Licence, Limits, Log, Media, Numbers,
-    Permissions, Queue, Recording, Render, Sip, Store, Uploads, Webhook, documented_defaults,
+    Analytics, Archive, Directory, ExportFolder, Filters, Http, Journal, Keys, Licence, Limits, Log, Mail, Media,
+    Numbers, Organisation, Permissions, Queue, Recording, Render, Sip, Store, Uploads, Webhook, documented_defaults,
 };
 pub use setting::KeySpec;
 pub use values::{
@@ -50,6 +55,7 @@ pub use values::{
     LicenceModel, Listen, LogLevel, MediaAddress, Network, Patterns, PeerList, PortRange, PublicKeyTexts,
     RecordingMode, Texts, UnknownUser, WhoDeletes, WhoMay,
 };
+pub use zone::ZoneName;
 
 /// The configuration file that is read when no other is named.
 pub const DEFAULT_PATH: &str = "/etc/callvault/callvault.toml";
@@ -61,6 +67,8 @@ pub struct Config {
     pub data_dir: PathBuf,
     /// Where sockets and the checkpoints of live sessions are kept, on tmpfs. Absolute.
     pub runtime_dir: PathBuf,
+    /// What is the same for the whole organisation.
+    pub organisation: Organisation,
     /// SIP signalling.
     pub sip: Sip,
     /// RTP reception.
@@ -99,11 +107,15 @@ pub struct Config {
     pub webhook: Webhook,
     /// A folder.
     pub export_folder: ExportFolder,
+    /// Mail to users.
+    pub mail: Mail,
     /// The render processes.
     pub render: Render,
     /// The log.
     pub log: Log,
     effective: Vec<Effective>,
+    /// What relative paths are relative to.
+    base: PathBuf,
 }
 
 /// One key as it is in force.

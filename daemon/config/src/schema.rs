@@ -7,12 +7,14 @@ use std::time::Duration;
 use crate::error::ConfigError;
 use crate::layers::Merged;
 use crate::macros::settings;
+use crate::mail::{MailTls, SizeLimit};
 use crate::setting::{KeySpec, Setting, read_within};
 use crate::values::{
     ArchiveCodec, ArchiveKeys, BitRate, Bytes, ClientCertificate, DialDigits, HttpListen, KeptDirection, KeptTraffic,
     LicenceModel, Listen, LogLevel, MediaAddress, Patterns, PeerList, PortRange, PublicKeyTexts, RecordingMode, Texts,
     UnknownUser, WhoDeletes, WhoMay,
 };
+use crate::zone::ZoneName;
 use crate::{Config, Effective};
 
 settings! {
@@ -63,6 +65,15 @@ settings! {
         session_expires: Duration = "\"30m\"" in "0s" ..= "1d",
         /// The shortest such interval that is agreed to. Less than the 90 seconds of the RFC is traffic without use.
         session_expires_min: Duration = "\"90s\"" in "90s" ..= "1h",
+    }
+}
+
+settings! {
+    /// What is the same for the whole organisation.
+    pub struct Organisation in "organisation." {
+        /// The time zone in which dates and times are told and in which days, months and years are counted, by its name in the
+        /// IANA database ("Europe/Rome"). `system`: the machine's own; name it where the machine runs in UTC.
+        time_zone: ZoneName = "\"system\"",
     }
 }
 
@@ -378,6 +389,42 @@ settings! {
 }
 
 settings! {
+    /// Mail that tells users of their recordings: those users whose record says so, each of their own calls.
+    pub struct Mail in "mail." {
+        /// The name or address of the mail server that takes mail from this machine. Empty: no mail is sent, and none is sent later for
+        /// calls that ended meanwhile.
+        server: String = "\"\"",
+        /// Its port. 0: the usual one, 587 for `starttls`, 465 for `tls`, 25 for `none`.
+        port: u32 = "0" in "0" ..= "65535",
+        /// `starttls`: the connection is encrypted by STARTTLS, and given up when the server does not offer it. `tls`: encrypted
+        /// from its beginning. `none`: everybody between here and the server can read the mails, and the audio in them.
+        tls: MailTls = "\"starttls\"",
+        /// A PEM file of the authorities that the server's certificate must be signed by. Empty: those that this machine trusts.
+        ca: Option<PathBuf> = "\"\"",
+        /// The name to sign in with. Empty: without signing in.
+        user: String = "\"\"",
+        /// The file with the password, on its first line; it is read for each mail. Empty: the systemd credential `mail.password`
+        /// (`LoadCredential=`).
+        password_file: Option<PathBuf> = "\"\"",
+        /// The address that mails come from, such as "callvault@example.com". Needed where `server` is set.
+        from: String = "\"\"",
+        /// The name beside that address.
+        sender_name: String = "\"Call recording\"",
+        /// How long the server may take for one step. RFC 5321 recommends minutes, for servers under load on the open Internet;
+        /// yours is near, and what is not sent now is tried again.
+        timeout: Duration = "\"30s\"" in "1s" ..= "10m",
+        /// Audio that is larger than this is not attached, and the mail says so; from 1 MiB, or "off" for no limit. In a mail it takes
+        /// a third more: what fits here fits servers that take 20 MiB. An hour of a call with two sides is about 20 MiB.
+        attachment_max: SizeLimit = "\"15MiB\"",
+        /// A folder of templates that take the place of those that are built in, which docs/operations.md describes. Empty: none.
+        templates: Option<PathBuf> = "\"\"",
+        /// The language of mails to users of whose preferred language there are no templates: `en`, `it`, `de`, `fr`, `es`, or one that
+        /// the folder has.
+        language: String = "\"en\"",
+    }
+}
+
+settings! {
     /// The processes that decode and encode audio, apart from everything else.
     pub struct Render in "render." {
         /// A run that takes longer is ended and counts as failed. An hour of a call takes about ten seconds.
@@ -409,8 +456,9 @@ settings! {
 pub(crate) type Section = (&'static str, &'static [&'static str], &'static [KeySpec]);
 
 /// The sections in the order of the documentation.
-pub(crate) const SECTIONS: [Section; 22] = [
+pub(crate) const SECTIONS: [Section; 24] = [
     ("", Folders::ABOUT, Folders::KEYS),
+    ("organisation", Organisation::ABOUT, Organisation::KEYS),
     ("sip", Sip::ABOUT, Sip::KEYS),
     ("media", Media::ABOUT, Media::KEYS),
     ("limits", Limits::ABOUT, Limits::KEYS),
@@ -430,6 +478,7 @@ pub(crate) const SECTIONS: [Section; 22] = [
     ("analytics", Analytics::ABOUT, Analytics::KEYS),
     ("webhook", Webhook::ABOUT, Webhook::KEYS),
     ("export_folder", ExportFolder::ABOUT, ExportFolder::KEYS),
+    ("mail", Mail::ABOUT, Mail::KEYS),
     ("render", Render::ABOUT, Render::KEYS),
     ("log", Log::ABOUT, Log::KEYS),
 ];
@@ -468,10 +517,12 @@ fn read_sections(merged: &Merged, base: &Path, errors: &mut Vec<ConfigError>) ->
     let (queue, render, log) = (Queue::read(merged, errors), Render::read(merged, errors), Log::read(merged, errors));
     let (uploads, analytics) = (Uploads::read(merged, errors), Analytics::read(merged, errors));
     let (webhook, export_folder) = (Webhook::read(merged, errors), ExportFolder::read(merged, errors));
+    let (organisation, mail) = (Organisation::read(merged, errors), Mail::read(merged, errors));
     let folders = folders?;
     let mut config = Config {
         data_dir: absolute(base, &folders.data_dir),
         runtime_dir: absolute(base, &folders.runtime_dir),
+        organisation: organisation?,
         sip: sip?,
         media: media?,
         limits: limits?,
@@ -491,9 +542,11 @@ fn read_sections(merged: &Merged, base: &Path, errors: &mut Vec<ConfigError>) ->
         analytics: analytics?,
         webhook: webhook?,
         export_folder: export_folder?,
+        mail: mail?,
         render: render?,
         log: log?,
         effective: effective(merged),
+        base: base.to_owned(),
     };
     let of_uploads = [
         &mut config.analytics.client_secret,
@@ -508,6 +561,9 @@ fn read_sections(merged: &Merged, base: &Path, errors: &mut Vec<ConfigError>) ->
         *path = path.take().map(|path| absolute(base, &path));
     }
     for path in [&mut config.sip.tls_certificate, &mut config.sip.tls_key, &mut config.sip.tls_client_ca] {
+        *path = path.take().map(|path| absolute(base, &path));
+    }
+    for path in [&mut config.mail.ca, &mut config.mail.password_file, &mut config.mail.templates] {
         *path = path.take().map(|path| absolute(base, &path));
     }
     config.store.path = config.store.path.map(|path| absolute(base, &path));

@@ -230,3 +230,24 @@ fn deliveries_say_what_they_lack() {
     let (_folder, loaded) = load(good, &[]);
     assert!(loaded.is_ok(), "{}", render_errors(&loaded.unwrap_err()));
 }
+
+#[test]
+fn mail_needs_what_it_is_sent_with() {
+    let from = "from = \"callvault@example.org\"\n";
+    let with = |text: &str| format!("[mail]\nserver = \"smtp.example.org\"\n{from}{text}\n");
+    assert!(load(&with(""), &[]).1.is_ok());
+    assert!(load("[mail]\nfrom = \"nobody\"\nuser = \"x\"\n", &[]).1.is_ok(), "nothing is sent");
+    refused("[mail]\nserver = \"smtp.example.org\"", 2, 0, "mail.server", "mail.from must be the address");
+    for from in ["nobody", "a b@example.org", "a@b@c", "<a@example.org>", "@example.org"] {
+        let text = format!("[mail]\nserver = \"smtp.example.org\"\nfrom = \"{from}\"");
+        refused(&text, 3, 0, "mail.from", "mail.from must be the address");
+    }
+    refused(&with("password_file = \"x\""), 4, 0, "mail.password_file", "mail.user is empty");
+    refused(&with("attachment_max = \"1KiB\""), 4, 18, "mail.attachment_max", "a size from \"1MiB\", or \"off\"");
+    refused(&with("tls = \"yes\""), 4, 7, "mail.tls", "\"starttls\", \"tls\" or \"none\"");
+    refused(&with("port = 65536"), 4, 8, "mail.port", "outside 0 to 65535");
+    refused("[organisation]\ntime_zone = \"Mars/Olympus\"", 2, 13, "organisation.time_zone", "no time zone");
+    for server in ["smtp.example.org:25", "smtp.example.org/x", "a b"] {
+        refused(&format!("[mail]\nserver = \"{server}\"\n{from}"), 2, 0, "mail.server", "the port is mail.port");
+    }
+}

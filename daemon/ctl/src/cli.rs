@@ -61,6 +61,12 @@ pub(crate) enum Verb {
     /// The configuration.
     #[command(subcommand)]
     Config(Configuration),
+    /// The settings that are in force in the daemon.
+    #[command(subcommand)]
+    Settings(Settings),
+    /// Mail to users.
+    #[command(subcommand)]
+    Mail(MailVerb),
     /// The users that recordings belong to.
     #[command(subcommand)]
     Users(Users),
@@ -399,6 +405,27 @@ pub(crate) enum Transport {
     Udp,
     /// SIP over TCP.
     Tcp,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Settings {
+    /// The value in force, where it was set, and what waits for a restart: of all keys, of a section, or of one key.
+    Show {
+        /// A key such as `mail.server`, or a section such as `mail`.
+        key: Option<String>,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum MailVerb {
+    /// Send a mail that tells of a made-up call, now, and say what the mail server said.
+    Test {
+        /// To whom.
+        address: String,
+        /// In which language: `en`, `it`, `de`, `fr`, `es`, or one that `mail.templates` has.
+        #[arg(long)]
+        language: Option<String>,
+    },
 }
 
 #[derive(Debug, Subcommand)]

@@ -11,7 +11,9 @@ use crate::client::{Client, Method, Request, escaped, with_query};
 use crate::error::{CtlError, Exit};
 use crate::format::{NOTHING, duration, parse_time, size, text, time};
 use crate::table::{Table, harmless, write_pairs};
-use crate::{audit, deliveries, discards, drain, export, keys, recording, recover, selftest, tokens, users};
+use crate::{
+    audit, deliveries, discards, drain, export, keys, mail, recording, recover, selftest, settings, tokens, users,
+};
 
 /// Recordings asked for at a time when all are wanted.
 const PAGE: u32 = 200;
@@ -58,6 +60,8 @@ pub(crate) fn run(cli: &Cli, around: &mut Surroundings<'_>) -> Result<Exit, CtlE
         Verb::Drain(parameters) => drain::run(&mut session, parameters),
         Verb::Selftest(parameters) => selftest::run(&mut session, parameters),
         Verb::Config(_) => session.show_config(),
+        Verb::Settings(verb) => settings::run(&mut session, verb),
+        Verb::Mail(verb) => mail::run(&mut session, verb),
         Verb::Users(verb) => users::run(&mut session, verb),
         Verb::Discards(verb) => discards::run(&mut session, verb),
         Verb::Recover(_) => Ok(Exit::Usage),

@@ -547,6 +547,41 @@ fn wrong_command_lines_are_exit_2() {
 }
 
 #[test]
+fn settings_are_those_of_the_daemon() {
+    let body = json!({"settings": [
+        {"key": "mail.server", "value": "\"a\"", "origin": "x.toml:3", "default": "\"\"", "takes_effect": "at once", "waiting": null},
+        {"key": "mail.server_name", "value": "1", "origin": "default", "default": "1", "takes_effect": "at once", "waiting": null},
+        {"key": "limits.sessions_max", "value": "5", "origin": "default", "default": "5", "takes_effect": "restart",
+         "waiting": {"value": "7", "origin": "y.toml:2"}},
+    ], "refused": "failed to use the changed configuration"});
+    let daemon = Daemon::tcp(vec![("GET /v1/settings", 200, body.to_string().into_bytes())]);
+    let (exit, stdout, _) = daemon.run(&["settings", "show"]);
+    assert_eq!(exit, Exit::Done);
+    for part in ["mail.server_name", "x.toml:3", "with a restart", "failed to use the changed"] {
+        assert!(stdout.contains(part), "no {part} in {stdout}");
+    }
+    let (_, stdout, _) = daemon.run(&["settings", "show", "limits.sessions_max"]);
+    assert!(stdout.contains("7 (y.toml:2)") && !stdout.contains("mail."), "{stdout}");
+    let (_, stdout, _) = daemon.run(&["settings", "show", "mail", "--json"]);
+    let shown: Value = serde_json::from_str(&stdout).unwrap();
+    assert_eq!(shown["settings"].as_array().unwrap().len(), 2);
+    let (_, stdout, _) = daemon.run(&["settings", "show", "mail.server"]);
+    assert!(stdout.contains("x.toml:3") && !stdout.contains("server_name"), "{stdout}");
+    let (exit, _, stderr) = daemon.run(&["settings", "show", "mail.colour"]);
+    assert!(exit == Exit::Usage && stderr.contains("no such key"), "{stderr}");
+}
+
+#[test]
+fn a_mail_is_tried_and_the_servers_answer_shown() {
+    let taken = json!({"accepted": true, "reply": "2.0.0 in the mailbox", "encrypted": false});
+    let path = "POST /v1/mail/test?address=ann%40example.com&language=it";
+    let daemon = Daemon::tcp(vec![(path, 200, taken.to_string().into_bytes())]);
+    let (exit, stdout, stderr) = daemon.run(&["mail", "test", "ann@example.com", "--language", "it"]);
+    assert_eq!(exit, Exit::Done, "{stderr}");
+    assert!(stdout.contains("NOT encrypted") && stdout.contains("in the mailbox"), "{stdout}");
+}
+
+#[test]
 fn the_configuration_is_checked_and_shown_without_a_daemon() {
     let daemon = Daemon::configured("127.0.0.1:1");
     let (exit, stdout, _) = daemon.run(&["config", "check"]);

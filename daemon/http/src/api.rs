@@ -105,6 +105,18 @@ pub trait Api: Send + Sync + 'static {
     /// See [`Api::status`].
     fn drain(&self, caller: &Caller, wanted: bool) -> Answer;
 
+    /// `GET /v1/settings`: `{"settings": […], "refused": …}`, the settings in force, where each was set, and what waits for a restart.
+    ///
+    /// # Errors
+    /// See [`Api::status`].
+    fn settings(&self, caller: &Caller) -> Answer;
+
+    /// `POST /v1/mail/test?address=…&language=…`: sends a mail that tells of a made-up call, now, and says what the server said.
+    ///
+    /// # Errors
+    /// See [`Api::status`]; [`ErrorKind::Unprocessable`] where it was not taken.
+    fn try_mail(&self, caller: &Caller, address: &str, language: Option<&str>) -> Answer;
+
     /// `GET /v1/keys`: the public keys in use.
     ///
     /// # Errors

@@ -46,6 +46,9 @@ pub(crate) enum Call {
     /// For this reason.
     StopRecording(String),
     StartRecording,
+    Settings,
+    /// To which address, in which language.
+    TryMail(String, Option<String>),
 }
 
 /// The paths that need no token.
@@ -68,6 +71,7 @@ impl Open {
 }
 
 const RECORDINGS: &[&str] = &["from", "to", "verdict", "direction", "number", "owner", "limit", "cursor"];
+const MAIL: &[&str] = &["address", "language"];
 const AUDIO: &[&str] = &["format", "start_ms", "end_ms", "for"];
 const VERDICTS: &[&str] = &["ok", "degraded", "failed", "no-media", "discarded"];
 const DIRECTIONS: &[&str] = &["incoming", "outgoing", "unknown"];
@@ -139,6 +143,11 @@ pub(crate) fn route(method: &str, target: &str, body: &[u8]) -> Result<Call, Api
         ["recording", "stop"] if method == "POST" => only("POST", Call::StopRecording(access::reason(body)?)),
         ["recording", "stop"] => Err(ApiError::method("POST")),
         ["recording", "start"] => only("POST", Call::StartRecording),
+        ["settings"] => only("GET", Call::Settings),
+        ["mail", "test"] => match method {
+            "POST" => try_mail(query),
+            _ => Err(ApiError::method("POST")),
+        },
         ["keys"] => only("GET", Call::Keys),
         ["keys", "rotate"] => only("POST", Call::RotateKeys),
         ["verify"] => only("GET", Call::Verify(None)),
@@ -187,6 +196,13 @@ fn recordings(query: &str) -> Result<RecordingsQuery, ApiError> {
         limit: limit.transpose()?,
         cursor: non_empty("cursor", query.take("cursor"), "what an earlier answer gave as next")?,
     })
+}
+
+fn try_mail(query: &str) -> Result<Call, ApiError> {
+    let mut query = Query::parse(query, MAIL)?;
+    let address = query.take("address").filter(|text| text.contains('@'));
+    let address = address.ok_or_else(|| wrong("address", "a mail address"))?;
+    Ok(Call::TryMail(address, query.take("language")))
 }
 
 fn audio(query: &str) -> Result<AudioRequest, ApiError> {
@@ -357,6 +373,13 @@ mod tests {
         check("GET", "/v1/recording/stop", 405);
         check("POST", "/v1/recording/start", 200);
         check("DELETE", "/v1/recording/start", 405);
+        check("GET", "/v1/settings", 200);
+        check("PUT", "/v1/settings", 405);
+        check("POST", "/v1/mail/test?address=ann%40example.com", 200);
+        check("POST", "/v1/mail/test?address=ann@example.com&language=it", 200);
+        check("POST", "/v1/mail/test", 400);
+        check("POST", "/v1/mail/test?address=ann", 400);
+        check("GET", "/v1/mail/test?address=ann@example.com", 405);
         check("GET", "/v1/keys", 200);
         check("POST", "/v1/keys/rotate", 200);
         check("GET", "/", 404);

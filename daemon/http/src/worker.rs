@@ -120,6 +120,8 @@ fn json_call(api: &dyn Api, caller: &Caller, call: Call) -> Result<Value, ApiErr
         Call::Jobs => api.jobs(caller),
         Call::RetryJob(id) => api.retry_job(caller, &id),
         Call::Drain(wanted) => api.drain(caller, wanted),
+        Call::Settings => api.settings(caller),
+        Call::TryMail(address, language) => api.try_mail(caller, &address, language.as_deref()),
         Call::Keys => api.keys(caller),
         Call::RotateKeys => api.rotate_keys(caller),
         Call::Discards(query) => api.discards(caller, &query),

@@ -236,6 +236,14 @@ impl Api for Fake {
         Err(ApiError::new(ErrorKind::Unavailable, "not now"))
     }
 
+    fn settings(&self, _: &Caller) -> Answer {
+        Ok(json!({"settings": [], "refused": null}))
+    }
+
+    fn try_mail(&self, _: &Caller, address: &str, language: Option<&str>) -> Answer {
+        Ok(json!({"address": address, "language": language}))
+    }
+
     fn keys(&self, _: &Caller) -> Answer {
         Ok(json!({"keys": ["x".repeat(100_000)]}))
     }

@@ -29,8 +29,10 @@ use crate::deliveries;
 use crate::health;
 use crate::ingest::unix_ms;
 use crate::keys;
+use crate::mailing;
 use crate::playback::{self, Format};
 use crate::recorder::Request;
+use crate::reload;
 use crate::row::has_audio;
 use crate::sound::SoundError;
 
@@ -448,6 +450,21 @@ impl Api for Control {
             tracing::info!(live, "no longer draining: new sessions are taken");
         }
         Ok(json!({"draining": wanted, "calls": live}))
+    }
+
+    /// The fields of a setting are listed at `settings.rs`. `refused` says what is wrong with a changed configuration, null where the
+    /// files are in force or wait for a restart.
+    fn settings(&self, caller: &Caller) -> Answer {
+        self.0.permit_all(caller, Action::SeeSettings)?;
+        Ok(json!({"settings": self.0.settings.json(), "refused": self.0.notes.get(reload::PART)}))
+    }
+
+    fn try_mail(&self, caller: &Caller, address: &str, language: Option<&str>) -> Answer {
+        self.0.permit_all(caller, Action::TryMail)?;
+        match mailing::try_out(&self.0, address, language) {
+            Ok(accepted) => Ok(json!({"accepted": true, "reply": accepted.reply, "encrypted": accepted.encrypted})),
+            Err(text) => Err(ApiError::new(ErrorKind::Unprocessable, format!("failed to {text}"))),
+        }
     }
 
     fn keys(&self, caller: &Caller) -> Answer {

@@ -21,14 +21,17 @@ use crate::deliveries::Deliveries;
 use crate::headroom::{Headroom, Sample, Samples};
 use crate::ingest::unix_ms;
 use crate::journals::{LaneView, Shared};
+use crate::mailing::Mailing;
 use crate::recorder::{RecorderState, Request};
+use crate::settings::Settings;
 use crate::sound::SoundError;
 use crate::store::Store;
 
 /// The parts.
 pub(crate) struct Appliance {
-    /// The configuration that it was started with.
+    /// The configuration that it was started with: for what only a restart changes. All else asks [`Appliance::settings`].
     pub(crate) config: Config,
+    pub(crate) settings: Settings,
     pub(crate) keyring: Keyring,
     pub(crate) current_key: PathBuf,
     /// Public keys that every recording is sealed to, the appliance's first.
@@ -60,11 +63,19 @@ pub(crate) struct Appliance {
     pub(crate) metrics: Metrics,
     /// What is known of those that recordings are delivered to.
     pub(crate) deliveries: Deliveries,
+    /// What is known of mail to users.
+    pub(crate) mailing: Mailing,
     /// How the journal's disk has filled lately.
     pub(crate) spool: Spool,
 }
 
 impl Appliance {
+    /// The settings in force, as they are now: a change of the configuration that takes effect at once is in the next ones. To be asked
+    /// for each piece of work, and used to its end.
+    pub(crate) fn settings(&self) -> Arc<Config> {
+        self.settings.in_force()
+    }
+
     /// Whether a recording's lanes can be read now as a whole.
     ///
     /// # Errors

@@ -34,6 +34,7 @@ use uuid::Uuid;
 
 use crate::appliance::Appliance;
 use crate::deliveries;
+use crate::mailing;
 use crate::row::{self, has_audio};
 use crate::sound::{OpenLane, Reading, SoundError, codec_spec, open_lanes};
 use crate::store::{StoreError, StoreFile, is_away};
@@ -196,6 +197,7 @@ fn make(
         row::listen(&mut row, &heard);
         appliance.catalogue.heard(&row)?;
         owed = deliveries::owed_with_archive(&appliance.config, &row);
+        owed.extend(mailing::owed_with_archive(appliance, &row));
     }
     let place =
         ArchivePlace { bytes: summary.bytes, store: STORE_NAME.to_owned(), path: name.clone(), sha256: summary.sha256 };
@@ -254,7 +256,8 @@ struct Plan {
 impl Plan {
     fn new(appliance: &Appliance, reading: &Reading, listens: bool) -> Self {
         let listens = listens && reading.tracks.len() <= TRACKS_MAX;
-        let wanted = &appliance.config.archive;
+        let settings = appliance.settings();
+        let wanted = &settings.archive;
         let (mut tracks, mut kept, mut received, mut in_job) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         let (mut specs, mut measured) = (Vec::new(), Vec::new());
         for track in &reading.tracks {
@@ -363,7 +366,7 @@ impl Plan {
         });
         // The track behind each place in the job.
         let tracks: Vec<u8> = (0..=u8::MAX).zip(&self.places).filter_map(|(n, place)| place.map(|_| n)).collect();
-        let stats = with_renderer(appliance, appliance.config.render.timeout, renderer, |renderer| {
+        let stats = with_renderer(appliance, appliance.settings().render.timeout, renderer, |renderer| {
             renderer.run(&self.job, to_decode, |output| {
                 if let FromRender::OpusPacket { track, position, payload } = output {
                     let mut writer = writer();

@@ -5,11 +5,11 @@ use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 
 use callvault_catalogue::{Direction, Discard};
-use callvault_config::{Config, LicenceModel};
+use callvault_config::LicenceModel;
 use callvault_control::Decision;
 use callvault_directory::{Directory, RecordingMode as Own, User};
 use callvault_journal::facts::{self, CallFacts};
-use callvault_policy::{Owner, Ownership, PolicySettings, owner, traffic_by};
+use callvault_policy::{Owner, Ownership, owner, traffic_by};
 use jiff::{SignedDuration, Timestamp};
 use uuid::Uuid;
 
@@ -19,25 +19,18 @@ use crate::{row, told};
 /// Calls that are remembered at once; more than any machine has at a time. Beyond it those discarded are counted and not noted.
 const WAITING_MAX: usize = 50_000;
 
-/// The policy, and calls that may come to nothing.
+/// Calls that may come to nothing.
 #[derive(Debug, Default)]
 pub(crate) struct Deciding {
-    policy: PolicySettings,
     /// Calls that were not to be kept when they began; a journal whose key is gone does not say whose they were.
     waiting: Mutex<BTreeMap<Uuid, Discard>>,
-}
-
-impl Deciding {
-    pub(crate) fn new(config: &Config) -> Self {
-        Self { policy: told::policy(config), waiting: Mutex::default() }
-    }
 }
 
 impl Appliance {
     /// What becomes of a call, by the rules of the policy. Waits for nothing.
     pub(crate) fn decide(&self, id: Uuid, facts: &CallFacts) -> Decision {
         let directory = self.access.people.now();
-        let decision = told::decide(facts, &self.deciding.policy, &directory);
+        let decision = told::decide(facts, &told::policy(&self.settings()), &directory);
         if matches!(decision, Decision::Keep) {
             return decision;
         }

@@ -13,6 +13,7 @@ use crate::certificates;
 use crate::deliveries::SinkKind;
 use crate::fd_store;
 use crate::headroom::{Headroom, Room};
+use crate::mailing;
 use crate::metrics::metrics;
 use crate::recorder::RecorderState;
 
@@ -41,6 +42,9 @@ pub(crate) fn snapshot(appliance: &Appliance) -> Snapshot {
     }
     for kind in SinkKind::ALL.into_iter().filter(|kind| kind.is_enabled(&appliance.config)) {
         put(kind.section(), noted(appliance, &[kind.section()], Status::Degraded));
+    }
+    if !appliance.settings().mail.server.is_empty() {
+        put("mail", noted(appliance, &[mailing::NOTE, mailing::TEMPLATES_NOTE], Status::Degraded));
     }
     put("configuration", noted(appliance, &["configuration"], Status::Degraded));
     put("restart", noted(appliance, &[fd_store::NOTE], Status::Degraded));

@@ -382,8 +382,8 @@ impl<'a> Ingest<'a> {
     /// Now and then: whatever has no archive has a job, since the queue is only ever as good as the catalogue says; and the queue's
     /// files are rebuilt when they have grown far beyond what lives in them.
     pub(crate) fn tidy(&self) {
-        if let Err(error) = self.owe_archives().and_then(|()| self.owe_deletions()).and_then(|()| self.owe_deliveries())
-        {
+        let owed = self.owe_archives().and_then(|()| self.owe_deletions()).and_then(|()| self.owe_deliveries());
+        if let Err(error) = owed.and_then(|()| self.owe_mails()) {
             self.appliance.notes.set("catalogue", format!("failed to {error}"));
         } else {
             self.appliance.notes.clear("catalogue");
@@ -451,6 +451,22 @@ impl<'a> Ingest<'a> {
     /// The same of what is owed to others.
     fn owe_deliveries(&self) -> Result<(), CatalogueError> {
         self.queue_again(&deliveries::missing_jobs(self.appliance)?);
+        Ok(())
+    }
+
+    /// What mails are owed have jobs, also when the queue lost them.
+    fn owe_mails(&self) -> Result<(), CatalogueError> {
+        let mut missing = Vec::new();
+        for id in self.appliance.catalogue.mails_owed()? {
+            let job = NewJob::new(JobKind::NOTIFY, id);
+            match self.appliance.queue.get(&job.id()) {
+                None => missing.push(job),
+                // Done, but the catalogue was put back to a time before that.
+                Some(known) if known.state.name() == StateName::Done => self.retry(&known.id),
+                Some(_) => {}
+            }
+        }
+        self.queue_again(&missing);
         Ok(())
     }
 

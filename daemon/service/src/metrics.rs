@@ -180,6 +180,9 @@ pub(crate) fn metrics(
         .map(|((kind, state), n)| (format!("{{kind=\"{kind}\",state=\"{state}\"}}"), *n as f64))
         .collect();
     metric("jobs", "gauge", "Jobs by kind and state.", &jobs);
+    let mails = appliance.mailing.counts.all();
+    let help = "Mails to users since the start, each attempt, by outcome; those without their attachment are among the accepted.";
+    metric("mails_total", "counter", help, &mails.map(|(name, n)| (format!("{{outcome=\"{name}\"}}"), n as f64)));
     deliveries::write(&mut metric, appliance);
     let store = appliance.store.condition();
     let states = StoreState::ALL

@@ -213,7 +213,7 @@ fn job(
         channels,
         start_ticks,
         end_ticks: ms.end.map_or(total_ticks, ticks).max(start_ticks),
-        mask_tones: appliance.config.render.mask_tones,
+        mask_tones: appliance.settings().render.mask_tones,
         measured: Vec::new(),
         ffmpeg: ffmpeg(appliance),
     }
@@ -221,6 +221,6 @@ fn job(
 
 /// The program that decodes rare codecs, where it is installed.
 pub(crate) fn ffmpeg(appliance: &Appliance) -> Option<String> {
-    let path = &appliance.config.render.ffmpeg;
+    let path = &appliance.settings().render.ffmpeg;
     if path.is_file() { path.to_str().map(str::to_owned) } else { None }
 }

@@ -1,6 +1,6 @@
 //! Watches the configuration and the certificates of SIP over TLS: when a file of the configuration changes, the whole is checked. What is wrong is said in the log, with file and
-//! line, and shown by health, and the configuration in force stays; what is good takes effect with the next start, but for
-//! `log.level`, which does so at once. Certificates that changed are in force at once (`certificates.rs`).
+//! line, and shown by health, and the configuration in force stays, as a whole; of what is good, some keys take effect at once
+//! (`settings.rs`), the others with the next start. Certificates that changed are in force at once (`certificates.rs`).
 //!
 //! The file system's events are a hint that makes it quick; a look now and then is what can be relied on, since shares and some
 //! editors send none.
@@ -9,11 +9,14 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use callvault_config::{Config, LogLevel, environment, render_errors};
+use callvault_access::{Action, Caller};
+use callvault_config::{Config, ConfigError, LogLevel, environment, render_errors};
 use notify::{RecommendedWatcher, RecursiveMode, Watcher};
 
 use crate::appliance::{Appliance, Bell};
 use crate::certificates::{self, CertificateFiles, CertificateWatch};
+use crate::mailing;
+use crate::settings::{Change, Settings};
 
 /// How often the files are read without being told to.
 const LOOK: Duration = Duration::from_secs(60);
@@ -21,11 +24,11 @@ const LOOK: Duration = Duration::from_secs(60);
 /// An editor needs a moment to be done with a file.
 const SETTLE: Duration = Duration::from_millis(300);
 
-/// The only key that takes effect at once.
+/// The key that takes effect by being told to the log.
 const LEVEL_KEY: &str = "log.level";
 
 /// Part under which health shows what is wrong.
-const PART: &str = "configuration";
+pub(crate) const PART: &str = "configuration";
 
 /// What the watch needs.
 pub(crate) struct Reload {
@@ -40,8 +43,8 @@ pub(crate) struct Reload {
 impl Reload {
     /// Watches until the appliance stops; `bell` is rung by SIGHUP and by the file system.
     pub(crate) fn run(mut self, appliance: &Appliance) {
-        let _watcher = watch(&self.folders(), &appliance.reload);
-        let mut watched = Watched::new(appliance.config.clone());
+        let mut folders = self.folders(&appliance.settings());
+        let mut watcher = watch(&folders, &appliance.reload);
         let mut heard = 0;
         loop {
             let rung = appliance.reload.wait(heard, LOOK);
@@ -53,90 +56,69 @@ impl Reload {
             }
             heard = rung;
             self.certificates.look(certificates::unix_s(), &appliance.notes, &appliance.metrics);
-            let loaded = Config::load(&self.path, environment()).map_err(|errors| render_errors(&errors));
-            match watched.look(loaded) {
-                Outcome::Same => {}
-                Outcome::Good(changed) => {
+            match take(&appliance.settings, Config::load(&self.path, environment())) {
+                Ok(change) => {
                     appliance.notes.clear(PART);
-                    self.tell(&watched.latest, &changed);
+                    mailing::look_at_templates(appliance);
+                    let settings = appliance.settings();
+                    if let Some(change) = change {
+                        self.tell(&settings, &change);
+                        let entry = appliance.entry(&Caller::appliance("settings"), Action::Settings);
+                        let [in_force, waiting] = [&change.at_once, &change.waiting].map(|keys| keys.join(" "));
+                        // When it cannot be written, that is said, and access is refused until it can be.
+                        let _ = appliance.audit(&entry.with("in-force", in_force).with("with-restart", waiting));
+                    }
+                    let now = self.folders(&settings);
+                    if now != folders {
+                        // The one before ends first: what it has to say is said by the one that follows.
+                        drop(watcher.take());
+                        watcher = watch(&now, &appliance.reload);
+                        folders = now;
+                    }
                 }
-                Outcome::Bad(text) => appliance.notes.set(PART, text),
+                Err(text) => appliance.notes.set(PART, text),
             }
         }
     }
 
     /// The folders in which changes show.
-    fn folders(&self) -> Vec<PathBuf> {
+    fn folders(&self, settings: &Config) -> Vec<PathBuf> {
         let configuration = std::path::absolute(&self.path).ok().and_then(|path| path.parent().map(Path::to_path_buf));
         let mut folders: Vec<PathBuf> = configuration.into_iter().flat_map(|at| [at.join("conf.d"), at]).collect();
         let certificates = self.certificates.files().into_iter().flat_map(CertificateFiles::folders);
         folders.extend(certificates.map(Path::to_path_buf));
+        folders.extend(settings.mail.templates.clone());
         folders.sort();
         folders.dedup();
         folders
     }
 
-    fn tell(&self, latest: &Config, changed: &[String]) {
-        let (at_once, later): (Vec<&String>, Vec<&String>) =
-            changed.iter().partition(|key| *key == LEVEL_KEY && self.set_level.is_some());
-        if let (false, Some(set)) = (at_once.is_empty(), &self.set_level) {
-            set(latest.log.level);
-            tracing::warn!("the configuration changed: log.level is now {}", latest.log.level.as_str());
+    fn tell(&self, settings: &Config, change: &Change) {
+        let at_once = change.at_once.iter().filter(|key| **key != LEVEL_KEY || self.set_level.is_some());
+        let at_once: Vec<&str> = at_once.copied().collect();
+        if let (true, Some(set)) = (at_once.contains(&LEVEL_KEY), &self.set_level) {
+            set(settings.log.level);
         }
-        if !later.is_empty() {
-            let keys: Vec<&str> = later.iter().map(|key| key.as_str()).collect();
-            tracing::warn!("the configuration changed; with the next start take effect: {}", keys.join(", "));
+        if !at_once.is_empty() {
+            tracing::warn!("the configuration changed; in force now: {}", at_once.join(", "));
         }
-        for remark in latest.remarks() {
+        if !change.waiting.is_empty() {
+            tracing::warn!("the configuration changed; with the next start take effect: {}", change.waiting.join(", "));
+        }
+        for remark in settings.remarks() {
             tracing::warn!("{remark}");
         }
     }
 }
 
-/// What a look at the files showed.
-#[derive(Debug, PartialEq, Eq)]
-enum Outcome {
-    /// The same as before.
-    Same,
-    /// It is good; these keys differ from what was there before.
-    Good(Vec<String>),
-    /// It cannot be used.
-    Bad(String),
-}
-
-/// The configuration as last seen.
-struct Watched {
-    latest: Config,
-    is_bad: bool,
-}
-
-impl Watched {
-    fn new(config: Config) -> Self {
-        Self { latest: config, is_bad: false }
-    }
-
-    fn look(&mut self, loaded: Result<Config, String>) -> Outcome {
-        let config = match loaded {
-            Ok(config) => config,
-            Err(text) => {
-                self.is_bad = true;
-                let text = text.trim_end().replace('\n', "; ");
-                return Outcome::Bad(format!(
-                    "failed to use the changed configuration, the one before stays in force: {text}"
-                ));
-            }
-        };
-        let value = |of: &Config, key: &str| of.effective().iter().find(|e| e.key == key).map(|e| e.value.clone());
-        let changed: Vec<String> = config
-            .effective()
-            .iter()
-            .filter(|e| value(&self.latest, e.key).as_ref() != Some(&e.value))
-            .map(|e| e.key.to_owned())
-            .collect();
-        let was_bad = std::mem::take(&mut self.is_bad);
-        self.latest = config;
-        if changed.is_empty() && !was_bad { Outcome::Same } else { Outcome::Good(changed) }
-    }
+/// Takes what was loaded if it is good. What changed, `None` where that is nothing; or why the settings stay as they were.
+fn take(settings: &Settings, loaded: Result<Config, Vec<ConfigError>>) -> Result<Option<Change>, String> {
+    let config = loaded.map_err(|errors| {
+        let text = render_errors(&errors);
+        let text = text.trim_end().replace('\n', "; ");
+        format!("failed to use the changed configuration, the one before stays in force: {text}")
+    })?;
+    settings.take(config).map(|change| Some(change).filter(|change| *change != Change::default()))
 }
 
 /// Rings when something happens in these folders. Without it there is the look now and then.
@@ -162,27 +144,34 @@ fn watch(folders: &[PathBuf], bell: &Bell) -> Option<RecommendedWatcher> {
 mod tests {
     use std::path::Path;
 
-    use callvault_config::{Config, render_errors};
+    use callvault_config::{Config, ConfigError, LogLevel};
 
-    use super::{Outcome, Watched};
+    use super::{Change, Settings, take};
 
-    fn load(folder: &Path, text: &str) -> Result<Config, String> {
+    fn load(folder: &Path, text: &str) -> Result<Config, Vec<ConfigError>> {
         let path = folder.join("callvault.toml");
         std::fs::write(&path, text).unwrap();
-        Config::load(&path, []).map_err(|errors| render_errors(&errors))
+        Config::load(&path, [])
     }
 
     #[test]
     fn a_change_is_told_once_and_a_mistake_keeps_the_old_one() {
         let folder = tempfile::tempdir().unwrap();
-        let mut watched = Watched::new(load(folder.path(), "").unwrap());
-        let mut look = |text: &str| watched.look(load(folder.path(), text));
-        assert_eq!(look("# a remark\n"), Outcome::Same);
-        assert_eq!(look("[log]\nlevel = \"debug\"\n"), Outcome::Good(vec!["log.level".into()]));
-        assert_eq!(look("[log]\nlevel = \"debug\"\n"), Outcome::Same);
-        let Outcome::Bad(text) = look("[log]\nlevle = \"debug\"\n") else { panic!("a typing mistake was accepted") };
-        assert!(text.contains("callvault.toml:2") && text.contains("log.level"), "{text}");
-        assert_eq!(look("[log]\nlevel = \"debug\"\n"), Outcome::Good(Vec::new()));
-        assert_eq!(look("[log]\nlevel = \"info\"\n"), Outcome::Good(vec!["log.level".into()]));
+        let settings = Settings::new(&load(folder.path(), "").unwrap());
+        let look = |text: &str| take(&settings, load(folder.path(), text));
+        let level = || Ok(Some(Change { at_once: vec!["log.level"], waiting: Vec::new() }));
+        assert_eq!(look("# a remark\n"), Ok(None));
+        assert_eq!(look("[log]\nlevel = \"debug\"\n"), level());
+        assert_eq!(look("[log]\nlevel = \"debug\"\n"), Ok(None));
+        let text = look("[archive]\ncodec = \"as-received\"\n[log]\nlevle = \"info\"\n").unwrap_err();
+        assert!(text.contains("callvault.toml:4") && text.contains("log.level"), "{text}");
+        assert_eq!(settings.in_force().log.level, LogLevel::Debug);
+        assert_eq!(
+            settings.in_force().archive,
+            Config::defaults(folder.path()).archive,
+            "nothing of a bad change is used"
+        );
+        assert_eq!(look("[log]\nlevel = \"debug\"\n"), Ok(None));
+        assert_eq!(look("[log]\nlevel = \"info\"\n"), level());
     }
 }

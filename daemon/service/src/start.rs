@@ -33,6 +33,7 @@ use crate::files::{make_folder, write_whole};
 use crate::ingest::{Ingest, unix_ms};
 use crate::journals::Shared;
 use crate::lock::{FolderLock, RecorderLock};
+use crate::mailing::{self, Mailing};
 use crate::recorder::{Driver, RecorderState, Request};
 use crate::reload::Reload;
 use crate::sockets::{Sockets, Wanted};
@@ -185,13 +186,15 @@ pub(crate) fn open(
         stop_bell: Bell::default(),
         reload,
         access,
-        deciding: Deciding::new(&config),
+        deciding: Deciding::default(),
         notes,
         sockets_stay: AtomicBool::new(false),
         stopping: AtomicBool::new(false),
         metrics: Metrics::default(),
+        mailing: Mailing::default(),
         spool: Spool::default(),
         deliveries: Deliveries::new(&config),
+        settings: crate::settings::Settings::new(&config),
         config,
     };
     if lost_catalogue {
@@ -346,6 +349,8 @@ fn serve(
             crew.hire(appliance, &name, move |_| deliveries::run(&of_thread, kind))?;
         }
     }
+    let of_mail = Arc::clone(appliance);
+    crew.hire(appliance, "mail", move |_| mailing::run(&of_mail))?;
     // What came from the store is there still.
     let is_kept = keeping.as_ref().is_some_and(|keeping| keeping.replaces.is_none() && keeping.has_key);
     appliance.sockets_stay.store(is_kept, Ordering::Relaxed);

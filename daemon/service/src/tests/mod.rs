@@ -8,6 +8,7 @@ mod archives;
 mod clocks;
 mod failing_files;
 mod ingesting;
+mod mailing;
 mod order;
 mod promises;
 mod recovering;
