@@ -1,0 +1,8 @@
+# After the files are gone. Nothing that callvault recorded, and no key, is ever removed.
+if [ -d /run/systemd/system ]; then
+    systemctl --system daemon-reload || :
+fi
+if [ "$1" -eq 0 ]; then
+    rmdir /etc/callvault/conf.d /etc/callvault 2>/dev/null || :
+fi
+exit 0
