@@ -48,7 +48,8 @@ impl Keeper {
         let weak = Arc::downgrade(&state);
         thread::spawn(move || {
             loop {
-                let (text, fds) = receive(&socket);
+                let (text, fds) = receive(socket.as_raw_fd(), MsgFlags::empty());
+                let text = String::from_utf8(text).unwrap();
                 let Some(state) = weak.upgrade() else { return };
                 state.lock().unwrap().obey(&text, fds);
             }
@@ -61,11 +62,12 @@ impl Keeper {
         self.state.lock().unwrap().kept.iter().filter(|(of, _)| of == name).count()
     }
 
-    /// The sockets that are kept, as the kernel numbers them.
+    /// The sockets that are kept, many in one, as the kernel numbers them.
     pub fn sockets(&self) -> Vec<u64> {
         let state = self.state.lock().unwrap();
-        let kept = state.kept.iter().filter(|(name, _)| name == "sip" || name == "rtp");
-        kept.map(|(_, fd)| fstat(fd).unwrap().st_ino).collect()
+        let bundles = state.kept.iter().filter(|(name, _)| name.starts_with("sockets-"));
+        let sockets = bundles.flat_map(|(_, bundle)| receive(bundle.as_raw_fd(), MsgFlags::MSG_PEEK).1);
+        sockets.map(|fd| fstat(fd).unwrap().st_ino).collect()
     }
 
     /// Keeps this as well, or instead of what has this name.
@@ -114,12 +116,12 @@ fn high(fd: &OwnedFd) -> OwnedFd {
 }
 
 #[allow(unsafe_code)]
-fn receive(socket: &UnixDatagram) -> (String, Vec<OwnedFd>) {
+fn receive(socket: RawFd, how: MsgFlags) -> (Vec<u8>, Vec<OwnedFd>) {
     let mut bytes = [0; 4_096];
     let mut rights = cmsg_space!([RawFd; PER_MESSAGE_MAX]);
     let mut slices = [IoSliceMut::new(&mut bytes)];
-    let flags = MsgFlags::MSG_CMSG_CLOEXEC;
-    let message = recvmsg::<()>(socket.as_raw_fd(), &mut slices, Some(&mut rights), flags).unwrap();
+    let flags = MsgFlags::MSG_CMSG_CLOEXEC | how;
+    let message = recvmsg::<()>(socket, &mut slices, Some(&mut rights), flags).unwrap();
     let mut fds = Vec::new();
     for beside in message.cmsgs().unwrap() {
         if let ControlMessageOwned::ScmRights(received) = beside {
@@ -128,7 +130,7 @@ fn receive(socket: &UnixDatagram) -> (String, Vec<OwnedFd>) {
         }
     }
     let length = message.bytes;
-    (String::from_utf8(bytes[..length].to_vec()).unwrap(), fds)
+    (bytes[..length].to_vec(), fds)
 }
 
 impl State {
@@ -139,7 +141,7 @@ impl State {
             self.kept.retain(|(of, _)| of != name);
         }
         if lines.contains(&"FDSTORE=1") {
-            assert!(lines.contains(&"FDPOLL=0"), "an error at a socket would close it");
+            assert!(lines.contains(&"FDPOLL=0"), "that nobody has its other end would close it");
             for fd in fds {
                 let is_same = |kept: &OwnedFd| {
                     let (a, b) = (fstat(kept).unwrap(), fstat(&fd).unwrap());

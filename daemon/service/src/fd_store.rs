@@ -1,8 +1,8 @@
 //! What outlives the daemon: the sockets, and the key of the checkpoints, rest in the service manager's file-descriptor store
 //! (systemd: `FileDescriptorStoreMax=`, sd_notify(3)), and come back as inherited descriptors at the next start (sd_listen_fds(3)).
 //!
-//! - Every socket is there, so that what arrives between two daemons waits in the kernel. They have two names for all of them and are
-//!   recognised by what they are bound to, so neither their order nor their number means anything.
+//! - Every socket is there, so that what arrives between two daemons waits in the kernel. They are stored many in one (`bundle.rs`), under
+//!   one name, and recognised by what they are bound to, so neither their order nor their number means anything.
 //! - The key is in a sealed memory file: it is in memory alone, and nobody can change or cut it.
 //! - That the manager has them is not believed but seen. Its answer to a barrier says that it has read everything before; a pipe's end
 //!   that was given to it last is still open only if it really keeps what it is given, since one that keeps nothing, or no more, closes it.
@@ -34,24 +34,24 @@ use zeroize::Zeroizing;
 use crate::appliance::Appliance;
 use crate::sockets::Sockets;
 
-/// Names in the store: SIP listeners, media sockets, the key, and the end of a pipe that says whether the store keeps things. They are
-/// short, because the names of all descriptors come in one environment variable, which the kernel limits to 128 KiB.
-const SIP: &str = "sip";
-const MEDIA: &str = "rtp";
+mod bundle;
+
+use bundle::{BUNDLED_MAX, bundle, may_be_bundle, unbundle};
+
+/// Names in the store: bundles of sockets (with a number after it: those that take the place of others are given before the others are
+/// closed), the key, and the end of a pipe that says whether the store keeps things.
+const SOCKETS: &str = "sockets";
 const KEY: &str = "key";
 const WATCH: &str = "watch";
 
 /// First descriptor that is inherited from a service manager.
 const FIRST_FD: RawFd = 3;
 
-/// Descriptors in one message: what the kernel passes at once is 253.
-const PER_MESSAGE_MAX: usize = 250;
+/// Most descriptors that are stored: bundles of all sockets that there can be (65,535 ports and some), the key and the pipe, twice,
+/// since what is replaced goes after what takes its place. It is what `FileDescriptorStoreMax` says in the packaged unit.
+pub(crate) const STORED_MAX: usize = 1_024;
 
-/// Most descriptors that are stored. Beyond it their names would not fit into the environment, and the next daemon could not be
-/// started at all. It is what `FileDescriptorStoreMax` says in the packaged unit.
-pub(crate) const STORED_MAX: usize = 16_384;
-
-/// How long the manager may take to take one message: it compares each descriptor with each that it has.
+/// How long the manager may take to take what it is sent.
 const ANSWER_WITHIN: Duration = Duration::from_secs(20);
 
 /// Between two looks whether the store still keeps what it has.
@@ -93,9 +93,9 @@ pub(crate) struct Brought {
     pub(crate) sockets: HashMap<Place, OwnedFd>,
     /// The key of the checkpoints.
     pub(crate) key: Option<CheckpointKey>,
-    /// Names under which anything came.
+    /// Names under which anything came, but for the key and the pipe.
     names: BTreeSet<String>,
-    /// Descriptors that are none of ours, or came twice; they are closed.
+    /// Descriptors that are none of ours; they are closed.
     foreign: usize,
 }
 
@@ -108,9 +108,12 @@ impl Brought {
     fn of(descriptors: Vec<(String, OwnedFd)>) -> Self {
         let mut brought = Self::default();
         for (name, fd) in descriptors {
-            if let Some(place) = place_of(&fd) {
-                if brought.sockets.insert(place, fd).is_some() {
-                    brought.foreign += 1;
+            if place_of(&fd).is_some() {
+                brought.take_socket(fd);
+            } else if may_be_bundle(&fd) {
+                match unbundle(&fd) {
+                    Some(fds) => fds.into_iter().for_each(|fd| brought.take_socket(fd)),
+                    None => brought.foreign += 1,
                 }
             } else if name == KEY && brought.key.is_none() {
                 brought.key = read_key(fd);
@@ -118,9 +121,19 @@ impl Brought {
             } else if name != WATCH {
                 brought.foreign += 1;
             }
-            brought.names.insert(name);
+            if name != KEY && name != WATCH {
+                brought.names.insert(name);
+            }
         }
         brought
+    }
+
+    fn take_socket(&mut self, fd: OwnedFd) {
+        match place_of(&fd) {
+            // One that came twice is the same: others took the place of what the store has had, and that was not closed yet.
+            Some(place) => drop(self.sockets.insert(place, fd)),
+            None => self.foreign += 1,
+        }
     }
 
     /// Closes what `is_wanted` does not want, and says how many are not to be kept: these, and what is none of ours.
@@ -128,6 +141,11 @@ impl Brought {
         let before = self.sockets.len();
         self.sockets.retain(|place, fd| is_wanted(*place, fd));
         self.foreign + before - self.sockets.len()
+    }
+
+    /// The names under which anything came that is not cleared, but for the key and the pipe.
+    pub(crate) fn into_names(self) -> BTreeSet<String> {
+        self.names
     }
 }
 
@@ -215,10 +233,8 @@ pub(crate) enum StoreError {
         "have {descriptors} descriptors kept by the service manager: it closes them; the unit needs FileDescriptorStoreMax={STORED_MAX}"
     )]
     NotKept { descriptors: usize },
-    #[error(
-        "have {descriptors} descriptors kept: {STORED_MAX} are possible; fewer ports in media.ports are enough for half as many calls"
-    )]
-    TooMany { descriptors: usize },
+    #[error("put {sockets} sockets together for the service manager: {source}; the unit needs a larger LimitNOFILE")]
+    Bundle { sockets: usize, source: io::Error },
 }
 
 impl From<Errno> for StoreError {
@@ -271,9 +287,9 @@ impl FdStore {
     }
 
     /// Gives the store descriptors, all under one name, and waits until it has read that. What it has already it keeps once.
-    /// `FDPOLL=0`: an error that a peer provokes at a socket (ICMP) is no reason to drop it.
+    /// `FDPOLL=0`: a bundle's other end is closed, which is no reason to drop it.
     fn add(&self, name: &str, fds: &[BorrowedFd<'_>]) -> Result<(), StoreError> {
-        for some in fds.chunks(PER_MESSAGE_MAX) {
+        for some in fds.chunks(BUNDLED_MAX) {
             self.send(&format!("FDSTORE=1\nFDNAME={name}\nFDPOLL=0"), some)?;
             self.barrier()?;
         }
@@ -294,9 +310,9 @@ impl FdStore {
     }
 
     /// Has everything closed that came and whose names are these, so that addresses that are not wanted any more are free.
-    pub(crate) fn clear(&self, brought: &Brought) -> Result<(), StoreError> {
-        for name in brought.names.iter().filter(|name| name.as_str() != KEY) {
-            self.remove(name)?;
+    pub(crate) fn clear(&self, brought: &mut Brought) -> Result<(), StoreError> {
+        for name in std::mem::take(&mut brought.names) {
+            self.remove(&name)?;
         }
         self.barrier()
     }
@@ -326,8 +342,8 @@ pub(crate) struct Keeping {
     pub(crate) sockets: Arc<Sockets>,
     /// The key of the checkpoints.
     pub(crate) key: CheckpointKey,
-    /// Whether all sockets came from the store, and nothing of it was cleared.
-    pub(crate) has_sockets: bool,
+    /// Names of what the store has that is not to stay; `None` where it has all sockets and nothing else.
+    pub(crate) replaces: Option<BTreeSet<String>>,
     /// Whether the key came from the store.
     pub(crate) has_key: bool,
 }
@@ -363,21 +379,22 @@ impl Keeping {
 
     fn descriptors(&self) -> usize {
         // With the key and the pipe.
-        self.sockets.listed().len() + 2
+        self.sockets.listed().len().div_ceil(BUNDLED_MAX) + 2
     }
 
     /// Gives the store what it has not. Returns the end of a pipe that hangs up when the store lets go.
     fn keep(&self) -> Result<OwnedFd, StoreError> {
-        let descriptors = self.descriptors();
-        if descriptors > STORED_MAX {
-            return Err(StoreError::TooMany { descriptors });
-        }
         self.store.remove(WATCH)?;
-        if !self.has_sockets {
-            let sip = self.sockets.sip_listeners();
-            self.store.add(SIP, &sip)?;
-            let media: Vec<BorrowedFd<'_>> = self.sockets.media.iter().map(|(_, socket)| socket.as_fd()).collect();
-            self.store.add(MEDIA, &media)?;
+        if let Some(replaced) = &self.replaces {
+            let sockets: Vec<BorrowedFd<'_>> = self.sockets.listed().into_iter().map(|(_, fd)| fd).collect();
+            let bundles: io::Result<Vec<OwnedFd>> = sockets.chunks(BUNDLED_MAX).map(bundle).collect();
+            let bundles = bundles.map_err(|source| StoreError::Bundle { sockets: sockets.len(), source })?;
+            let bundles: Vec<BorrowedFd<'_>> = bundles.iter().map(AsFd::as_fd).collect();
+            let name = (1_u32..).map(|n| format!("{SOCKETS}-{n}")).find(|name| !replaced.contains(name));
+            self.store.add(&name.unwrap_or_else(|| SOCKETS.to_owned()), &bundles)?;
+            for name in replaced {
+                self.store.remove(name)?;
+            }
         }
         if !self.has_key {
             self.store.remove(KEY)?;
@@ -386,7 +403,10 @@ impl Keeping {
         let (ours, theirs) = pipe2(OFlag::O_CLOEXEC)?;
         self.store.add(WATCH, &[theirs.as_fd()])?;
         drop(theirs);
-        if is_hung_up(&ours, Duration::ZERO)? { Err(StoreError::NotKept { descriptors }) } else { Ok(ours) }
+        if is_hung_up(&ours, Duration::ZERO)? {
+            return Err(StoreError::NotKept { descriptors: self.descriptors() });
+        }
+        Ok(ours)
     }
 }
 

@@ -179,12 +179,6 @@ impl Sockets {
         Ok(())
     }
 
-    /// The sockets that clients send SIP to.
-    pub(crate) fn sip_listeners(&self) -> Vec<BorrowedFd<'_>> {
-        let listeners = self.tcp.iter().chain(&self.tls).map(AsFd::as_fd);
-        self.udp.iter().map(AsFd::as_fd).chain(listeners).collect()
-    }
-
     /// Every socket with its meaning, in the order in which a recorder gets them.
     pub(crate) fn listed(&self) -> Vec<(SocketKind, BorrowedFd<'_>)> {
         let udp = self.udp.iter().map(|s| (SocketKind::SipUdp, s.as_fd()));

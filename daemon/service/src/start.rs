@@ -1,5 +1,6 @@
 //! Starting and stopping: what is opened in which order, and how it ends.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -80,13 +81,13 @@ pub(crate) fn run(path: &Path) -> anyhow::Result<()> {
     let has_key = brought_key.is_some();
     let (appliance, channels) = open(config, reload, brought_key.unwrap_or_else(new_checkpoint_key))?;
     let store = FdStore::of_environment();
-    let (sockets, has_sockets) = take_sockets(&appliance.config, brought, store.as_ref())?;
+    let (sockets, replaces) = take_sockets(&appliance.config, brought, store.as_ref())?;
     let sockets = Arc::new(sockets);
     let keeping = store.map(|store| Keeping {
         store,
         sockets: Arc::clone(&sockets),
         key: appliance.checkpoint_key.clone(),
-        has_sockets,
+        replaces,
         has_key,
     });
     let (mut certificates, in_force) = CertificateWatch::new(CertificateFiles::of(&appliance.config));
@@ -228,8 +229,13 @@ fn queue_settings(config: &Config) -> Settings {
     Settings { retry: RetryPolicies { default: policy, kinds }, ..Settings::default() }
 }
 
-/// Takes the sockets that an earlier daemon brought, and opens what is missing. Says whether all were brought, and nothing else.
-fn take_sockets(config: &Config, mut brought: Brought, store: Option<&FdStore>) -> anyhow::Result<(Sockets, bool)> {
+/// Takes the sockets that an earlier daemon brought, and opens what is missing. Says which names of the store are to go once it has the
+/// sockets anew; none where all were brought, and nothing else.
+fn take_sockets(
+    config: &Config,
+    mut brought: Brought,
+    store: Option<&FdStore>,
+) -> anyhow::Result<(Sockets, Option<BTreeSet<String>>)> {
     let range = config.media.ports;
     let wanted = Wanted {
         udp: &config.sip.udp.0,
@@ -248,7 +254,7 @@ fn take_sockets(config: &Config, mut brought: Brought, store: Option<&FdStore>) 
             "{unwanted} sockets that the service manager kept are not configured any more, or none of ours; they are closed"
         );
         // Before anything is bound: they may have the addresses that are wanted now.
-        if let Some(Err(error)) = store.map(|store| store.clear(&brought)) {
+        if let Some(Err(error)) = store.map(|store| store.clear(&mut brought)) {
             tracing::error!(%error, "failed to {error}");
         }
     }
@@ -257,7 +263,8 @@ fn take_sockets(config: &Config, mut brought: Brought, store: Option<&FdStore>) 
         let taken = sockets.listed().len().saturating_sub(sockets.opened);
         tracing::info!(taken, opened = sockets.opened, "{taken} sockets were taken over from the daemon before");
     }
-    let is_whole = count > 0 && unwanted == 0 && sockets.opened == 0;
+    let names = brought.into_names();
+    let is_whole = count > 0 && unwanted == 0 && sockets.opened == 0 && names.len() == 1;
     let opened = sockets.media.len() / 2;
     if sockets.taken_pairs > 0 {
         tracing::warn!(
@@ -266,7 +273,7 @@ fn take_sockets(config: &Config, mut brought: Brought, store: Option<&FdStore>) 
         );
     }
     tracing::info!(pairs = opened, "media ports open");
-    Ok((sockets, is_whole))
+    Ok((sockets, (!is_whole).then_some(names)))
 }
 
 /// The threads beside the runtime.
@@ -324,7 +331,7 @@ fn serve(
         crew.hire(appliance, &format!("worker-{number}"), workers::run)?;
     }
     // What came from the store is there still.
-    let is_kept = keeping.as_ref().is_some_and(|keeping| keeping.has_sockets && keeping.has_key);
+    let is_kept = keeping.as_ref().is_some_and(|keeping| keeping.replaces.is_none() && keeping.has_key);
     appliance.sockets_stay.store(is_kept, Ordering::Relaxed);
     let (stay, stays) = watch::channel(is_kept);
     if let Some(keeping) = keeping {

@@ -150,8 +150,6 @@ pub(crate) struct Appender {
     feedback: tokio::sync::mpsc::UnboundedSender<Feedback>,
     spare: SyncSender<AudioBatch>,
     checkpoints: Option<Checkpoints>,
-    /// Frames were written again elsewhere; until that is done, the checkpoints stay as they are.
-    places_moved: bool,
     marked: bool,
     /// Batches that were taken and are not in a file.
     unwritten: Vec<Unwritten>,
@@ -258,7 +256,6 @@ impl Appender {
             feedback,
             spare,
             checkpoints,
-            places_moved: false,
             marked: false,
             unwritten: Vec::new(),
         };
@@ -412,12 +409,19 @@ impl Appender {
     }
 
     fn write(&mut self, now: u64) {
+        self.disk.find_file(&mut self.writer, now, wall_ns());
+        self.hear_disk();
         // Before the frames: who reads a checkpoint looks whether the last of them is there.
-        if self.disk.is_writable() && !self.places_moved {
+        if self.disk.is_writable() {
             self.save_lanes();
         }
-        let bytes = self.disk.write(&mut self.writer, now, wall_ns());
-        self.state.appended_bytes.fetch_add(bytes, Ordering::Relaxed);
+        match self.disk.write(&mut self.writer, now) {
+            Some(bytes) => {
+                self.state.appended_bytes.fetch_add(bytes, Ordering::Relaxed);
+                self.lanes.written();
+            }
+            None => self.lanes.not_written(),
+        }
         self.hear_disk();
         if self.disk.is_writable() && self.writer.pending_bytes() == 0 {
             self.after_write();
@@ -427,10 +431,6 @@ impl Appender {
     /// Everything that was taken is in a file.
     fn after_write(&mut self) {
         self.unwritten.clear();
-        if std::mem::take(&mut self.places_moved) {
-            self.lanes.forget_places();
-            self.save_lanes();
-        }
         for (recording, number) in self.lanes.take_noted() {
             let _ = self.feedback.send(Feedback::Written(recording, number));
         }
@@ -473,13 +473,13 @@ impl Appender {
         while let Some(told) = self.disk.poll() {
             match told {
                 Told::Alarm(code, text) => self.alarm(code, text),
-                Told::Recovered { lost: false } => {
-                    self.places_moved = true;
-                    tracing::info!("the journal goes on in a new file; nothing was lost")
-                }
-                Told::Recovered { lost: true } => {
-                    self.places_moved = true;
-                    self.note_loss();
+                Told::Recovered { lost } => {
+                    self.lanes.moved(&self.writer.pending_places());
+                    if lost {
+                        self.note_loss();
+                    } else {
+                        tracing::info!("the journal goes on in a new file; nothing was lost");
+                    }
                 }
                 Told::Rotated(closed) => drop(self.feedback.send(Feedback::Rotated(closed))),
                 Told::Durable(seq) => self.tell_ended(seq),

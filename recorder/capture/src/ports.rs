@@ -130,11 +130,12 @@ impl PortPool {
     /// Empties both sockets; says when the last of what was there had come, if anything was.
     fn drain(&mut self, pair: &PortPair) -> Option<u64> {
         let clock = ArrivalClock::read();
+        let since = clock.emptied_at(0);
         let mut last_ns = None;
         for socket in [pair.rtp.as_fd(), pair.rtcp.as_fd()] {
             // An error here (an ICMP answer to a receiver report, say) is not a datagram.
             let _ = self.receiver.receive(socket, DRAIN_MAX, |datagram| {
-                last_ns = last_ns.max(Some(clock.arrival_ns(datagram.stamp_ns, 0)));
+                last_ns = last_ns.max(Some(clock.came(datagram.stamp_ns, &since).at_ns));
             });
         }
         last_ns

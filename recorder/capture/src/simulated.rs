@@ -264,7 +264,7 @@ impl Recorder {
 
     fn find_lane(&self, recording: Uuid, journal: &ReadJournal) -> FoundLane {
         let mut found = self.checkpoints.find_lane_by(recording, |lane| {
-            let Some(place) = lane.place else { return true };
+            let place = lane.place;
             let name = callvault_journal::file_name(lane.generation, place.file_seq);
             let is_written = |mut file: Box<dyn ReadAt>| place.is_written(lane.generation, &mut *file).unwrap_or(false);
             self.planted == Some(Planted::NewestSlotBelieved) || journal(&name).is_some_and(is_written)

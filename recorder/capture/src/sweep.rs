@@ -106,6 +106,8 @@ pub(crate) struct Resumption {
     pub(crate) media: MediaState,
     pub(crate) counters: Arc<Counters>,
     pub(crate) opened_ns: u64,
+    /// The wall clock of the same moment.
+    pub(crate) opened_wall_ns: i64,
     /// Its recording was stopped before.
     pub(crate) stopped: bool,
     /// When its recording had ended, where nothing is left but to empty its sockets: what arrived later does not belong to it.

@@ -153,6 +153,22 @@ impl Writer {
         FramePlace { file_seq: self.file_seq, offset: self.last_offset, seq: self.last_seq() }
     }
 
+    /// Where the frames that wait to be taken will be found, as long as their file is not given up: after [`Writer::abandon_file`], where
+    /// those are that were made for the file before.
+    pub fn pending_places(&self) -> Vec<FramePlace> {
+        let checksums = Checksums::new(self.generation);
+        let mut at = if self.taken_bytes == 0 { FILE_HEADER_BYTES } else { 0 };
+        let mut places = Vec::new();
+        while let Some(header) = self.pending.get(at..).and_then(<[u8]>::first_chunk::<FRAME_HEADER_BYTES>) {
+            // It was made here, so there is no other.
+            let Some((frame, _)) = checksums.header(header, BODY_BYTES_MAX) else { break };
+            let offset = self.taken_bytes.saturating_add(at as u64);
+            places.push(FramePlace { file_seq: self.file_seq, offset, seq: frame.seq });
+            at += FRAME_HEADER_BYTES + frame.padded_len();
+        }
+        places
+    }
+
     /// Bytes that wait to be taken.
     pub fn pending_bytes(&self) -> usize {
         self.pending.len()

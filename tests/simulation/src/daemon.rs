@@ -38,6 +38,8 @@ pub(crate) struct View {
     pub(crate) entry: LaneEntry,
     pub(crate) over: bool,
     pub(crate) findings: Vec<Finding>,
+    /// Whether its recorder has said that all of it is on the device.
+    durable: bool,
 }
 
 /// One run of the daemon: what it has in memory.
@@ -168,6 +170,10 @@ impl Daemon {
             if !self.is_complete(&views) {
                 continue;
             }
+            // Only a recorder hears of a sync that failed.
+            if !views.iter().all(|view| view.over || view.durable) {
+                continue;
+            }
             let Some(is_needed) = self.ingest(out, &views)? else { continue };
             for View { name, .. } in views {
                 self.waiting.remove(&name);
@@ -197,7 +203,8 @@ impl Daemon {
         let known = self.generations.get(&name.0)?;
         let entry = known.index.get(name.1)?.clone();
         let findings = known.findings.iter().filter(|f| f.lane.is_none_or(|lane| lane == name.1)).cloned().collect();
-        Some(View { name, entry, over: known.over, findings })
+        let durable = known.is_durable(&entry);
+        Some(View { name, entry, over: known.over, findings, durable })
     }
 
     /// Enters a recording with its lanes; says whether the journal is needed for it any further, or nothing when it is to be tried again.
@@ -466,6 +473,16 @@ impl Generation {
         if ends_now {
             touched.extend(self.index.iter().map(|(lane, _)| (id, lane)));
         }
+    }
+
+    /// Whether a commit speaks of all of a lane, or another file follows on all that it is in.
+    fn is_durable(&self, entry: &LaneEntry) -> bool {
+        let Some(scanner) = &self.scanner else { return false };
+        let closed = entry.files().is_some_and(|files| {
+            scanner.ended_files().any(|file| file == *files.end())
+                && self.files.last().is_some_and(|last| last > files.end())
+        });
+        entry.last_seq <= scanner.durable_seq() || closed
     }
 
     fn release(&mut self, lane: u32) {

@@ -76,10 +76,13 @@ pub(crate) struct Session {
     resumed_ns: u64,
     /// Nothing more becomes of it.
     settled: bool,
+    /// A recorder found the end of its recording in the journal, while the session lived: it was discarded.
+    recording_over: bool,
     /// Open: its recorder died while its ports rested, which the next one knows nothing of.
     rest_forgotten: bool,
-    /// The wall clock was set while packets waited that nobody had taken: when those came is known less well.
-    clock_moved: bool,
+    /// How often the wall clock was set while packets waited that nobody had taken. When it was once, the stamps tell when they came; when
+    /// it was more often, that is not known, and what may be of a pause is not kept.
+    clock_sets: u32,
 }
 
 /// What the daemon said of a recording.
@@ -100,6 +103,8 @@ pub(crate) struct Truth {
     verdicts: BTreeMap<Uuid, Said>,
     /// Recordings that were begun, by call: also those of which no client ever heard.
     named: BTreeMap<Uuid, u16>,
+    /// The same in the order in which they were begun, which ids are not in where the wall clock was set.
+    begun: Vec<(u16, Uuid)>,
     /// Recordings whose end a recorder knew to be durable.
     pub(crate) durable: BTreeSet<Uuid>,
     pub(crate) packets_checked: u64,
@@ -110,7 +115,9 @@ pub(crate) struct Truth {
 impl Truth {
     /// A recorder begins a recording, or goes on with it.
     pub(crate) fn named(&mut self, call: u16, recording: Uuid) {
-        self.named.insert(recording, call);
+        if self.named.insert(recording, call).is_none() {
+            self.begun.push((call, recording));
+        }
     }
 
     /// A 200 to an INVITE leaves: a session is accepted, or a later offer.
@@ -120,9 +127,9 @@ impl Truth {
             return session.offered(cseq, inactive, now_ns);
         }
         let is_taken = |id: &Uuid| self.sessions.iter().any(|session| session.recording == *id);
-        let of_call = self.named.iter().filter(|(id, of)| **of == call && !is_taken(id));
-        // Ids are not in the order of time where the wall clock was set, but there is hardly ever more than one.
-        let Some(recording) = of_call.map(|(id, _)| *id).next_back() else { return };
+        // The latest: one that was begun before may have died with its recorder, before it was answered.
+        let of_call = self.begun.iter().filter(|(of, id)| *of == call && !is_taken(id));
+        let Some(recording) = of_call.map(|(_, id)| *id).next_back() else { return };
         if is_traced() {
             println!("             call {call} is recording {recording}");
         }
@@ -144,8 +151,9 @@ impl Truth {
             limbo: None,
             resumed_ns: 0,
             settled: false,
+            recording_over: false,
             rest_forgotten: false,
-            clock_moved: false,
+            clock_sets: 0,
         });
     }
 
@@ -201,7 +209,8 @@ impl Truth {
             session.rest_forgotten |= session.to_ns.is_some_and(|to| now_ns < to + RESTING_NS);
         }
         for session in self.sessions.iter_mut().filter(|s| !s.settled && s.limbo.is_none()) {
-            if session.to_ns.is_some() && self.durable.contains(&session.recording) {
+            let is_over = session.recording_over || self.durable.contains(&session.recording);
+            if session.to_ns.is_some() && is_over {
                 session.settled = true;
                 continue;
             }
@@ -218,12 +227,17 @@ impl Truth {
                 if session.to_ns.is_some() {
                     return Err(format!("call {call} had ended, and another recorder goes on with it"));
                 }
+                session.recording_over |= goes_on.over.contains(&id);
             } else if goes_on.ended.contains(&id) || goes_on.over.contains(&id) {
                 session.settled = goes_on.over.contains(&id);
                 let since_ns = session.leaving_ns.or(session.limbo);
                 session.leaving_ns = since_ns;
                 session.to_ns.get_or_insert(now_ns);
                 session.end.get_or_insert(End::InOrder);
+            } else if session.leaving_ns.is_some() && (session.recording_over || self.durable.contains(&id)) {
+                // Nothing was left of it but its dialog, and that was forgotten before the BYE was answered.
+                (session.settled, session.end) = (true, Some(End::InOrder));
+                session.to_ns.get_or_insert(now_ns);
             } else {
                 return Err(format!("no recorder goes on with call {call} (recording {id}): {:?}", goes_on.refused));
             }
@@ -276,8 +290,8 @@ impl Truth {
     /// or between two recorders can be long.
     pub(crate) fn clock_set(&mut self, now_ns: u64, was_in_trouble: bool) {
         for session in &mut self.sessions {
-            session.clock_moved |=
-                was_in_trouble || session.limbo.is_some() || now_ns < session.resumed_ns + RESUMING_NS;
+            let waits = was_in_trouble || session.limbo.is_some() || now_ns < session.resumed_ns + RESUMING_NS;
+            session.clock_sets += u32::from(waits);
         }
     }
 
@@ -397,10 +411,17 @@ impl Truth {
                 return Err(format!("{name} has audio of call {}", id.call));
             }
             if session.is_paused(at_ns) {
-                return Err(format!("{name} has audio of a pause: packet {} of track {track}", id.number));
+                let (number, at_ms) = (id.number, at_ns / MS);
+                return Err(format!(
+                    "{name} has audio of a pause: packet {number} of track {track}, which came at {at_ms} ms"
+                ));
             }
             if session.to_ns.is_some_and(|to| at_ns > to + EDGE_NS) {
-                return Err(format!("{name} has audio from after its end"));
+                let to_ms = session.to_ns.unwrap_or_default() / MS;
+                let (number, at_ms) = (id.number, at_ns / MS);
+                return Err(format!(
+                    "{name} has packet {number} of track {track}, which came at {at_ms} ms, after its end at {to_ms} ms"
+                ));
             }
             if !heard.insert(id) {
                 return Err(format!("{name} has packet {} of track {track} twice", id.number));
@@ -409,23 +430,26 @@ impl Truth {
             let (at_ms, position_ms) = ((at_ns / MS) as i64, *position as i64 / TICKS_PER_MS);
             let (first_ms, first_position_ms) = *begin.get_or_insert((at_ms, position_ms));
             let apart_ms = (at_ms - first_ms) - (position_ms - first_position_ms);
-            if !session.clock_moved && !is_disturbed && apart_ms.abs() > APART_MS_MAX {
+            if session.clock_sets < 2 && !is_disturbed && apart_ms.abs() > APART_MS_MAX {
                 return Err(format!("{name}: packet {} of track {track} is {apart_ms} ms from its time", id.number));
             }
-            // Within a stretch of one source, positions go with timestamps.
-            if session.must_have(at_ns) {
+            // Within a stretch of one source, positions go with timestamps. What came just before a death may have been taken after it.
+            let is_between = session.gaps.iter().any(|(_, to)| at_ns <= *to && at_ns + EDGE_NS >= *to);
+            if session.must_have(at_ns) && !is_between {
                 let pauses = session.pauses.iter().filter(|(from, _)| *from < at_ns).count();
                 let stretch = pauses + session.gaps.iter().filter(|(_, to)| *to < at_ns).count() * PAUSES_MAX;
                 let (first, begun) = *places.entry((*track, ssrc, stretch)).or_insert((*position, timestamp));
                 let since = i64::from(timestamp.wrapping_sub(begun).cast_signed()) * TICKS;
-                if !session.clock_moved && first.checked_add_signed(since) != Some(*position) {
-                    return Err(format!("{name}: packet {} of track {track} is out of its place", id.number));
+                if session.clock_sets < 2 && first.checked_add_signed(since) != Some(*position) {
+                    let away = *position as i64 - (first as i64 + since);
+                    let (number, at_ms) = (id.number, at_ns / MS);
+                    return Err(format!(
+                        "{name}: packet {number} of track {track}, which came at {at_ms} ms, is {away} ticks out of its place"
+                    ));
                 }
             }
         }
-        // Open: with a sick disk packets wait in their sockets, and the kernel's times of those are by the wall clock. Where that is set
-        // meanwhile they are known less well than the design says, and what is then done with them is not always right.
-        if is_disturbed || session.clock_moved {
+        if is_disturbed || session.clock_sets > 1 {
             return Ok(heard.len() as u64);
         }
         let missing = self.arrivals.iter().find(|(id, (port, at_ns, ..))| {

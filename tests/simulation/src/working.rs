@@ -107,7 +107,7 @@ impl Daemon {
         if row.has_audio && row.archive.is_none() {
             let device = store(out)?;
             let views = self.lanes_of(id);
-            if views.is_empty() || views.iter().any(|view| view.entry.keys.is_empty()) {
+            if views.iter().all(|view| view.entry.keys.is_empty()) {
                 return Err(Trouble::Permanent("its audio is neither in the store nor in the journal".to_owned()));
             }
             let sound = Sound::read(out, &views).map_err(Trouble::Failed)?;

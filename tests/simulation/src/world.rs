@@ -75,7 +75,12 @@ enum Delivery {
     ToClient(u16, Vec<u8>),
     Rtp(u16, PacketId, Vec<u8>),
     Told(ToDaemon),
-    Verdict(Uuid, Decision),
+    /// To the generation that asked: the answer to another goes with its connection.
+    Verdict {
+        generation: Uuid,
+        recording: Uuid,
+        decision: Decision,
+    },
     /// Somebody asks for a recording to be kept.
     Keep(Uuid),
 }
@@ -290,7 +295,10 @@ impl World {
                     }
                 }
                 Delivery::Told(message) => self.told(&message),
-                Delivery::Verdict(recording, decision) => self.verdict(recording, decision),
+                Delivery::Verdict { generation, recording, decision } if generation == self.generation => {
+                    self.verdict(recording, decision);
+                }
+                Delivery::Verdict { .. } => {}
                 Delivery::Keep(recording) => {
                     if let Some((recorder, _)) = self.recorder.as_mut().filter(|(recorder, _)| recorder.is_ready())
                         && recorder.keep(recording)
@@ -306,7 +314,8 @@ impl World {
         let Some((recorder, life)) = &mut self.recorder else { return };
         if !recorder.is_ready() {
             // It waits in the control connection.
-            return self.send(STEP_NS / MS, Delivery::Verdict(recording, decision));
+            let generation = self.generation;
+            return self.send(STEP_NS / MS, Delivery::Verdict { generation, recording, decision });
         }
         let said = match &decision {
             Decision::Keep => Said::Keep,
@@ -314,6 +323,7 @@ impl World {
             Decision::OnDemand => Said::OnDemand,
         };
         let counts = self.truth.is_undecided(recording);
+        self.out.note(|| format!("verdict on {recording}: {decision:?}, counts {counts}"));
         recorder.verdict(recording, decision);
         if counts && !life.is_over() {
             self.truth.decided(recording, said);
@@ -337,7 +347,7 @@ impl World {
                     return;
                 }
                 let delay = self.dice.between(1, 400);
-                self.send(delay, Delivery::Verdict(*recording, decision));
+                self.send(delay, Delivery::Verdict { generation: self.generation, recording: *recording, decision });
             }
             ToDaemon::Ended { .. } | ToDaemon::Rotated { .. } => self.round_ns = self.now_ns,
             _ => {}

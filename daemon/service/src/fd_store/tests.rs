@@ -3,16 +3,18 @@
 use std::fs::File;
 use std::io::Write;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::net::UnixDatagram;
 use std::time::Duration;
 
 use callvault_control::CheckpointKey;
 use nix::fcntl::{FcntlArg, OFlag, SealFlag, fcntl};
 use nix::sys::memfd::{MFdFlags, memfd_create};
+use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, send, socketpair};
 use nix::unistd::pipe2;
 
-use super::{Brought, KEY, KEY_MAGIC, MEDIA, Place, SIP, WATCH, is_hung_up, place_of, read_key, seal_key};
+use super::{BUNDLED_MAX, Brought, KEY, KEY_MAGIC, Place, SOCKETS, WATCH};
+use super::{bundle, is_hung_up, may_be_bundle, place_of, read_key, seal_key, unbundle};
 
 const ANY: (Ipv4Addr, u16) = (Ipv4Addr::LOCALHOST, 0);
 
@@ -83,8 +85,8 @@ fn what_was_brought_is_sorted_by_what_it_is_and_not_by_its_name() {
     let (_, pipe) = pipe2(OFlag::O_CLOEXEC).unwrap();
     let named = |name: &str, fd: OwnedFd| (name.to_owned(), fd);
     let mut brought = Brought::of(vec![
-        named(SIP, socket.into()),
-        named(MEDIA, twice.into()),
+        named(SOCKETS, socket.into()),
+        named("rtp", twice.into()),
         named("", listener.into()),
         named(WATCH, pipe),
         named(KEY, seal_key(&key()).unwrap()),
@@ -92,9 +94,9 @@ fn what_was_brought_is_sorted_by_what_it_is_and_not_by_its_name() {
     ]);
     assert_eq!(brought.key, Some(key()));
     assert_eq!(brought.sockets.len(), 2);
-    // The one that came twice, and the file.
-    assert_eq!(brought.retain(|_, _| true), 2);
-    assert_eq!(brought.retain(|at, _| at == listens), 3);
+    // The file; the socket that came twice is one.
+    assert_eq!(brought.retain(|_, _| true), 1);
+    assert_eq!(brought.retain(|at, _| at == listens), 2);
     assert!(!brought.sockets.contains_key(&place));
 }
 
@@ -107,4 +109,48 @@ fn a_pipe_hangs_up_when_nobody_has_its_other_end() {
     assert!(!is_hung_up(&ours, Duration::ZERO).unwrap());
     drop(copy);
     assert!(is_hung_up(&ours, Duration::from_secs(60)).unwrap());
+}
+
+#[test]
+fn a_bundle_gives_copies_as_often_as_it_is_asked() {
+    let sockets: Vec<UdpSocket> = (0..BUNDLED_MAX).map(|_| UdpSocket::bind(ANY).unwrap()).collect();
+    let places: Vec<Place> = sockets.iter().map(|socket| Place::datagrams(socket.local_addr().unwrap())).collect();
+    let fds: Vec<_> = sockets.iter().map(AsFd::as_fd).collect();
+    let kept = bundle(&fds).unwrap();
+    drop(sockets);
+    for round in 0..3 {
+        let found: Vec<_> = unbundle(&kept).unwrap().iter().map(|fd| place_of(fd).unwrap()).collect();
+        assert_eq!(found, places, "round {round}");
+    }
+    // What is sent while nobody has them is there for whoever comes next.
+    let sender = UdpSocket::bind(ANY).unwrap();
+    sender.send_to(b"waits", (places[7].ip, places[7].port)).unwrap();
+    let mut brought = Brought::of(vec![(SOCKETS.to_owned(), kept)]);
+    assert_eq!((brought.sockets.len(), brought.retain(|_, _| true)), (BUNDLED_MAX, 0));
+    let socket = UdpSocket::from(brought.sockets.remove(&places[7]).unwrap());
+    let mut bytes = [0; 10];
+    assert_eq!(socket.recv(&mut bytes).unwrap(), 5);
+}
+
+#[test]
+fn what_is_no_bundle_is_closed_and_cleared() {
+    fn check(what: &str, fd: OwnedFd) {
+        assert!(may_be_bundle(&fd) && unbundle(&fd).is_none(), "{what}");
+        assert_eq!(Brought::of(vec![(SOCKETS.to_owned(), fd)]).retain(|_, _| true), 1, "{what}");
+    }
+    let pair = || {
+        let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+        socketpair(AddressFamily::Unix, SockType::SeqPacket, None, flags).unwrap()
+    };
+    let with = |bytes: &[u8]| {
+        let (a, b) = pair();
+        send(a.as_raw_fd(), bytes, MsgFlags::empty()).unwrap();
+        b
+    };
+    check("nothing in it", pair().1);
+    check("a message without descriptors", with(b"CVFDS\0\0\x01\x01"));
+    check("another version", with(b"CVFDS\0\0\x02\0"));
+    check("more than there is to say", with(b"CVFDS\0\0\x01\0\0"));
+    check("nothing said", with(b""));
+    assert!(bundle(&vec![pair().0.as_fd(); BUNDLED_MAX + 1]).is_err());
 }

@@ -109,12 +109,9 @@ impl Disk {
         self.folder.free_bytes()
     }
 
-    /// Writes what the writer has; says how many bytes. Without a file, tries to get one first.
-    pub(super) fn write(&mut self, writer: &mut Writer, now_ns: u64, wall_ns: i64) -> u64 {
-        if self.file.is_none() {
-            self.find_file(writer, now_ns, wall_ns);
-        }
-        let Some(file) = self.file.clone().filter(|_| writer.pending_bytes() > 0) else { return 0 };
+    /// Writes what the writer has; says how many bytes, or nothing when that failed. Without a file nothing is written.
+    pub(super) fn write(&mut self, writer: &mut Writer, now_ns: u64) -> Option<u64> {
+        let Some(file) = self.file.clone().filter(|_| writer.pending_bytes() > 0) else { return Some(0) };
         let batch = writer.take();
         let (bytes, seq) = (batch.bytes.len(), batch.last_seq);
         let result = file.write_at(&batch.bytes, batch.offset);
@@ -123,11 +120,11 @@ impl Disk {
             Ok(()) => {
                 self.written_seq = seq;
                 self.retry_ns = RETRY_NS_MIN;
-                bytes as u64
+                Some(bytes as u64)
             }
             Err(error) => {
                 self.give_up(writer, &error, now_ns);
-                0
+                None
             }
         }
     }
@@ -241,9 +238,9 @@ impl Disk {
         self.retry_ns = self.retry_ns.saturating_mul(2).min(RETRY_NS_MAX);
     }
 
-    /// Gets a file to go on in, when it is time to try and there is room for what waits.
-    fn find_file(&mut self, writer: &mut Writer, now_ns: u64, wall_ns: i64) {
-        if now_ns < self.retry_at_ns {
+    /// Where there is no file, gets one to go on in, when it is time to try and there is room for what waits. Nothing is written to it yet.
+    pub(super) fn find_file(&mut self, writer: &mut Writer, now_ns: u64, wall_ns: i64) {
+        if self.file.is_some() || now_ns < self.retry_at_ns {
             return;
         }
         let waiting = (self.unsynced_bytes + writer.pending_bytes()) as u64;

@@ -29,8 +29,8 @@ struct OpenLane {
     /// The verdict is to keep it if somebody asks: until then its key stays in memory, and goes with its end.
     on_demand: bool,
     ended: bool,
-    /// Its last frame; none where that is no longer where it was, and all that is said was written before it is said.
-    place: Option<FramePlace>,
+    /// Its last frame.
+    place: FramePlace,
     /// The number of the last fact of the signalling.
     facts: u64,
     media: MediaState,
@@ -46,6 +46,10 @@ pub(super) struct Lanes {
     changed: BTreeSet<Uuid>,
     /// Lanes that are over, of which that is not in their checkpoint.
     over: Vec<(LaneFile, LaneCheckpoint)>,
+    /// Those whose checkpoint speaks of frames that are to be written next.
+    ahead: BTreeSet<Uuid>,
+    /// The same, of lanes that are over.
+    over_ahead: Vec<(LaneFile, LaneCheckpoint)>,
     /// Facts of the signalling that are in frames, with their numbers.
     noted: HashMap<Uuid, u64>,
 }
@@ -58,6 +62,8 @@ impl Lanes {
             open: HashMap::new(),
             changed: BTreeSet::new(),
             over: Vec::new(),
+            ahead: BTreeSet::new(),
+            over_ahead: Vec::new(),
             noted: HashMap::new(),
         }
     }
@@ -88,7 +94,7 @@ impl Lanes {
             earlier: Vec::new(),
             on_demand: false,
             ended: false,
-            place: Some(writer.last_place()),
+            place: writer.last_place(),
             facts: 0,
             media: MediaState::default(),
             file,
@@ -145,7 +151,7 @@ impl Lanes {
         let Some(open) = self.open.get_mut(&recording) else { return Ok(()) };
         if !batch.is_empty() {
             writer.write_audio(open.lane, &open.cipher, batch)?;
-            open.place = Some(writer.last_place());
+            open.place = writer.last_place();
         }
         if !media.is_empty() {
             open.media = media;
@@ -229,13 +235,42 @@ impl Lanes {
         std::mem::take(&mut self.noted).into_iter()
     }
 
-    /// Frames are no longer where they were: the checkpoints name none until there is a new one.
-    pub(super) fn forget_places(&mut self) {
+    /// Frames will be found elsewhere than where they were made for.
+    pub(super) fn moved(&mut self, places: &[FramePlace]) {
+        // In the order of their sequence, as all frames are.
+        let now = |place: &FramePlace| {
+            let found = places.binary_search_by_key(&place.seq, |moved| moved.seq).ok()?;
+            places.get(found).copied()
+        };
         for (recording, open) in &mut self.open {
-            open.place = None;
-            self.changed.insert(*recording);
+            if let Some(place) = now(&open.place) {
+                open.place = place;
+                self.changed.insert(*recording);
+            }
         }
-        self.over.iter_mut().for_each(|(_, lane)| lane.place = None);
+        for (_, lane) in &mut self.over {
+            lane.place = now(&lane.place).unwrap_or(lane.place);
+        }
+    }
+
+    /// What the checkpoints speak of is written.
+    pub(super) fn written(&mut self) {
+        self.ahead.clear();
+        self.over_ahead.clear();
+    }
+
+    /// What the last checkpoints speak of was not written: they are made again, and those before them stay until then.
+    pub(super) fn not_written(&mut self) {
+        for recording in std::mem::take(&mut self.ahead) {
+            if let Some(file) = self.open.get_mut(&recording).and_then(|open| open.file.as_mut()) {
+                file.take_back();
+                self.changed.insert(recording);
+            }
+        }
+        for (mut file, lane) in self.over_ahead.drain(..) {
+            file.take_back();
+            self.over.push((file, lane));
+        }
     }
 
     /// Writes the checkpoints of all lanes that have changed. The frames that they speak of are to be written next.
@@ -247,12 +282,17 @@ impl Lanes {
         for recording in std::mem::take(&mut self.changed) {
             let Some(open) = self.open.get_mut(&recording) else { continue };
             let checkpoint = open.checkpoint(LaneState::of(open));
-            if let Some(file) = &mut open.file {
-                result = result.and(file.save(&checkpoint));
+            let Some(file) = &mut open.file else { continue };
+            match file.save(&checkpoint) {
+                Ok(()) => _ = self.ahead.insert(recording),
+                Err(error) => result = result.and(Err(error)),
             }
         }
         for (mut file, checkpoint) in self.over.drain(..) {
-            result = result.and(file.save(&checkpoint));
+            match file.save(&checkpoint) {
+                Ok(()) => self.over_ahead.push((file, checkpoint)),
+                Err(error) => result = result.and(Err(error)),
+            }
         }
         result
     }
@@ -260,7 +300,7 @@ impl Lanes {
     /// Something was written into the lane.
     fn touch(&mut self, writer: &Writer, recording: Uuid) {
         if let Some(open) = self.open.get_mut(&recording) {
-            open.place = Some(writer.last_place());
+            open.place = writer.last_place();
             self.changed.insert(recording);
         }
     }
@@ -303,7 +343,7 @@ impl Lanes {
     fn close(&mut self, writer: &Writer, recording: Uuid) {
         let Some(mut open) = self.open.remove(&recording) else { return };
         self.changed.remove(&recording);
-        (open.place, open.media) = (Some(writer.last_place()), MediaState::default());
+        (open.place, open.media) = (writer.last_place(), MediaState::default());
         let checkpoint = open.checkpoint(LaneState::Over);
         self.over.extend(open.file.map(|file| (file, checkpoint)));
     }

@@ -251,7 +251,7 @@ fn file(name: Uuid, ending: &str) -> String {
 
 /// Whether all that a slot speaks of is in the journal.
 fn is_written(lane: &LaneCheckpoint, journal: &Path) -> bool {
-    let Some(place) = lane.place else { return true };
+    let place = lane.place;
     File::open(journal.join(file_name(lane.generation, place.file_seq)))
         .is_ok_and(|file| place.is_written(lane.generation, &mut Seekable(file)).unwrap_or(false))
 }
@@ -266,5 +266,10 @@ impl LaneFile {
         self.file.write_at(&bytes, (self.sequence % 2) * SLOT_BYTES)?;
         self.sequence = self.sequence.saturating_add(1);
         Ok(())
+    }
+
+    /// What the last slot speaks of was not written: the next one takes its place, and the one before stays.
+    pub(crate) fn take_back(&mut self) {
+        self.sequence = self.sequence.saturating_sub(1);
     }
 }

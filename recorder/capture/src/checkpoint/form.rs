@@ -1,4 +1,4 @@
-//! The form that every file has around its content, version 1, and how the content is sealed. Integers are little-endian.
+//! The form that every file has around its content, and how the content is sealed. Integers are little-endian.
 //!
 //! | offset | size | |
 //! |---|---|---|
@@ -53,7 +53,8 @@ impl Kind {
     /// The version that is written, and the only one that is read.
     fn version(self) -> u16 {
         match self {
-            Self::Session | Self::Lane | Self::Ended => 1,
+            Self::Session | Self::Ended => 1,
+            Self::Lane => 2,
         }
     }
 }

@@ -7,6 +7,8 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 use zeroize::Zeroizing;
 
+use crate::clock::Emptied;
+
 use super::form::{FormError, Kind, Seal};
 
 /// Parts of a recording whose keys are not in the journal that are remembered; who is asked for a verdict so often and does not answer will
@@ -34,8 +36,8 @@ pub(crate) struct LaneCheckpoint {
     pub(crate) lane: u32,
     pub(crate) segment: u16,
     pub(crate) state: LaneState,
-    /// The last frame of the lane that this speaks of; none where everything was written when this was.
-    pub(crate) place: Option<FramePlace>,
+    /// The last frame of the lane that this speaks of.
+    pub(crate) place: FramePlace,
     /// The number of the last fact of the signalling in it.
     pub(crate) facts: u64,
     /// Sealed keys that are not in the journal, this lane's own among them. Without a verdict they are nowhere else.
@@ -80,7 +82,7 @@ pub(crate) struct TrackState {
     pub(crate) undecipherable: u64,
     /// Whether what arrives is kept, and since when that is so.
     pub(crate) gate: (bool, u64),
-    pub(crate) emptied_ns: [u64; 2],
+    pub(crate) emptied: [Emptied; 2],
 }
 
 /// What a lane goes on from.
@@ -122,7 +124,7 @@ struct Stored<'a> {
     lane: u32,
     segment: u16,
     state: LaneState,
-    place: Option<FramePlace>,
+    place: FramePlace,
     facts: u64,
     keys: Vec<StoredKey>,
     media: &'a [u8],

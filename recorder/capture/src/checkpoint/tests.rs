@@ -27,7 +27,7 @@ fn seal() -> Seal {
     Seal::new(&key(1), &mut StdRng::seed_from_u64(1))
 }
 
-fn lane(facts: u64, place: Option<FramePlace>) -> LaneCheckpoint {
+fn lane(facts: u64, place: FramePlace) -> LaneCheckpoint {
     let sealed = SealedKey::from_bytes(&[7; 88]).unwrap();
     LaneCheckpoint {
         generation: GENERATION,
@@ -63,7 +63,7 @@ fn folder() -> (tempfile::TempDir, Checkpoints) {
 
 #[test]
 fn a_lane_is_read_as_it_was_stored() {
-    let stored = lane(4, Some(FramePlace { file_seq: 1, offset: 2, seq: 3 }));
+    let stored = lane(4, FramePlace { file_seq: 1, offset: 2, seq: 3 });
     let bytes = stored.pack(&seal(), 9).unwrap();
     assert_eq!(LaneCheckpoint::unpack(&seal(), &bytes), Ok((9, stored)));
 }
@@ -113,7 +113,7 @@ fn what_is_stored_cannot_be_read_without_the_key() {
 #[test]
 fn whatever_is_damaged_is_refused() {
     let seal = seal();
-    let whole = [lane(4, None).pack(&seal, 1).unwrap(), ended(BOOT).pack(&seal).unwrap()];
+    let whole = [lane(4, FramePlace::default()).pack(&seal, 1).unwrap(), ended(BOOT).pack(&seal).unwrap()];
     for bytes in whole {
         for at in 0..bytes.len() {
             for value in [0, 1, 0x80, 0xff] {
@@ -134,7 +134,7 @@ fn whatever_is_damaged_is_refused() {
 #[test]
 fn content_that_cannot_be_is_refused_without_a_panic() {
     let seal = seal();
-    let (_, content) = seal.unpack(Kind::Lane, &lane(4, None).pack(&seal, 1).unwrap()).unwrap();
+    let (_, content) = seal.unpack(Kind::Lane, &lane(4, FramePlace::default()).pack(&seal, 1).unwrap()).unwrap();
     for at in 0..content.len() {
         for value in [0, 0x7f, 0x80, 0xff] {
             let mut other = content.clone();
@@ -164,7 +164,7 @@ fn what_is_stored_is_found_and_what_is_refused_is_set_aside() {
     std::fs::write(folder.path().join(format!("calls/{other}.session")), b"nonsense").unwrap();
     std::fs::write(folder.path().join(format!("calls/{other}.new")), b"half").unwrap();
     // A lane of which nobody knows.
-    checkpoints.lane(other, 0).unwrap().save(&lane(1, None)).unwrap();
+    checkpoints.lane(other, 0).unwrap().save(&lane(1, FramePlace::default())).unwrap();
     let found = checkpoints.load().unwrap();
     assert_eq!((found.sessions.len(), found.ended.len(), found.refused), (0, 1, vec![(other, FormError::Damaged)]));
     let names = || {
@@ -209,13 +209,13 @@ fn check(stored: &[usize], written: u64, believed: Option<usize>) {
     std::fs::write(folder.path().join(file_name(GENERATION, 0)), &whole[..end]).unwrap();
     let mut file = checkpoints.lane(RECORDING, 0).unwrap();
     for frame in stored {
-        file.save(&lane(*frame as u64, Some(places[*frame]))).unwrap();
+        file.save(&lane(*frame as u64, places[*frame])).unwrap();
     }
     let found = checkpoints.find_lane(RECORDING, folder.path());
     assert_eq!(found.lane.map(|lane| lane.facts as usize), believed, "{stored:?}, {written} written");
     // What is believed is still there when the next one is torn.
     let mut file = checkpoints.lane(RECORDING, found.sequence).unwrap();
-    file.save(&lane(99, Some(FramePlace { file_seq: 9, offset: 0, seq: 0 }))).unwrap();
+    file.save(&lane(99, FramePlace { file_seq: 9, offset: 0, seq: 0 })).unwrap();
     let again = checkpoints.find_lane(RECORDING, folder.path());
     assert_eq!(again.lane.map(|lane| lane.facts as usize), believed);
 }

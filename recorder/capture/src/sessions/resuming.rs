@@ -67,6 +67,7 @@ impl Sessions {
             media,
             counters: Arc::clone(&session.counters),
             opened_ns: session.started.journal_ns,
+            opened_wall_ns: session.started.wall_ns,
             stopped,
             ended_ns: None,
             changed_ns,
@@ -107,7 +108,8 @@ impl Sessions {
         let pairs = self.claim(&tracks).unwrap_or_default();
         let media = media_of(&found);
         let kept = kept(&stored, &found);
-        let (call, opened_ns) = (stored.call.clone(), stored.started.at_ns);
+        let call = stored.call.clone();
+        let (opened_ns, opened_wall_ns) = (stored.started.at_ns, stored.started.wall_ns);
         self.go_on_writing(now, stored, segment, kept, found);
         let end =
             super::standing::End { ended: ended.clone(), kept, call: call.clone(), tracks: Vec::new(), changed_ns };
@@ -124,6 +126,7 @@ impl Sessions {
                 media,
                 counters: Arc::new(Counters::default()),
                 opened_ns,
+                opened_wall_ns,
                 stopped: false,
                 ended_ns: Some(ended.at_ns),
                 changed_ns,

@@ -17,7 +17,7 @@ use callvault_srtp::{Protector, Rekeyed, SrtpError, Unprotected, Unprotector};
 use super::outbox::{Outbox, Remark};
 use super::reporting::{Arrival, Port, Reporting, Reports};
 use super::{Counters, DATAGRAMS_PER_SWEEP_MAX, Look, NewTrack, Ways};
-use crate::clock::ArrivalClock;
+use crate::clock::{ArrivalClock, Came, Emptied};
 use crate::ports::PortPair;
 use crate::receive::{Datagram, Receiver};
 pub(crate) use keeping::counted;
@@ -39,7 +39,7 @@ struct LiveTrack {
     gate: Gate,
     reporting: Reporting,
     /// When the sockets, RTP and RTCP, were last found empty: nothing that is there now came before.
-    emptied_ns: [u64; 2],
+    emptied: [Emptied; 2],
     /// Packets of it in the batch, and in batches that are not written.
     unwritten: [usize; 2],
 }
@@ -58,8 +58,10 @@ impl Gate {
         }
     }
 
-    fn is_open_at(self, arrival_ns: u64) -> bool {
-        self.open == (arrival_ns >= self.since_ns)
+    /// Whether something is to be kept that came then. Of what may have come earlier all of that time must be, for nothing that is said in a
+    /// pause may be stored.
+    fn is_open_for(self, arrival: &Arrival) -> bool {
+        if self.open { arrival.earliest_ns >= self.since_ns } else { arrival.at_ns < self.since_ns }
     }
 }
 
@@ -190,7 +192,7 @@ impl LiveSession {
     /// Silence is counted from here on: in a pause nothing had to come.
     pub(super) fn await_media(&mut self) {
         self.silent_told = false;
-        self.heard_ns = self.tracks.iter().map(|track| track.emptied_ns[0]).fold(self.heard_ns, u64::max);
+        self.heard_ns = self.tracks.iter().map(|track| track.emptied[0].at_ns).fold(self.heard_ns, u64::max);
     }
 
     /// Whether nothing is to be kept of any track.
@@ -224,7 +226,7 @@ impl LiveSession {
             let pair = Arc::clone(&track.pair);
             let sockets: [BorrowedFd<'_>; 2] = [pair.rtp.as_fd(), pair.rtcp.as_fd()];
             for (which, socket) in sockets.into_iter().enumerate().take(if look.with_rtcp { 2 } else { 1 }) {
-                let not_before_ns = track.emptied_ns[which];
+                let since = track.emptied[which];
                 let room = if is_bounded && which == 0 { track.room() } else { usize::MAX };
                 let datagrams_max = look.datagrams_max.min(room);
                 if datagrams_max == 0 {
@@ -232,8 +234,8 @@ impl LiveSession {
                 }
                 let port = if which == 0 { Port::Rtp } else { Port::Rtcp };
                 let got = receiver.receive(socket, datagrams_max, |datagram| {
-                    let at_ns = clock.arrival_ns(datagram.stamp_ns, not_before_ns);
-                    let arrival = Arrival { at_ns, from: datagram.from, port };
+                    let Came { at_ns, earliest_ns } = clock.came(datagram.stamp_ns, &since);
+                    let arrival = Arrival { at_ns, earliest_ns, from: datagram.from, port };
                     if at_ns >= look.until_ns {
                         let Datagram { bytes, cut, .. } = datagram;
                         return self.ahead.push(Ahead { track: place, arrival, bytes: bytes.to_vec(), cut });
@@ -246,7 +248,7 @@ impl LiveSession {
                 });
                 // An error is an ICMP answer to something sent, or a lack of memory: the next sweep tries again.
                 match got {
-                    Ok(got) if got < datagrams_max => track.emptied_ns[which] = clock.now_ns(),
+                    Ok(got) if got < datagrams_max => track.emptied[which] = clock.emptied(),
                     Ok(_) if is_bounded => self.out.hurry(),
                     _ => {}
                 }
@@ -314,7 +316,7 @@ impl LiveTrack {
             paused: new.paused,
             gate: Gate { open: !new.paused, since_ns: opened_ns },
             reporting,
-            emptied_ns: [opened_ns; 2],
+            emptied: [ArrivalClock::read().emptied_at(opened_ns); 2],
             unwritten: [0; 2],
         }
     }
@@ -345,7 +347,7 @@ impl LiveTrack {
     fn take(&mut self, arrival: &Arrival, datagram: Datagram<'_>, out: &mut Outbox, ways: &Ways) -> Option<u64> {
         let Datagram { bytes, cut, .. } = datagram;
         // What is cut cannot be opened. It is told of all the same, and nothing else of it is looked at.
-        let length = if cut { bytes.len() } else { self.open(arrival.at_ns, bytes)? };
+        let length = if cut { bytes.len() } else { self.open(arrival, bytes)? };
         let heard = !cut || self.unprotector.is_none();
         let kept = self.keep(arrival, bytes.get(..length).unwrap_or_default(), cut, out, ways);
         heard.then_some(kept)
@@ -353,8 +355,8 @@ impl LiveTrack {
 
     /// Opens a packet in place, in a pause too, or the rollover counter would be lost in a long one. Returns the length of what is
     /// plain then; None where there is nothing to keep.
-    fn open(&mut self, arrival_ns: u64, bytes: &mut [u8]) -> Option<usize> {
-        let is_paused = !self.gate.is_open_at(arrival_ns);
+    fn open(&mut self, arrival: &Arrival, bytes: &mut [u8]) -> Option<usize> {
+        let is_paused = !self.gate.is_open_for(arrival);
         let Some(unprotector) = &mut self.unprotector else { return Some(bytes.len()) };
         match unprotector.unprotect(bytes) {
             Ok(Unprotected::Rtp(length) | Unprotected::Rtcp(length)) => Some(length),
@@ -375,7 +377,7 @@ impl LiveTrack {
 
     /// [`LiveTrack::take`] of a plain datagram.
     fn keep(&mut self, arrival: &Arrival, bytes: &[u8], cut: bool, out: &mut Outbox, ways: &Ways) -> u64 {
-        let is_open = self.gate.is_open_at(arrival.at_ns);
+        let is_open = self.gate.is_open_for(arrival);
         if !is_open {
             // Reports still count: who says goodbye in a pause comes back as another source.
             match Kind::parse(bytes) {

@@ -23,6 +23,8 @@ pub(super) enum Port {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Arrival {
     pub(super) at_ns: u64,
+    /// Not before this; the same as `at_ns` where that is known.
+    pub(super) earliest_ns: u64,
     pub(super) from: SocketAddr,
     pub(super) port: Port,
 }

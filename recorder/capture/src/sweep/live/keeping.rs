@@ -11,6 +11,7 @@ use callvault_srtp::{Protector, Unprotector};
 
 use super::{Gate, LiveSession, LiveTrack};
 use crate::checkpoint::{MediaCheckpoint, MediaState, TrackState};
+use crate::clock::ArrivalClock;
 use crate::sweep::outbox::Outbox;
 use crate::sweep::reporting::Reports;
 use crate::sweep::{Resumption, Ways};
@@ -28,8 +29,19 @@ const UNWRITTEN_MIN: usize = 2;
 impl LiveSession {
     /// Goes on with a session. A track of whose media nothing is known begins anew.
     pub(in crate::sweep) fn resume(resumption: Resumption, now_ns: u64, out: Outbox, reports: &mut Reports) -> Self {
-        let Resumption { tracks, keys, secured, media, counters, opened_ns, stopped, ended_ns, changed_ns, .. } =
-            resumption;
+        let Resumption {
+            tracks,
+            keys,
+            secured,
+            media,
+            counters,
+            opened_ns,
+            opened_wall_ns,
+            stopped,
+            ended_ns,
+            changed_ns,
+            ..
+        } = resumption;
         let mut states = MediaCheckpoint::from_state(&media).unwrap_or_default().tracks;
         let name = reports.name();
         let mut packets = 0;
@@ -45,7 +57,11 @@ impl LiveSession {
                     track.go_on_from(state, secured.contains(&track.number), theirs);
                     track.gate.turn(open, changed_ns);
                 }
-                None => track.gate = Gate { open, since_ns: changed_ns },
+                None => {
+                    track.gate = Gate { open, since_ns: changed_ns };
+                    // Whenever its sockets were empty last, it was after this.
+                    track.emptied = [ArrivalClock::at(opened_ns, opened_wall_ns).emptied(); 2];
+                }
             }
             if let Some(ended_ns) = ended_ns {
                 track.gate.turn(false, ended_ns);
@@ -115,7 +131,7 @@ impl LiveTrack {
             replayed: self.replayed,
             undecipherable: self.undecipherable,
             gate: (self.gate.open, self.gate.since_ns),
-            emptied_ns: self.emptied_ns,
+            emptied: self.emptied,
         }
     }
 
@@ -137,7 +153,7 @@ impl LiveTrack {
         (self.replayed, self.undecipherable) = (state.replayed, state.undecipherable);
         let (open, since_ns) = state.gate;
         self.gate = Gate { open, since_ns };
-        self.emptied_ns = state.emptied_ns;
+        self.emptied = state.emptied;
     }
 
     pub(super) fn counts(&self) -> TrackCounts {
