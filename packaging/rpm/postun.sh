@@ -3,6 +3,7 @@ if [ -d /run/systemd/system ]; then
     systemctl --system daemon-reload || :
 fi
 if [ "$1" -eq 0 ]; then
-    rmdir /etc/callvault/conf.d /etc/callvault 2>/dev/null || :
+    # Folders are not in the package, only files.
+    rmdir /etc/callvault/conf.d /etc/callvault /usr/libexec/callvault /usr/share/doc/callvault /usr/share/licenses/callvault 2>/dev/null || :
 fi
 exit 0

@@ -14,6 +14,7 @@ use crate::fd_store;
 use crate::headroom::{Headroom, Room};
 use crate::metrics::metrics;
 use crate::recorder::RecorderState;
+use crate::watchdog;
 
 /// A heartbeat older than this is none.
 const BEAT_WITHIN: Duration = Duration::from_secs(3);
@@ -39,6 +40,10 @@ pub(crate) fn snapshot(appliance: &Appliance) -> Snapshot {
         put("certificates", certificates_component(appliance));
     }
     put("configuration", noted(appliance, &["configuration"], Status::Degraded));
+    // Only there when it is bad: systemd is about to start the daemon again.
+    if let Some(text) = appliance.notes.get(watchdog::NOTE) {
+        put("watchdog", Component::new(Status::Failing, text));
+    }
     put("restart", noted(appliance, &[fd_store::NOTE], Status::Degraded));
     let draining = appliance.draining.load(Ordering::Relaxed);
     let not_ready = if draining {

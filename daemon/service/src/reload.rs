@@ -14,6 +14,7 @@ use notify::{RecommendedWatcher, RecursiveMode, Watcher};
 
 use crate::appliance::{Appliance, Bell};
 use crate::certificates::{self, CertificateFiles, CertificateWatch};
+use crate::manager;
 
 /// How often the files are read without being told to.
 const LOOK: Duration = Duration::from_secs(60);
@@ -62,6 +63,7 @@ impl Reload {
                 }
                 Outcome::Bad(text) => appliance.notes.set(PART, text),
             }
+            manager::reloaded();
         }
     }
 

@@ -34,7 +34,7 @@ use crate::recorder::{Driver, RecorderState, Request};
 use crate::reload::Reload;
 use crate::sockets::{Sockets, Wanted};
 use crate::store::{EXPECTED_NAME, Store};
-use crate::{keys, log, recover, told, workers};
+use crate::{keys, log, manager, recover, told, watchdog, workers};
 
 /// Requests to the recorder that may wait.
 const REQUESTS_MAX: usize = 64;
@@ -126,7 +126,10 @@ fn watch_signals(reload: Bell) -> anyhow::Result<watch::Receiver<Option<Stop>>> 
                 _ = ending.recv() => terminated = Stop::End,
                 _ = terminate.recv() => { let _ = stop.send(Some(terminated)); }
                 _ = interrupt.recv() => { let _ = stop.send(Some(Stop::End)); }
-                _ = hangup.recv() => reload.ring(),
+                _ = hangup.recv() => {
+                    manager::reloading();
+                    reload.ring();
+                }
             }
         }
     });
@@ -337,12 +340,16 @@ fn serve(
     if let Some(keeping) = keeping {
         crew.hire(appliance, "fd-store", move |a| keeping.run(a, &stay))?;
     }
+    if let Some(every) = watchdog::wanted() {
+        crew.hire(appliance, "watchdog", move |a| watchdog::run(a, every))?;
+    }
     let policy = told::policy(&appliance.config);
     let driver = Driver {
         program: beside("callvault-recorder"),
         start: told::settings(appliance, &sockets),
         sockets,
         lock,
+        rounds: Arc::clone(&appliance.metrics.supervisor_rounds),
         stays,
         certificates,
         decide: Arc::new(move |facts| told::decide(facts, &policy)),
@@ -361,7 +368,7 @@ fn serve(
         Ok(wanted) => {
             let leaves = wanted == Stop::Restart && appliance.sockets_stay.load(Ordering::Relaxed);
             tracing::info!(leaves, "stopping{}", if leaves { "; calls go on with the next start" } else { "" });
-            let _ = systemd::daemon::notify([(systemd::daemon::STATE_STOPPING, "1")].iter());
+            manager::stopping();
             if leaves {
                 // What else is going on ends first: until then calls are recorded, and their packets wait for the next daemon alone.
                 appliance.stop();
@@ -400,9 +407,7 @@ fn start_server(appliance: &Arc<Appliance>) -> anyhow::Result<Server> {
 fn tell_systemd(mut recorder: watch::Receiver<RecorderState>) {
     tokio::spawn(async move {
         if recorder.wait_for(|state| state.up).await.is_ok() {
-            let _ = systemd::daemon::notify(
-                [(systemd::daemon::STATE_READY, "1"), (systemd::daemon::STATE_STATUS, "recording")].iter(),
-            );
+            manager::ready();
             tracing::info!("ready: calls are recorded");
         }
     });
