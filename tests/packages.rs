@@ -109,7 +109,8 @@ impl Machine {
     /// Runs a line of shell; whether it went well, and what it said.
     fn sh(&self, line: &str) -> (bool, String) {
         let process = self.nspawn.id().to_string();
-        let run = Command::new(MACHINE).args(["run", &process, "sh", "-c", line]).stdin(Stdio::null()).output().unwrap();
+        let run =
+            Command::new(MACHINE).args(["run", &process, "sh", "-c", line]).stdin(Stdio::null()).output().unwrap();
         let said = String::from_utf8_lossy(&run.stdout).into_owned() + &String::from_utf8_lossy(&run.stderr);
         (run.status.success(), said)
     }

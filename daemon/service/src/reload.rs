@@ -14,7 +14,7 @@ use notify::{RecommendedWatcher, RecursiveMode, Watcher};
 
 use crate::appliance::{Appliance, Bell};
 use crate::certificates::{self, CertificateFiles, CertificateWatch};
-use crate::manager;
+use crate::sd_notify;
 
 /// How often the files are read without being told to.
 const LOOK: Duration = Duration::from_secs(60);
@@ -63,7 +63,7 @@ impl Reload {
                 }
                 Outcome::Bad(text) => appliance.notes.set(PART, text),
             }
-            manager::reloaded();
+            sd_notify::reloaded();
         }
     }
 

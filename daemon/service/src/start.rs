@@ -34,7 +34,7 @@ use crate::recorder::{Driver, RecorderState, Request};
 use crate::reload::Reload;
 use crate::sockets::{Sockets, Wanted};
 use crate::store::{EXPECTED_NAME, Store};
-use crate::{keys, log, manager, recover, told, watchdog, workers};
+use crate::{keys, log, recover, sd_notify, told, watchdog, workers};
 
 /// Requests to the recorder that may wait.
 const REQUESTS_MAX: usize = 64;
@@ -127,7 +127,7 @@ fn watch_signals(reload: Bell) -> anyhow::Result<watch::Receiver<Option<Stop>>> 
                 _ = terminate.recv() => { let _ = stop.send(Some(terminated)); }
                 _ = interrupt.recv() => { let _ = stop.send(Some(Stop::End)); }
                 _ = hangup.recv() => {
-                    manager::reloading();
+                    sd_notify::reloading();
                     reload.ring();
                 }
             }
@@ -368,7 +368,7 @@ fn serve(
         Ok(wanted) => {
             let leaves = wanted == Stop::Restart && appliance.sockets_stay.load(Ordering::Relaxed);
             tracing::info!(leaves, "stopping{}", if leaves { "; calls go on with the next start" } else { "" });
-            manager::stopping();
+            sd_notify::stopping();
             if leaves {
                 // What else is going on ends first: until then calls are recorded, and their packets wait for the next daemon alone.
                 appliance.stop();
@@ -407,7 +407,7 @@ fn start_server(appliance: &Arc<Appliance>) -> anyhow::Result<Server> {
 fn tell_systemd(mut recorder: watch::Receiver<RecorderState>) {
     tokio::spawn(async move {
         if recorder.wait_for(|state| state.up).await.is_ok() {
-            manager::ready();
+            sd_notify::ready();
             tracing::info!("ready: calls are recorded");
         }
     });

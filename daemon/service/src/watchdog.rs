@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use crate::appliance::Appliance;
-use crate::manager;
+use crate::sd_notify;
 
 /// The part of the appliance that notes are about.
 pub(crate) const NOTE: &str = "watchdog";
@@ -63,7 +63,7 @@ impl Seen {
 
 /// How often to tell, where the service manager wants to be told: four times in the time that it waits.
 pub(crate) fn wanted() -> Option<Duration> {
-    manager::patience().map(|patience| patience / 4)
+    sd_notify::patience().map(|patience| patience / 4)
 }
 
 /// Tells, until the daemon stops.
@@ -80,7 +80,7 @@ pub(crate) fn run(appliance: &Appliance, every: Duration) {
         match seen.look(counts(appliance, standing_in), begun.elapsed()) {
             Ok(()) => {
                 appliance.notes.clear(NOTE);
-                manager::alive();
+                sd_notify::alive();
             }
             Err(text) => appliance.notes.set(NOTE, text),
         }
