@@ -241,16 +241,26 @@ fn settings(appliance: &Appliance) -> String {
     lines.map(|line| format!("{line}\n")).collect::<String>() + "[archive]\ncodec = \"as-received\"\n"
 }
 
-fn an_update_keeps_calls(kind: Kind, first: u32) {
-    let calls = std::env::var("CALLS").map_or(10, |text| text.parse().unwrap());
+fn calls() -> u32 {
+    std::env::var("CALLS").map_or(10, |text| text.parse().unwrap())
+}
+
+/// A machine with this package, whose appliance the callers reach.
+fn reachable(kind: Kind, version: &str) -> (Machine, Appliance) {
     let appliance = Appliance::prepare("");
     fs::create_dir_all(appliance.data()).unwrap();
     // The rig looks into the folder of the data, which is this one in the machine.
     let machine = Machine::boot("shared", &[format!("--bind={}:/var/lib/callvault", appliance.data().display())]);
     fs::create_dir_all(machine.at("etc/callvault/conf.d")).unwrap();
     fs::write(machine.at("etc/callvault/conf.d/rig.toml"), settings(&appliance)).unwrap();
-    install(&machine, kind, VERSIONS[0]);
+    install(&machine, kind, version);
     wait_until("everything is kept", || appliance.get("/v1/status")["calls_survive_restart"].as_bool().unwrap());
+    (machine, appliance)
+}
+
+fn an_update_keeps_calls(kind: Kind, first: u32) {
+    let calls = calls();
+    let (machine, appliance) = reachable(kind, VERSIONS[0]);
     let before = machine.property("MainPID");
     let judged = through(&appliance, calls, first, 0, |live| {
         machine.must(&kind.install(VERSIONS[1]));
@@ -274,6 +284,37 @@ fn an_update_of_the_deb_keeps_calls() {
 #[test]
 fn an_update_of_the_rpm_keeps_calls() {
     an_update_keeps_calls(Kind::Rpm, 41_000);
+}
+
+#[test]
+fn what_stands_still_is_started_again_and_calls_go_on() {
+    let (machine, appliance) = reachable(Kind::Deb, VERSIONS[1]);
+    let daemon = || {
+        let leader = process::children(machine.nspawn.id(), "systemd")[0];
+        process::children(leader, "callvaultd").first().copied()
+    };
+    let recorder = || process::children(daemon()?, "callvault-recorder").first().copied();
+    let judged = through(&appliance, calls(), 42_000, 1, |_| {
+        let stuck = recorder().unwrap();
+        process::send(stuck, Signal::SIGSTOP);
+        wait_until("health names the recorder", || {
+            let health = appliance.ask("GET", "/health").json();
+            let part = &health["components"]["recorder"];
+            part["status"] == "failing" && part["reason"].as_str().unwrap().contains("no sign of life")
+        });
+        wait_until("another recorder", || appliance.is_ready() && recorder().is_some_and(|now| now != stuck));
+    });
+    println!("a recorder that stands still: {judged}");
+    assert_eq!(machine.property("NRestarts"), "0", "its supervisor is the first line");
+    let judged = through(&appliance, calls(), 43_000, 1, |_| {
+        let stuck = daemon().unwrap();
+        process::send(stuck, Signal::SIGSTOP);
+        wait_until("another daemon", || daemon().is_some_and(|now| now != stuck) && appliance.is_ready());
+    });
+    println!("a daemon that stands still: {judged}");
+    assert_eq!(machine.property("NRestarts"), "1");
+    assert!(machine.must("journalctl --no-pager -u callvaultd").contains("Watchdog timeout"));
+    appliance.assert_verifies();
 }
 
 #[test]

@@ -12,6 +12,7 @@ use uuid::Uuid;
 
 use crate::{
     ArchiveState, CatalogueError, Recording, Verdict,
+    audit::Auditing,
     link::{Linking, linked},
     row::{COLUMNS, FACTS, StoredRow},
     schema,
@@ -26,6 +27,7 @@ pub type Counts = BTreeMap<(Verdict, ArchiveState), u64>;
 pub struct Catalogue {
     pub(crate) sealing: Sealing,
     pub(crate) linking: Linking,
+    pub(crate) auditing: Auditing,
     /// Guards the one connection that writes, and the randomness for what it seals.
     writer: Mutex<Writer>,
     /// Guards the connection that lists and looks up, beside the writer. Never both at once.
@@ -53,8 +55,9 @@ impl Catalogue {
         let mut db = schema::open_writer(path)?;
         let sealing = Sealing::open(&mut db, keyring, &mut *rng)?;
         let linking = Linking::open(&mut db, &sealing, &mut *rng)?;
+        let auditing = Auditing::open(&mut db, &sealing, &mut *rng)?;
         let reader = schema::open_reader(path)?;
-        Ok(Self { sealing, linking, writer: Mutex::new(Writer { db, rng }), reader: Mutex::new(reader) })
+        Ok(Self { sealing, linking, auditing, writer: Mutex::new(Writer { db, rng }), reader: Mutex::new(reader) })
     }
 
     /// The recording with that id, its facts included; `None` when it is unknown or deleted.

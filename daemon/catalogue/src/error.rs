@@ -24,7 +24,7 @@ pub enum CatalogueError {
     Key(#[from] SealError),
     /// A stored value is not what was stored.
     #[error(
-        "read {column} of recording {id}: it was changed or damaged; stop callvaultd and run `callvaultctl recover`, which rebuilds it from store and journal"
+        "read {column} of {id}: it was changed or damaged; stop callvaultd and run `callvaultctl recover`, which rebuilds it from store and journal"
     )]
     Damaged {
         /// The row.
@@ -70,6 +70,12 @@ pub enum CatalogueError {
     /// The cursor is not one that the catalogue gave.
     #[error("list recordings: the cursor is not one that was given out; start again without one")]
     BadCursor,
+    /// What should say where the audit log ended does not.
+    #[error("check the audit log: what was noted is not a head; it looks like 123:, followed by 64 hexadecimal digits")]
+    BadHead,
+    /// There are as many tokens as there may be.
+    #[error("keep a token: there are {max} already, which is the limit", max = crate::TOKENS_MAX)]
+    TooManyTokens,
     /// A file operation failed.
     #[error("{what} {}: {source}", .path.display())]
     Io {

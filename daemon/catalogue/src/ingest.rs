@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use callvault_access::audit::Entry;
 use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension as _};
 use uuid::Uuid;
@@ -192,9 +193,23 @@ impl Catalogue {
     /// # Errors
     /// Disk errors; [`CatalogueError::Damaged`] when the row's archive columns cannot be read.
     pub fn delete(&self, id: Uuid, now: Timestamp, rule: &str) -> Result<Deletion, CatalogueError> {
+        self.delete_audited(id, now, rule, None)
+    }
+
+    /// As [`Catalogue::delete`]; where it was deleted, the audit log has `entry` from the same transaction.
+    ///
+    /// # Errors
+    /// Disk errors.
+    pub fn delete_audited(
+        &self,
+        id: Uuid,
+        now: Timestamp,
+        rule: &str,
+        entry: Option<&Entry>,
+    ) -> Result<Deletion, CatalogueError> {
         let what = CatalogueError::sql("delete a recording");
-        let writer = &mut *self.writer();
-        let transaction = schema::write(&mut writer.db).map_err(&what)?;
+        let Writer { db, rng } = &mut *self.writer();
+        let transaction = schema::write(db).map_err(&what)?;
         if let Some(tombstone) = tombstone(&transaction, id).map_err(&what)? {
             return Ok(Deletion::AlreadyDeleted(tombstone));
         }
@@ -213,9 +228,12 @@ impl Catalogue {
             owe(&transaction, &[OwedJob { payload: payload.clone(), ..OwedJob::new(DELETE, id) }], now)
         };
         run().map_err(&what)?;
+        if let Some(entry) = entry {
+            self.auditing.append(&transaction, &mut **rng, entry)?;
+        }
         transaction.commit().map_err(&what)?;
         // a reader in the middle of a list can prevent it: then the next deletion or an ordinary checkpoint does it
-        schema::empty_wal(&writer.db).map_err(&what)?;
+        schema::empty_wal(db).map_err(&what)?;
         Ok(Deletion::Deleted { archive })
     }
 
@@ -289,7 +307,7 @@ pub(crate) fn insert(
     let duration = i64::try_from(recording.duration_ms).map_err(|_| CatalogueError::Range("duration_ms"))?;
     db.execute(
         "INSERT INTO recordings (id, started_at_ms, ended_at_ms, duration_ms, verdict, direction, traffic, archive_state, \
-         details, facts) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
+         details, facts, owner_id) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
         (
             recording.id.to_string(),
             recording.started_at.as_millisecond(),
@@ -301,6 +319,7 @@ pub(crate) fn insert(
             ArchiveState::Journal.as_str(),
             details,
             facts,
+            recording.owner_id.map(|owner| owner.to_string()),
         ),
     )
     .map(drop)

@@ -41,6 +41,11 @@
 //! 5. A deletion is owed by its tombstone until [`Catalogue::removed`] says that it is done: [`Catalogue::deletions_owed`] is what a
 //!    queue that lost its jobs is filled from.
 //!
+//! # Access
+//!
+//! The audit log is appended to in the transaction of the change that it tells of where there is one, and is a hash chain (module `audit`).
+//! Tokens are found by the SHA-256 of the token (module `token`). What was decided for good is in `meta`, sealed (module `decree`).
+//!
 //! # Rebuilt
 //!
 //! A catalogue that is lost or damaged is made again as a new file: [`Catalogue::ids`], [`Catalogue::get`] and
@@ -55,7 +60,9 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod archive;
+mod audit;
 mod catalogue;
+mod decree;
 mod error;
 mod find;
 mod ingest;
@@ -66,9 +73,14 @@ mod restore;
 mod row;
 mod schema;
 mod sealing;
+mod token;
 
 pub use archive::{Archived, Archiving};
+pub use audit::{
+    AUDIT_FINDINGS_MAX, AUDIT_LIMIT_DEFAULT, AUDIT_LIMIT_MAX, AuditCheck, AuditFilter, AuditHead, AuditPage,
+};
 pub use catalogue::{Catalogue, Counts};
+pub use decree::Decree;
 pub use error::CatalogueError;
 pub use find::{Cursor, Filter, LIMIT_DEFAULT, LIMIT_MAX, Page, SCAN_ROWS_MAX};
 pub use ingest::{Deletion, IngestOutcome, Lane, NewRecording, Tombstone};
@@ -77,3 +89,4 @@ pub use outbox::OwedJob;
 pub use recording::{Archive, ArchivePlace, ArchiveState, Direction, Flaw, Recording, Track, Traffic, Verdict};
 pub use restore::{Buried, Restored};
 pub use sealing::SEALED_BYTES_MAX;
+pub use token::{TOKENS_MAX, Token, TokenHash};

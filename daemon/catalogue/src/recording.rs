@@ -109,6 +109,8 @@ pub struct Recording {
     pub duration_ms: u64,
     /// The user whom it belongs to, if one is known.
     pub owner: Option<String>,
+    /// That user's id.
+    pub owner_id: Option<Uuid>,
     /// Seen from the recorded user.
     pub direction: Direction,
     /// The recorded user's number.

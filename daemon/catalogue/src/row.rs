@@ -26,6 +26,7 @@ pub(crate) const COLUMNS: &str = "id, started_at_ms, ended_at_ms, duration_ms, v
 #[serde(default)]
 pub(crate) struct Details {
     owner: Option<String>,
+    owner_id: Option<Uuid>,
     local_number: Option<String>,
     local_name: Option<String>,
     remote_number: Option<String>,
@@ -49,6 +50,7 @@ impl Details {
     pub(crate) fn json(recording: &Recording) -> Vec<u8> {
         let details = Self {
             owner: recording.owner.clone(),
+            owner_id: recording.owner_id,
             local_number: recording.local_number.clone(),
             local_name: recording.local_name.clone(),
             remote_number: recording.remote_number.clone(),
@@ -129,6 +131,7 @@ impl StoredRow {
             ended_at: time(id, "ended_at_ms", self.ended_at_ms)?,
             duration_ms: unsigned(self.duration_ms, "duration_ms")?,
             owner: details.owner,
+            owner_id: details.owner_id,
             direction: word::<Direction>(id, "direction", direction)?,
             local_number: details.local_number,
             local_name: details.local_name,

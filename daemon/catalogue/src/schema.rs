@@ -1,5 +1,7 @@
 //! The tables, and everything that is SQLite's own: pragmas, versions, connections.
 
+mod access;
+
 use std::{
     fs::{File, OpenOptions},
     os::unix::fs::OpenOptionsExt as _,
@@ -85,6 +87,7 @@ const STEPS: &[&str] = &[
         (SELECT o.payload FROM owed_jobs o WHERE o.kind = 'delete' AND o.recording_id = tombstones.id), 'null');
     CREATE INDEX tombstones_owing ON tombstones (id) WHERE owes IS NOT NULL;
 ",
+    access::STEP,
 ];
 
 /// Opens and migrates the file.

@@ -60,6 +60,11 @@ impl Sealing {
         Ok(Self { cipher: key.cipher(), catalogue })
     }
 
+    /// A cipher with a key of its own, bound to another id than the catalogue's.
+    pub(crate) fn with_key(key: &DataKey, id: Uuid) -> Self {
+        Self { cipher: key.cipher(), catalogue: id }
+    }
+
     pub(crate) fn seal(
         &self,
         rng: &mut dyn CryptoRng,

@@ -40,12 +40,13 @@ use std::path::{Path, PathBuf};
 
 pub use error::ConfigError;
 pub use schema::{
-    Archive, Http, Journal, Keys, Limits, Log, Media, Queue, Recording, Render, Sip, Store, documented_defaults,
+    Archive, Http, Journal, Keys, Limits, Log, Media, Permissions, Queue, Recording, Render, Sip, Store,
+    documented_defaults,
 };
 pub use setting::KeySpec;
 pub use values::{
     ArchiveCodec, ArchiveKeys, BitRate, Bytes, ClientCertificate, HttpListen, Listen, LogLevel, MediaAddress, Network,
-    PeerList, PortRange, PublicKeyTexts, RecordingMode, Texts,
+    PeerList, PortRange, PublicKeyTexts, RecordingMode, Texts, WhoDeletes, WhoMay,
 };
 
 /// The configuration file that is read when no other is named.
@@ -74,6 +75,8 @@ pub struct Config {
     pub store: Store,
     /// The health and control endpoint.
     pub http: Http,
+    /// Who may do what with recordings.
+    pub permissions: Permissions,
     /// The appliance's keys.
     pub keys: Keys,
     /// The job queue.

@@ -10,7 +10,7 @@ use crate::macros::settings;
 use crate::setting::{KeySpec, Setting, read_within};
 use crate::values::{
     ArchiveCodec, ArchiveKeys, BitRate, Bytes, ClientCertificate, HttpListen, Listen, LogLevel, MediaAddress, PeerList,
-    PortRange, PublicKeyTexts, RecordingMode, Texts,
+    PortRange, PublicKeyTexts, RecordingMode, Texts, WhoDeletes, WhoMay,
 };
 use crate::{Config, Effective};
 
@@ -200,6 +200,20 @@ settings! {
 }
 
 settings! {
+    /// Who may do what with recordings, beside what each permission level may anyway: users with their own, group supervisors with
+    /// those of their groups too, administrators with all. Each is open to the level named and those above it.
+    pub struct Permissions in "permissions." {
+        /// Who may delete recordings by hand; retention is not by hand. `nobody-irreversibly`: nobody, ever, and this setting
+        /// can never be changed again, not by editing this file either.
+        delete: WhoDeletes = "\"administrators\"",
+        /// Who may take audio away as a file, and export recordings. Whoever may see a recording may play it.
+        download: WhoMay = "\"administrators\"",
+        /// Who may preserve recordings, which keeps them beyond the time of retention.
+        preserve: WhoMay = "\"users\"",
+    }
+}
+
+settings! {
     /// The keys that recordings are sealed to.
     pub struct Keys in "keys." {
         /// The folder of the appliance's private keys. Empty: `keys` in the data folder. Back it up apart from the data:
@@ -257,7 +271,7 @@ settings! {
 pub type Section = (&'static str, &'static [&'static str], &'static [KeySpec]);
 
 /// The sections in the order of the documentation.
-pub(crate) const SECTIONS: [Section; 13] = [
+pub(crate) const SECTIONS: [Section; 14] = [
     ("", Folders::ABOUT, Folders::KEYS),
     ("sip", Sip::ABOUT, Sip::KEYS),
     ("media", Media::ABOUT, Media::KEYS),
@@ -267,6 +281,7 @@ pub(crate) const SECTIONS: [Section; 13] = [
     ("archive", Archive::ABOUT, Archive::KEYS),
     ("store", Store::ABOUT, Store::KEYS),
     ("http", Http::ABOUT, Http::KEYS),
+    ("permissions", Permissions::ABOUT, Permissions::KEYS),
     ("keys", Keys::ABOUT, Keys::KEYS),
     ("queue", Queue::ABOUT, Queue::KEYS),
     ("render", Render::ABOUT, Render::KEYS),
@@ -303,6 +318,7 @@ fn read_sections(merged: &Merged, base: &Path, errors: &mut Vec<ConfigError>) ->
     let (sip, media, limits) = (Sip::read(merged, errors), Media::read(merged, errors), Limits::read(merged, errors));
     let (journal, archive) = (Journal::read(merged, errors), Archive::read(merged, errors));
     let recording = Recording::read(merged, errors);
+    let permissions = Permissions::read(merged, errors);
     let (store, http, keys) = (Store::read(merged, errors), Http::read(merged, errors), Keys::read(merged, errors));
     let (queue, render, log) = (Queue::read(merged, errors), Render::read(merged, errors), Log::read(merged, errors));
     let folders = folders?;
@@ -317,6 +333,7 @@ fn read_sections(merged: &Merged, base: &Path, errors: &mut Vec<ConfigError>) ->
         archive: archive?,
         store: store?,
         http: http?,
+        permissions: permissions?,
         keys: keys?,
         queue: queue?,
         render: render?,

@@ -361,6 +361,38 @@ choices! {
 }
 
 choices! {
+    /// Who may delete by hand, the levels above included.
+    pub enum WhoDeletes {
+        /// Nobody, administrators included; the setting can be changed.
+        Nobody = "nobody",
+        /// Nobody, and the setting can never be changed again.
+        NobodyIrreversibly = "nobody-irreversibly",
+        /// Administrators.
+        Administrators = "administrators",
+        /// Group supervisors, of what their groups have.
+        GroupSupervisors = "group-supervisors",
+        /// Users, of what is theirs.
+        Users = "users",
+    }
+    shape "\"nobody\", \"nobody-irreversibly\", \"administrators\", \"group-supervisors\" or \"users\""
+}
+
+choices! {
+    /// Who may do something, the levels above included.
+    pub enum WhoMay {
+        /// Nobody, administrators included.
+        Nobody = "nobody",
+        /// Administrators.
+        Administrators = "administrators",
+        /// Group supervisors, with what their groups have.
+        GroupSupervisors = "group-supervisors",
+        /// Users, with what is theirs.
+        Users = "users",
+    }
+    shape "\"nobody\", \"administrators\", \"group-supervisors\" or \"users\""
+}
+
+choices! {
     /// What an archive keeps of the audio.
     pub enum ArchiveCodec {
         /// Opus; what came as Opus is passed through untouched.

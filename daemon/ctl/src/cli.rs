@@ -15,6 +15,9 @@ pub(crate) struct Cli {
     /// Print the daemon's JSON instead of tables.
     #[arg(long, global = true)]
     pub(crate) json: bool,
+    /// Ask with the token in this file instead of the control token; then it is for that token's user to see and do.
+    #[arg(long, global = true, value_name = "FILE")]
+    pub(crate) token_file: Option<PathBuf>,
     #[command(subcommand)]
     pub(crate) verb: Verb,
 }
@@ -37,6 +40,15 @@ pub(crate) enum Verb {
     /// The keys that recordings are sealed to.
     #[command(subcommand)]
     Keys(Keys),
+    /// Stop recording as a whole, start it again, or see which it is.
+    #[command(subcommand)]
+    Recording(Recording),
+    /// Tokens with which programs and people use the appliance.
+    #[command(subcommand)]
+    Tokens(Tokens),
+    /// Who did what: the audit log.
+    #[command(subcommand)]
+    Audit(Audit),
     /// Take no new calls and let those in progress end.
     Drain(Drain),
     /// Call the appliance as a SIPREC client would, and compare what was recorded with what was said.
@@ -227,6 +239,107 @@ pub(crate) enum Keys {
     },
 }
 
+#[derive(Debug, Subcommand)]
+pub(crate) enum Recording {
+    /// Refuse new calls until recording is started again, whatever is restarted meanwhile; calls in progress go on.
+    Stop {
+        /// Why; health shows it.
+        #[arg(long)]
+        reason: String,
+    },
+    /// Take new calls again.
+    Start,
+    /// Whether recording is stopped, since when and why.
+    Status,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Tokens {
+    /// Make a token and show it, once.
+    Create {
+        /// What it is for.
+        #[arg(long)]
+        name: String,
+        /// What it gives at most; never more than its user may.
+        #[arg(long, value_parser = ["record-only", "base", "group-supervisor", "administrator"])]
+        level: String,
+        /// The Webex e-mail of the user whose it is; only an administrator's token needs none.
+        #[arg(long, value_name = "EMAIL")]
+        user: Option<String>,
+        /// Days until it is worth nothing; without this it has no end.
+        #[arg(long, value_name = "DAYS", value_parser = clap::value_parser!(u32).range(1..=3660))]
+        expires: Option<u32>,
+    },
+    /// List the tokens; what they are is not kept.
+    List,
+    /// Make a token worthless, at once and for good.
+    Revoke {
+        /// The token's id, as `tokens list` shows it in the last column.
+        #[arg(value_parser = token_id)]
+        id: String,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Audit {
+    /// List entries, the newest first.
+    List {
+        #[command(flatten)]
+        filter: AuditFilter,
+        /// At most so many.
+        #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=1000))]
+        limit: u32,
+        /// Go on where a list ended.
+        #[arg(long)]
+        cursor: Option<String>,
+    },
+    /// Check that no entry was changed, taken out or cut off.
+    Verify {
+        /// What an earlier check gave as head: shows that nothing up to there was cut off.
+        #[arg(long)]
+        head: Option<String>,
+    },
+    /// Write entries to standard output, the oldest first.
+    Export {
+        #[command(flatten)]
+        filter: AuditFilter,
+        /// The form: a table for spreadsheets, or a JSON object a line.
+        #[arg(long, value_enum, default_value_t = AuditFormat::Csv)]
+        format: AuditFormat,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct AuditFilter {
+    /// Only from this time on: "2026-11-05", "2026-11-05T14:30", RFC 3339, or so long ago: "2h", "7d".
+    #[arg(long, value_name = "TIME")]
+    pub(crate) from: Option<String>,
+    /// Only before this time.
+    #[arg(long, value_name = "TIME")]
+    pub(crate) to: Option<String>,
+    /// Only this action, for example play, delete, settings.
+    #[arg(long)]
+    pub(crate) action: Option<String>,
+    /// Only what this user or token did: an e-mail, a token's name, or operator.
+    #[arg(long)]
+    pub(crate) name: Option<String>,
+    /// Only what was done to this recording.
+    #[arg(long, value_name = "ID", value_parser = recording_id)]
+    pub(crate) recording: Option<String>,
+    /// Only what went so.
+    #[arg(long, value_parser = ["allowed", "refused", "failed"])]
+    pub(crate) outcome: Option<String>,
+}
+
+/// The forms of an exported audit log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum AuditFormat {
+    /// Comma-separated values.
+    Csv,
+    /// A JSON object a line.
+    Json,
+}
+
 #[derive(Debug, Args)]
 pub(crate) struct Recover {
     /// Say what would be done, and change nothing.
@@ -282,6 +395,10 @@ pub(crate) enum Users {
         /// The file, CSV or TOML.
         file: PathBuf,
     },
+}
+
+fn token_id(text: &str) -> Result<String, String> {
+    recording_id(text).map_err(|_| "not the id of a token; `callvaultctl tokens list` shows them".to_owned())
 }
 
 /// An id in the form that recordings have: a wrong one is told here, where the hint fits, not by the daemon.

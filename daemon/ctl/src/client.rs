@@ -1,6 +1,7 @@
 //! The control endpoint, asked: addresses, token, time-outs, and what each way of failing means for the operator.
 
 use std::io::Read;
+use std::path::Path;
 use std::time::Duration;
 
 use callvault_config::{Config, HttpListen};
@@ -48,15 +49,22 @@ pub(crate) struct Request {
     /// What it is for; fits after "failed to".
     what: String,
     answer_max: Duration,
+    /// JSON, of a request that says more than its path.
+    body: String,
 }
 
 impl Request {
     pub(crate) fn new(method: Method, path: impl Into<String>, what: impl Into<String>) -> Self {
-        Self { method, path: path.into(), what: what.into(), answer_max: ANSWER_MAX }
+        Self { method, path: path.into(), what: what.into(), answer_max: ANSWER_MAX, body: String::new() }
     }
 
     pub(crate) fn get(path: impl Into<String>, what: impl Into<String>) -> Self {
         Self::new(Method::Get, path, what)
+    }
+
+    /// With this JSON; only of requests with [`Method::Post`].
+    pub(crate) fn with_body(self, body: &Value) -> Self {
+        Self { body: body.to_string(), ..self }
     }
 
     /// May take long before it answers.
@@ -76,7 +84,7 @@ pub(crate) struct Client {
 }
 
 impl Client {
-    pub(crate) fn new(config: &Config) -> Self {
+    pub(crate) fn new(config: &Config, token_file: Option<&Path>) -> Self {
         let settings = Agent::config_builder()
             .http_status_as_error(false)
             // A proxy from the environment has no business between this machine and itself.
@@ -94,7 +102,12 @@ impl Client {
                 (Agent::with_parts(settings, UnixConnector(path.clone()), resolver), "http://127.0.0.1".into())
             }
         };
-        Self { agent, base, at: config.http.listen.to_string(), token_path: config.control_token_path() }
+        Self {
+            agent,
+            base,
+            at: config.http.listen.to_string(),
+            token_path: token_file.map_or_else(|| config.control_token_path(), Path::to_path_buf),
+        }
     }
 
     /// Asks and reads a JSON answer.
@@ -153,7 +166,7 @@ impl Client {
             Method::Get => call!(self.agent.get(&url), call),
             Method::Delete => call!(self.agent.delete(&url), call),
             // With a body, even if empty: a length is stated, and nothing is sent in pieces.
-            Method::Post => call!(self.agent.post(&url), send, &b""[..]),
+            Method::Post => call!(self.agent.post(&url), send, request.body.as_bytes()),
         }
         .map_err(|error| self.unreachable(&error, request))
     }
@@ -208,9 +221,10 @@ impl Client {
         let error: Value = serde_json::from_slice(&text).unwrap_or_default();
         let said = error["error"]["message"].as_str().filter(|said| !said.is_empty());
         let message = match (status.as_u16(), said) {
-            (401, _) => format!(
-                "the token in {} was refused; does callvaultd run with another configuration? name it with --config FILE",
-                self.token_path.display()
+            (401, said) => format!(
+                "the token in {} was refused: {}. Does callvaultd run with another configuration? name it with --config FILE",
+                self.token_path.display(),
+                said.map_or_else(|| "no reason was given".to_owned(), crate::table::harmless)
             ),
             (404, None) => "there is no such thing".into(),
             (_, Some(said)) => crate::table::harmless(said),

@@ -16,6 +16,7 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+mod audit;
 mod cli;
 mod client;
 mod drain;
@@ -23,9 +24,11 @@ mod error;
 mod export;
 mod format;
 mod keys;
+mod recording;
 mod recover;
 mod selftest;
 mod table;
+mod tokens;
 mod unix;
 mod verbs;
 

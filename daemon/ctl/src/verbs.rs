@@ -11,7 +11,7 @@ use crate::client::{Client, Method, Request, escaped, with_query};
 use crate::error::{CtlError, Exit};
 use crate::format::{NOTHING, duration, parse_time, size, text, time};
 use crate::table::{Table, harmless, write_pairs};
-use crate::{drain, export, keys, recover, selftest};
+use crate::{audit, drain, export, keys, recording, recover, selftest, tokens};
 
 /// Recordings asked for at a time when all are wanted.
 const PAGE: u32 = 200;
@@ -46,7 +46,7 @@ pub(crate) fn run(cli: &Cli, around: &mut Surroundings<'_>) -> Result<Exit, CtlE
     }
     let config = Config::load(&cli.config, around.environment.clone())
         .map_err(|errors| CtlError::Configuration(callvault_config::render_errors(&errors).trim_end().to_owned()))?;
-    let client = Client::new(&config);
+    let client = Client::new(&config, cli.token_file.as_deref());
     let mut session = Session { config: &config, client: &client, json: cli.json, around };
     match &cli.verb {
         Verb::Status => session.status(),
@@ -55,6 +55,9 @@ pub(crate) fn run(cli: &Cli, around: &mut Surroundings<'_>) -> Result<Exit, CtlE
         Verb::Recordings(verb) => session.recordings(verb),
         Verb::Jobs(verb) => session.jobs(verb),
         Verb::Keys(verb) => keys::run(&mut session, verb),
+        Verb::Recording(verb) => recording::run(&mut session, verb),
+        Verb::Tokens(verb) => tokens::run(&mut session, verb),
+        Verb::Audit(verb) => audit::run(&mut session, verb),
         Verb::Drain(parameters) => drain::run(&mut session, parameters),
         Verb::Selftest(parameters) => selftest::run(&mut session, parameters),
         Verb::Config(_) => session.show_config(),
@@ -85,7 +88,7 @@ impl Session<'_, '_> {
         Ok(writeln!(self.around.stdout, "{text}")?)
     }
 
-    fn write_table(&mut self, table: &Table, when_empty: &str) -> Result<(), CtlError> {
+    pub(crate) fn write_table(&mut self, table: &Table, when_empty: &str) -> Result<(), CtlError> {
         if table.is_empty() {
             return self.say(when_empty);
         }

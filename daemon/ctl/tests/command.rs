@@ -339,6 +339,67 @@ fn what_changes_something_is_asked_for_as_it_should_be() {
 }
 
 #[test]
+fn access_is_asked_for_as_it_should_be() {
+    let made = json!({"id": ID, "name": "script", "level": "base", "email": "ann@example.com", "token": "cvt-1",
+        "state": "good", "created_at": "2026-11-05T09:30:15.250Z", "expires_at": null, "used_on": null});
+    let stopped = json!({"stopped": true, "since": "2026-11-05T09:30:15.250Z", "reason": "moving", "calls": 2});
+    let head = "2:ab";
+    let entry = |number: u64, outcome: &str| {
+        json!({"number": number, "at": "2026-11-05T09:30:15.250Z", "name": "ann@example.com", "from": "unix",
+            "through": "token", "action": "play", "recording": ID, "outcome": outcome, "details": {"format": "wav"}})
+    };
+    let export = "GET /v1/audit?order=oldest&limit=1000";
+    let daemon = Daemon::tcp(vec![
+        ("POST /v1/tokens", 200, body(made.clone())),
+        ("GET /v1/tokens", 200, body(json!({"tokens": [made.clone()]}))),
+        ("DELETE /v1/tokens/0199c0de-0000-7000-8000-000000000001", 200, body(made)),
+        ("POST /v1/recording/stop", 200, body(stopped.clone())),
+        ("GET /v1/status", 200, body(json!({"recording": stopped}))),
+        ("POST /v1/recording/start", 200, body(json!({"stopped": false}))),
+        ("GET /v1/audit/verify?head=2%3Aab", 200, body(json!({"checked": 2, "head": head, "findings": []}))),
+        (
+            "GET /v1/audit/verify",
+            200,
+            body(json!({"checked": 2, "head": head, "findings": [{"number": 2, "text": "was changed"}]})),
+        ),
+        (export, 200, body(json!({"entries": [entry(1, "allowed")], "next": "1", "damaged": []}))),
+        (
+            "GET /v1/audit?order=oldest&limit=1000&cursor=1",
+            200,
+            body(json!({"entries": [entry(2, "refused")], "next": null, "damaged": []})),
+        ),
+    ]);
+    let check = |arguments: &[&str], exit: Exit, said: &str| {
+        let (found, stdout, stderr) = daemon.run(arguments);
+        assert_eq!(found, exit, "{arguments:?}: {stderr}");
+        assert!(stdout.contains(said), "{arguments:?}: {stdout}");
+    };
+    let create = ["tokens", "create", "--name", "script", "--level", "base", "--user", "ann@example.com"];
+    check(&create, Exit::Done, "token    cvt-1\n");
+    check(&create, Exit::Done, "Keep the token now");
+    check(&["tokens", "list"], Exit::Done, "script  base   ann@example.com  good");
+    check(&["tokens", "revoke", ID], Exit::Done, "worth nothing any more");
+    check(&["tokens", "revoke", "script"], Exit::Usage, "");
+    check(&["recording", "stop", "--reason", "moving"], Exit::Done, "moving. New calls are refused; 2 go on");
+    check(&["recording", "stop"], Exit::Usage, "");
+    check(&["recording", "status"], Exit::Done, "stopped since");
+    check(&["recording", "start"], Exit::Done, "new calls are recorded");
+    check(&["audit", "verify", "--head", head], Exit::Done, "2 entries, all as they were written\nhead: 2:ab\n");
+    check(&["audit", "verify"], Exit::Failed, "entry 2: was changed");
+    let lines = format!(
+        "Date,Email,IpAddress,AppName,ActionType,Details\n\
+         2026-11-05 09:30:15 +0000 UTC,ann@example.com,unix,token,play,\"recording={ID}; format=wav\"\n\
+         2026-11-05 09:30:15 +0000 UTC,ann@example.com,unix,token,play,\"recording={ID}; outcome=refused; format=wav\"\n"
+    );
+    check(&["audit", "export"], Exit::Done, &lines);
+    check(&["audit", "export", "--format", "json"], Exit::Done, "\"number\":2");
+    let other = daemon.path("ann.token");
+    std::fs::write(&other, "another").unwrap();
+    let (exit, _, stderr) = daemon.run(&["--token-file", &other, "tokens", "list"]);
+    assert!(exit == Exit::Failed && stderr.contains("ann.token was refused"), "{stderr}");
+}
+
+#[test]
 fn an_export_is_whole_or_not_there() {
     let wav = "GET /v1/recordings/0199c0de-0000-7000-8000-000000000001/audio?format=wav";
     let mp3 = "GET /v1/recordings/0199c0de-0000-7000-8000-000000000001/audio?format=mp3&start_ms=100&end_ms=200";
@@ -442,7 +503,7 @@ fn refusals_are_exit_1_in_the_daemons_words() {
         &daemon,
         &["calls"],
         Exit::Failed,
-        "control.token was refused; does callvaultd run with another configuration?",
+        "control.token was refused: wrong token. Does callvaultd run with another configuration?",
     );
     std::fs::write(daemon.path("control.token"), "").unwrap();
     fails(&daemon, &["calls"], Exit::Failed, "it does not hold a token");

@@ -2,99 +2,156 @@
 
 use std::{fmt, io::Read};
 
+use callvault_access::Caller;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use crate::Snapshot;
+use crate::{AuditQuery, NewToken, Snapshot};
 
 /// The answer to a call: JSON, sent as it is.
 pub type Answer = Result<Value, ApiError>;
 
-/// The daemon, as the endpoint sees it. Calls come from several threads at once, and may block.
+/// The daemon, as the endpoint sees it. Calls come from several threads at once, and may block. Whoever the caller is, what they may do
+/// is decided behind this trait.
 pub trait Api: Send + Sync + 'static {
     /// How things stand: called about once a second, from a thread of its own. If it takes long, `/health` says so.
     fn snapshot(&self) -> Snapshot;
+
+    /// Whose token that is, and what they may do. `from` is where they speak from, see [`Caller::from`]. Asked for every request whose
+    /// token is not the control token, from the threads that also read requests: it has to be quick.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Unauthorized`] for a token that is not one, or no longer; [`ErrorKind::Unavailable`] where it cannot be told.
+    fn authenticate(&self, token: &str, from: &str) -> Result<Caller, ApiError>;
 
     /// `GET /v1/status`: a summary for the operator.
     ///
     /// # Errors
     /// As all calls: the kind decides the status, the message is shown.
-    fn status(&self) -> Answer;
+    fn status(&self, caller: &Caller) -> Answer;
 
     /// `GET /v1/calls`: `{"calls": […]}`, the sessions now live.
     ///
     /// # Errors
     /// See [`Api::status`].
-    fn calls(&self) -> Answer;
+    fn calls(&self, caller: &Caller) -> Answer;
 
     /// `POST /v1/calls/ID/ACTION`: does something about a live call, and answers how it stands then.
     ///
     /// # Errors
     /// See [`Api::status`]; [`ErrorKind::NotFound`] where no such call lives, [`ErrorKind::Conflict`] where its recording was
     /// stopped and something else than a start is asked for.
-    fn control_call(&self, id: Uuid, action: CallAction) -> Answer;
+    fn control_call(&self, caller: &Caller, id: Uuid, action: CallAction) -> Answer;
 
     /// `GET /v1/recordings`: `{"recordings": […], "next": cursor or null}`.
     ///
     /// # Errors
     /// See [`Api::status`]; a cursor that is not one is [`ErrorKind::BadRequest`].
-    fn recordings(&self, query: &RecordingsQuery) -> Answer;
+    fn recordings(&self, caller: &Caller, query: &RecordingsQuery) -> Answer;
 
     /// `GET /v1/recordings/ID`.
     ///
     /// # Errors
     /// See [`Api::status`]; [`ErrorKind::NotFound`], [`ErrorKind::Gone`].
-    fn recording(&self, id: Uuid) -> Answer;
+    fn recording(&self, caller: &Caller, id: Uuid) -> Answer;
 
     /// `GET /v1/recordings/ID/audio`. An error that shows before the first byte is to be returned; one that shows later ends the
     /// reader with an error, and the client notices that the body is incomplete.
     ///
     /// # Errors
     /// See [`Api::status`]; [`ErrorKind::Unprocessable`] where a codec cannot be decoded here.
-    fn audio(&self, id: Uuid, request: &AudioRequest) -> Result<Audio, ApiError>;
+    fn audio(&self, caller: &Caller, id: Uuid, request: &AudioRequest) -> Result<Audio, ApiError>;
 
     /// `DELETE /v1/recordings/ID`.
     ///
     /// # Errors
     /// See [`Api::status`].
-    fn delete_recording(&self, id: Uuid) -> Answer;
+    fn delete_recording(&self, caller: &Caller, id: Uuid) -> Answer;
 
     /// `GET /v1/recordings/ID/verify`, and `GET /v1/verify` for everything: `{"checked": n, "findings": […]}`.
     ///
     /// # Errors
     /// See [`Api::status`]. A finding is no error.
-    fn verify(&self, id: Option<Uuid>) -> Answer;
+    fn verify(&self, caller: &Caller, id: Option<Uuid>) -> Answer;
 
     /// `GET /v1/jobs`: `{"jobs": […]}`.
     ///
     /// # Errors
     /// See [`Api::status`].
-    fn jobs(&self) -> Answer;
+    fn jobs(&self, caller: &Caller) -> Answer;
 
     /// `POST /v1/jobs/ID/retry`: drives a job again.
     ///
     /// # Errors
     /// See [`Api::status`].
-    fn retry_job(&self, id: &str) -> Answer;
+    fn retry_job(&self, caller: &Caller, id: &str) -> Answer;
 
     /// `POST /v1/drain`: takes no new calls, lets the live ones end. `DELETE /v1/drain` (not `wanted`): takes calls again.
     ///
     /// # Errors
     /// See [`Api::status`].
-    fn drain(&self, wanted: bool) -> Answer;
+    fn drain(&self, caller: &Caller, wanted: bool) -> Answer;
 
     /// `GET /v1/keys`: the public keys in use.
     ///
     /// # Errors
     /// See [`Api::status`].
-    fn keys(&self) -> Answer;
+    fn keys(&self, caller: &Caller) -> Answer;
 
     /// `POST /v1/keys/rotate`: a new key pair for what is recorded from now on.
     ///
     /// # Errors
     /// See [`Api::status`].
-    fn rotate_keys(&self) -> Answer;
+    fn rotate_keys(&self, caller: &Caller) -> Answer;
+
+    /// `GET /v1/me`: who asks, as it was understood, and what they may.
+    ///
+    /// # Errors
+    /// See [`Api::status`].
+    fn me(&self, caller: &Caller) -> Answer;
+
+    /// `GET /v1/tokens`: `{"tokens": […]}`.
+    ///
+    /// # Errors
+    /// See [`Api::status`].
+    fn tokens(&self, caller: &Caller) -> Answer;
+
+    /// `POST /v1/tokens`: makes a token, and shows it, which is done once.
+    ///
+    /// # Errors
+    /// See [`Api::status`].
+    fn create_token(&self, caller: &Caller, token: &NewToken) -> Answer;
+
+    /// `DELETE /v1/tokens/ID`: makes a token worthless.
+    ///
+    /// # Errors
+    /// See [`Api::status`]; [`ErrorKind::NotFound`].
+    fn revoke_token(&self, caller: &Caller, id: Uuid) -> Answer;
+
+    /// `GET /v1/audit`: `{"entries": […], "next": cursor or null}`.
+    ///
+    /// # Errors
+    /// See [`Api::status`].
+    fn audit(&self, caller: &Caller, query: &AuditQuery) -> Answer;
+
+    /// `GET /v1/audit/verify`: `{"checked": n, "head": …, "findings": […]}`. `head` is one that somebody noted.
+    ///
+    /// # Errors
+    /// See [`Api::status`]; [`ErrorKind::BadRequest`] for a head that is none. A finding is no error.
+    fn verify_audit(&self, caller: &Caller, head: Option<&str>) -> Answer;
+
+    /// `POST /v1/recording/stop`: takes no new calls until recording is started again, whatever is restarted meanwhile.
+    ///
+    /// # Errors
+    /// See [`Api::status`].
+    fn stop_recording(&self, caller: &Caller, reason: &str) -> Answer;
+
+    /// `POST /v1/recording/start`: takes calls again.
+    ///
+    /// # Errors
+    /// See [`Api::status`].
+    fn start_recording(&self, caller: &Caller) -> Answer;
 }
 
 /// What is done about a live call. All of them are the same done twice.
@@ -192,6 +249,17 @@ pub struct AudioRequest {
     pub start_ms: u64,
     /// To here, not included; the recording's end by default. Always after `start_ms`.
     pub end_ms: Option<u64>,
+    /// What for.
+    pub purpose: AudioPurpose,
+}
+
+/// What audio is asked for. Who may hear may not always take away; it is the client's word, and the audit log has it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AudioPurpose {
+    /// To be heard once.
+    Play,
+    /// To be kept as a file; what is not said otherwise.
+    Download,
 }
 
 /// Audio to be sent.

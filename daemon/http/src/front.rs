@@ -13,17 +13,19 @@ use std::{
     time::{Duration, Instant},
 };
 
+use callvault_access::Caller;
 use callvault_seal::Secret;
 use subtle::ConstantTimeEq as _;
 use tiny_http::HTTPVersion;
 
 use crate::{
-    ApiError, ErrorKind,
+    Api, ApiError, ErrorKind,
     head::{self, Head, Refusal},
     listen::{Listener, Stream},
     places::{Place, Places, Stage},
     respond::{self, Ready},
     route::{NOTHING_HERE, Open},
+    tickets::{TICKET, Ticket, Tickets},
 };
 
 /// After an answer to a request that was not read to its end, so much of the rest is read and thrown away, for so long: a connection
@@ -40,7 +42,11 @@ const COPY_BYTES: usize = 64 << 10;
 /// What the door knows.
 pub(crate) struct Front {
     pub(crate) places: Arc<Places>,
+    /// The operator's.
     pub(crate) token: Secret<String>,
+    /// Knows all others.
+    pub(crate) asked: Arc<dyn Api>,
+    pub(crate) tickets: Arc<Tickets>,
     pub(crate) request_max: Duration,
     pub(crate) stall_max: Duration,
     pub(crate) open: PathBuf,
@@ -96,28 +102,38 @@ impl Front {
 
     fn answer(&self, stream: &mut Stream, place: &Place, head: &Head, body: &[u8]) -> io::Result<()> {
         let bodiless = head.method == "HEAD";
-        let mut refuse = |kind, text: &str| own(stream, respond::error(&ApiError::new(kind, text)), bodiless);
-        let (stage, path) = match Open::of(head.path()) {
-            Some(_) => (Stage::Open, &self.open),
-            None if !head.path().starts_with("/v1/") => return refuse(ErrorKind::NotFound, NOTHING_HERE),
-            None if self.knows(head.token.as_deref()) => (Stage::Api, &self.api),
-            None => {
-                return refuse(ErrorKind::Unauthorized, "send the control token as \"Authorization: Bearer TOKEN\"");
-            }
+        let refuse =
+            |stream: &mut Stream, kind, text: &str| own(stream, respond::error(&ApiError::new(kind, text)), bodiless);
+        let (stage, path, ticket) = match Open::of(head.path()) {
+            Some(_) => (Stage::Open, &self.open, None),
+            None if !head.path().starts_with("/v1/") => return refuse(stream, ErrorKind::NotFound, NOTHING_HERE),
+            None => match self.caller(head.token.as_deref(), &stream.peer()) {
+                Ok(caller) => (Stage::Api, &self.api, Some(self.tickets.give(caller))),
+                Err(error) => return own(stream, respond::error(&error), bodiless),
+            },
         };
         if !place.advance(stage) {
-            return refuse(ErrorKind::Unavailable, "too many requests are being answered; try again");
+            return refuse(stream, ErrorKind::Unavailable, "too many requests are being answered; try again");
         }
         let mut inner = UnixStream::connect(path)?;
-        inner.write_all(&anew(head, body))?;
+        inner.write_all(&anew(head, ticket.as_ref(), body))?;
         pass_on(&mut inner, stream)
     }
 
-    /// Whether that is the token; takes as long wherever it differs.
-    fn knows(&self, token: Option<&str>) -> bool {
+    /// Who has that token. To compare it with the operator's takes as long wherever it differs.
+    fn caller(&self, token: Option<&str>, from: &str) -> Result<Caller, ApiError> {
         let expected = self.token.expose().as_bytes();
-        // an empty token would let everyone in
-        !expected.is_empty() && token.is_some_and(|token| token.as_bytes().ct_eq(expected).into())
+        match token {
+            // an empty token would let everyone in
+            Some(token) if !expected.is_empty() && bool::from(token.as_bytes().ct_eq(expected)) => {
+                Ok(Caller::operator(from))
+            }
+            Some(token) if !token.is_empty() => self.asked.authenticate(token, from),
+            _ => Err(ApiError::new(
+                ErrorKind::Unauthorized,
+                "send a token as \"Authorization: Bearer TOKEN\": the control token, or one that `callvaultctl tokens create` made",
+            )),
+        }
     }
 
     fn read(&self, stream: &mut Stream, deadline: Instant) -> Result<(Head, Vec<u8>), Unread> {
@@ -172,11 +188,12 @@ fn receive(stream: &mut Stream, bytes: &mut Vec<u8>, max: usize, deadline: Insta
 }
 
 /// The request as tiny_http gets it: only what was understood, and no second one after it.
-fn anew(head: &Head, body: &[u8]) -> Vec<u8> {
+fn anew(head: &Head, ticket: Option<&Ticket>, body: &[u8]) -> Vec<u8> {
     let version = if head.persistent { "1.1" } else { "1.0" };
     let (method, target, bytes) = (&head.method, &head.target, body.len());
+    let ticket = ticket.map_or_else(String::new, |ticket| format!("{TICKET}: {}\r\n", ticket.number));
     let text = format!(
-        "{method} {target} HTTP/{version}\r\nHost: callvault\r\nConnection: close\r\nContent-Length: {bytes}\r\n\r\n"
+        "{method} {target} HTTP/{version}\r\nHost: callvault\r\nConnection: close\r\n{ticket}Content-Length: {bytes}\r\n\r\n"
     );
     [text.as_bytes(), body].concat()
 }

@@ -9,7 +9,7 @@
 //! as a `Content-Length` claims, starts a thread for every connection, and is not maintained. So nobody reaches it directly:
 //!
 //! ```text
-//! client ──▶ front: accepts, bounds, reads head and body, refuses what is odd, checks the token
+//! client ──▶ front: accepts, bounds, reads head and body, refuses what is odd, asks whose token it is
 //!              ├─▶ tiny_http "open": /health /ready /metrics   ◀── threads of its own, a snapshot, never the Api
 //!              └─▶ tiny_http "api":  /v1/…                     ◀── one thread per request let through ──▶ Api
 //! ```
@@ -41,6 +41,7 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+mod access;
 mod api;
 mod error;
 mod front;
@@ -51,9 +52,14 @@ mod respond;
 mod route;
 mod server;
 mod snapshot;
+mod tickets;
 mod worker;
 
-pub use api::{Answer, Api, ApiError, Audio, AudioFormat, AudioRequest, CallAction, ErrorKind, RecordingsQuery};
+pub use access::{AuditQuery, NewToken};
+pub use api::{
+    Answer, Api, ApiError, Audio, AudioFormat, AudioPurpose, AudioRequest, CallAction, ErrorKind, RecordingsQuery,
+};
+pub use callvault_access::{Caller, Level};
 pub use error::HttpError;
 pub use head::{BODY_BYTES_MAX, HEAD_BYTES_MAX, HEADERS_MAX};
 pub use listen::Listen;

@@ -124,6 +124,14 @@ pub(crate) enum Stream {
 }
 
 impl Stream {
+    /// Who is at the other end: an IP address, or `unix`.
+    pub(crate) fn peer(&self) -> String {
+        match self {
+            Self::Tcp(stream) => stream.peer_addr().map_or_else(|_| "unknown".to_owned(), |peer| peer.ip().to_string()),
+            Self::Unix(_) => "unix".to_owned(),
+        }
+    }
+
     pub(crate) fn try_clone(&self) -> io::Result<Self> {
         match self {
             Self::Tcp(stream) => stream.try_clone().map(Self::Tcp),

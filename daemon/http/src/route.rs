@@ -3,9 +3,13 @@
 use std::str::FromStr;
 
 use jiff::Timestamp;
+use serde::de::DeserializeOwned;
 use uuid::Uuid;
 
-use crate::{ApiError, AudioFormat, AudioRequest, CallAction, ErrorKind, RecordingsQuery};
+use crate::{
+    ApiError, AudioFormat, AudioPurpose, AudioRequest, AuditQuery, CallAction, ErrorKind, NewToken, RecordingsQuery,
+    access,
+};
 
 /// What a request under `/v1/` asks.
 #[derive(Debug, Clone, PartialEq)]
@@ -24,6 +28,16 @@ pub(crate) enum Call {
     Drain(bool),
     Keys,
     RotateKeys,
+    Me,
+    Tokens,
+    CreateToken(NewToken),
+    RevokeToken(Uuid),
+    Audit(AuditQuery),
+    /// Whether what somebody noted of the log's end is in it.
+    VerifyAudit(Option<String>),
+    /// For this reason.
+    StopRecording(String),
+    StartRecording,
 }
 
 /// The paths that need no token.
@@ -46,7 +60,7 @@ impl Open {
 }
 
 const RECORDINGS: &[&str] = &["from", "to", "verdict", "direction", "number", "owner", "limit", "cursor"];
-const AUDIO: &[&str] = &["format", "start_ms", "end_ms"];
+const AUDIO: &[&str] = &["format", "start_ms", "end_ms", "for"];
 const VERDICTS: &[&str] = &["ok", "degraded", "failed", "no-media", "discarded"];
 const DIRECTIONS: &[&str] = &["incoming", "outgoing", "unknown"];
 const FORMATS: &[&str] = &["wav", "opus", "mp3"];
@@ -55,8 +69,8 @@ const LIMIT_MAX: usize = 1000;
 /// What unknown paths are told.
 pub(crate) const NOTHING_HERE: &str = "there is nothing here; the paths are /health, /ready, /metrics and /v1/…";
 
-/// Understands a request, or says what is wrong with it.
-pub(crate) fn route(method: &str, target: &str) -> Result<Call, ApiError> {
+/// Understands a request (a body that is not asked for is not looked at), or says what is wrong with it.
+pub(crate) fn route(method: &str, target: &str, body: &[u8]) -> Result<Call, ApiError> {
     let (path, query) = target.split_once('?').unwrap_or((target, ""));
     let unknown = || ApiError::new(ErrorKind::NotFound, NOTHING_HERE);
     let parts: Vec<String> = path
@@ -86,6 +100,24 @@ pub(crate) fn route(method: &str, target: &str) -> Result<Call, ApiError> {
             Some(action) => only("POST", Call::Control(uuid(id)?, action)),
             None => Err(unknown()),
         },
+        ["me"] => only("GET", Call::Me),
+        ["tokens"] => match method {
+            "GET" => only("GET", Call::Tokens),
+            "POST" => only("POST", Call::CreateToken(access::new_token(body)?)),
+            _ => Err(ApiError::method("GET, POST")),
+        },
+        ["tokens", id] => only("DELETE", Call::RevokeToken(uuid_of(id)?)),
+        ["audit"] => match method {
+            "GET" => access::audit(query).map(Call::Audit),
+            _ => Err(ApiError::method("GET")),
+        },
+        ["audit", "verify"] => match method {
+            "GET" => Ok(Call::VerifyAudit(Query::parse(query, &["head"])?.take("head"))),
+            _ => Err(ApiError::method("GET")),
+        },
+        ["recording", "stop"] if method == "POST" => only("POST", Call::StopRecording(access::reason(body)?)),
+        ["recording", "stop"] => Err(ApiError::method("POST")),
+        ["recording", "start"] => only("POST", Call::StartRecording),
         ["keys"] => only("GET", Call::Keys),
         ["keys", "rotate"] => only("POST", Call::RotateKeys),
         ["verify"] => only("GET", Call::Verify(None)),
@@ -107,20 +139,21 @@ pub(crate) fn route(method: &str, target: &str) -> Result<Call, ApiError> {
     }
 }
 
+/// The JSON of a body.
+pub(crate) fn json_in<T: DeserializeOwned>(body: &[u8]) -> Result<T, ApiError> {
+    serde_json::from_slice(body).map_err(|error| {
+        // what serde_json says of a value could hold the value
+        let place = format!("line {}, column {}", error.line(), error.column());
+        ApiError::new(ErrorKind::BadRequest, format!("the body is not the JSON that is wanted here: look at {place}"))
+    })
+}
+
 fn recordings(query: &str) -> Result<RecordingsQuery, ApiError> {
     let mut query = Query::parse(query, RECORDINGS)?;
-    let time = |name: &str, text: Option<String>| {
-        let allowed = "an RFC 3339 time, for example 2027-01-31T08:00:00Z";
-        text.map(|text| Timestamp::from_str(&text).map_err(|_| wrong(name, allowed))).transpose()
-    };
     let limit = query.take("limit").map(|text| match text.parse() {
         Ok(limit @ 1..=LIMIT_MAX) => Ok(limit),
         _ => Err(wrong("limit", "a number from 1 to 1000")),
     });
-    let non_empty = |name: &str, text: Option<String>, what: &str| match text {
-        Some(text) if text.trim().is_empty() => Err(wrong(name, what)),
-        text => Ok(text),
-    };
     Ok(RecordingsQuery {
         from: time("from", query.take("from"))?,
         to: time("to", query.take("to"))?,
@@ -149,14 +182,28 @@ fn audio(query: &str) -> Result<AudioRequest, ApiError> {
     if end_ms.is_some_and(|end_ms| end_ms <= start_ms) {
         return Err(wrong("end_ms", "more than start_ms"));
     }
-    Ok(AudioRequest { format, start_ms, end_ms })
+    let purpose = query.take("for").map(|text| one_of("for", text, &["play", "download"])).transpose()?;
+    let purpose = if purpose.as_deref() == Some("play") { AudioPurpose::Play } else { AudioPurpose::Download };
+    Ok(AudioRequest { format, start_ms, end_ms, purpose })
+}
+
+pub(crate) fn time(name: &str, text: Option<String>) -> Result<Option<Timestamp>, ApiError> {
+    let allowed = "an RFC 3339 time, for example 2027-01-31T08:00:00Z";
+    text.map(|text| Timestamp::from_str(&text).map_err(|_| wrong(name, allowed))).transpose()
+}
+
+pub(crate) fn non_empty(name: &str, text: Option<String>, what: &str) -> Result<Option<String>, ApiError> {
+    match text {
+        Some(text) if text.trim().is_empty() => Err(wrong(name, what)),
+        text => Ok(text),
+    }
 }
 
 /// The parameters of a query, each at most once.
-struct Query(Vec<(String, String)>);
+pub(crate) struct Query(Vec<(String, String)>);
 
 impl Query {
-    fn parse(query: &str, allowed: &[&str]) -> Result<Self, ApiError> {
+    pub(crate) fn parse(query: &str, allowed: &[&str]) -> Result<Self, ApiError> {
         let bad = |message: String| ApiError::new(ErrorKind::BadRequest, message);
         let mut found: Vec<(String, String)> = Vec::new();
         for pair in query.split('&').filter(|pair| !pair.is_empty()) {
@@ -176,13 +223,13 @@ impl Query {
         Ok(Self(found))
     }
 
-    fn take(&mut self, name: &str) -> Option<String> {
+    pub(crate) fn take(&mut self, name: &str) -> Option<String> {
         let at = self.0.iter().position(|(known, _)| known == name)?;
         Some(self.0.swap_remove(at).1)
     }
 }
 
-fn one_of(name: &str, value: String, allowed: &[&str]) -> Result<String, ApiError> {
+pub(crate) fn one_of(name: &str, value: String, allowed: &[&str]) -> Result<String, ApiError> {
     if allowed.contains(&value.as_str()) { Ok(value) } else { Err(wrong(name, &listed(allowed))) }
 }
 
@@ -190,8 +237,13 @@ fn listed(words: &[&str]) -> String {
     format!("one of {}", words.join(", "))
 }
 
-fn wrong(name: &str, allowed: &str) -> ApiError {
+pub(crate) fn wrong(name: &str, allowed: &str) -> ApiError {
     ApiError::new(ErrorKind::BadRequest, format!("parameter {name:?} must be {allowed}"))
+}
+
+/// An id of something else than a recording.
+pub(crate) fn uuid_of(text: &str) -> Result<Uuid, ApiError> {
+    Uuid::try_parse(text).map_err(|_| ApiError::new(ErrorKind::BadRequest, "an id is a UUID"))
 }
 
 fn uuid(text: &str) -> Result<Uuid, ApiError> {
@@ -223,7 +275,7 @@ mod tests {
     const ID: &str = "01900000-0000-7000-8000-000000000001";
 
     fn status(method: &str, target: &str) -> u16 {
-        route(method, target).map_or_else(|error| error.kind.status().0, |_| 200)
+        route(method, target, b"").map_or_else(|error| error.kind.status().0, |_| 200)
     }
 
     #[test]
@@ -253,6 +305,23 @@ mod tests {
         check("POST", "/v1/calls/1/pause", 400);
         check("POST", "/v1/calls/ID/pause?x=1", 400);
         check("POST", "/v1/calls/ID", 404);
+        check("GET", "/v1/recordings/ID/audio?format=wav&for=play", 200);
+        check("GET", "/v1/recordings/ID/audio?format=wav&for=fun", 400);
+        check("GET", "/v1/me", 200);
+        check("GET", "/v1/tokens", 200);
+        check("POST", "/v1/tokens", 400);
+        check("DELETE", "/v1/tokens/ID", 200);
+        check("GET", "/v1/tokens/ID", 405);
+        check("GET", "/v1/audit", 200);
+        check("GET", "/v1/audit?order=oldest&outcome=refused&recording=ID&limit=5&cursor=7&name=ann", 200);
+        check("GET", "/v1/audit?outcome=good", 400);
+        check("GET", "/v1/audit?cursor=x", 400);
+        check("POST", "/v1/audit", 405);
+        check("GET", "/v1/audit/verify?head=1:00", 200);
+        check("POST", "/v1/recording/stop", 400);
+        check("GET", "/v1/recording/stop", 405);
+        check("POST", "/v1/recording/start", 200);
+        check("DELETE", "/v1/recording/start", 405);
         check("GET", "/v1/keys", 200);
         check("POST", "/v1/keys/rotate", 200);
         check("GET", "/", 404);
@@ -280,6 +349,7 @@ mod tests {
             "GET",
             "/v1/recordings?from=2027-01-01T00:00:00%2B01:00&to=2027-01-02T00:00:00+01:00&verdict=no-media\
              &direction=incoming&number=+49%2030&owner=zo%C3%AB&limit=7&cursor=1_2&",
+            b"",
         ) else {
             panic!("not understood");
         };
@@ -294,15 +364,34 @@ mod tests {
             cursor: Some("1_2".into()),
         };
         assert!(query == expected);
-        let audio = route("GET", &format!("/v1/recordings/{ID}/audio?end_ms=9&format=opus&start_ms=5"));
-        let request = AudioRequest { format: AudioFormat::Opus, start_ms: 5, end_ms: Some(9) };
+        let audio = route("GET", &format!("/v1/recordings/{ID}/audio?end_ms=9&format=opus&start_ms=5"), b"");
+        let request =
+            AudioRequest { format: AudioFormat::Opus, start_ms: 5, end_ms: Some(9), purpose: AudioPurpose::Download };
         assert_eq!(audio, Ok(Call::Audio(ID.parse().unwrap(), request)));
+    }
+
+    #[test]
+    fn bodies_are_read_strictly() {
+        let check = |path: &str, body: &str, expected: &str| {
+            let found = route("POST", path, body.as_bytes()).map_or_else(|error| error.message, |_| "fine".into());
+            assert!(found.contains(expected), "{body}: {found}");
+        };
+        check("/v1/tokens", r#"{"name": "x", "level": "base", "user": "ann@example.com", "expires_days": 30}"#, "fine");
+        check("/v1/tokens", r#"{"name": " ", "level": "base"}"#, "1 to 100 characters");
+        check("/v1/tokens", r#"{"name": "x", "level": "boss"}"#, "one of record-only, base");
+        check("/v1/tokens", r#"{"name": "x", "level": "base", "expires_days": 0}"#, "1 to 3660");
+        check("/v1/tokens", r#"{"name": "x", "level": "base", "expires_days": 3661}"#, "1 to 3660");
+        check("/v1/tokens", r#"{"name": "x", "level": "base", "secret-name": 1}"#, "look at line 1, column 44");
+        check("/v1/tokens", "", "not the JSON");
+        check("/v1/recording/stop", r#"{"reason": "moving house"}"#, "fine");
+        check("/v1/recording/stop", r#"{"reason": "  "}"#, "says why");
+        check("/v1/recording/stop", "{\"reason\": \"a\\nb\"}", "on one line");
     }
 
     #[test]
     fn what_is_wrong_is_named_with_what_is_allowed() {
         let check = |target: &str, expected: &str| {
-            let error = route("GET", &target.replace("ID", ID)).unwrap_err();
+            let error = route("GET", &target.replace("ID", ID), b"").unwrap_err();
             assert_eq!(error.kind, ErrorKind::BadRequest, "{target}");
             assert!(error.message.contains(expected), "{target}: {}", error.message);
         };
@@ -327,7 +416,7 @@ mod tests {
     proptest! {
         #[test]
         fn no_target_panics(target in "(/v1/(recordings|jobs|keys))?[/?&=%a-f0-9+.:é-]{0,60}") {
-            let _ = route("GET", &target);
+            let _ = route("GET", &target, b"");
         }
     }
 }

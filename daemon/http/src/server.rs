@@ -21,6 +21,7 @@ use crate::{
     listen::Listener,
     places::{Places, Room},
     snapshot::Board,
+    tickets::Tickets,
     worker,
 };
 
@@ -80,8 +81,8 @@ impl fmt::Debug for Server {
 }
 
 impl Server {
-    /// Starts listening. `private_dir` is a folder (the runtime directory) in which it may make one for itself; `token` must not
-    /// be empty, or nothing under `/v1/` is answered.
+    /// Starts listening. `private_dir` is a folder (the runtime directory) in which it may make one for itself; `token` is the
+    /// operator's and not empty, or nobody is the operator; all other tokens are the [`Api`]'s to know.
     ///
     /// # Errors
     /// [`HttpError::Address`] for what is not loopback; [`HttpError::InUse`]; what the system refuses.
@@ -123,15 +124,19 @@ impl Server {
                 worker::serve(&inner.server, &closing, |request| worker::answer_open(&board, request));
             })?;
         }
+        let tickets = Arc::new(Tickets::default());
         for _ in 0..limits.api_max {
             let (inner, api, closing) = (Arc::clone(&inner_api), Arc::clone(&api), Arc::clone(&closing));
+            let tickets = Arc::clone(&tickets);
             spawn("http-api", move || {
-                worker::serve(&inner.server, &closing, |request| worker::answer_api(&api, request));
+                worker::serve(&inner.server, &closing, |request| worker::answer_api(&api, &tickets, request));
             })?;
         }
         let front = Arc::new(Front {
             places,
             token,
+            asked: api,
+            tickets,
             request_max: Duration::from_millis(limits.request_ms_max),
             stall_max: Duration::from_millis(limits.stall_ms_max),
             open: open_path,

@@ -1,6 +1,7 @@
 //! The threads that take requests from tiny_http.
 
 use std::{
+    io::Read as _,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{
         Arc,
@@ -10,15 +11,17 @@ use std::{
     time::Duration,
 };
 
+use callvault_access::Caller;
 use serde_json::{Value, json};
 use tiny_http::{Method, Request};
 use uuid::Uuid;
 
 use crate::{
-    Api, ApiError, AudioRequest, ErrorKind, Status,
+    Api, ApiError, AudioRequest, BODY_BYTES_MAX, ErrorKind, Status,
     respond::{self, Ready},
     route::{Call, NOTHING_HERE, Open, route},
     snapshot::Board,
+    tickets::{TICKET, Tickets},
 };
 
 /// How long a worker waits after tiny_http failed to give it a request, so that a lasting failure does not burn a core.
@@ -79,12 +82,22 @@ fn open(board: &Board, what: Open) -> Ready {
     }
 }
 
-/// Everything under `/v1/`; the front has seen the token.
-pub(crate) fn answer_api(api: &Arc<dyn Api>, request: Request) {
-    let call = route(request.method().as_str(), request.url());
+/// Everything under `/v1/`; the front has seen the token, and knows whose it is.
+pub(crate) fn answer_api(api: &Arc<dyn Api>, tickets: &Tickets, mut request: Request) {
+    let ticket = request.headers().iter().find(|header| header.field.equiv(TICKET)).map(|header| header.value.as_str());
+    let Some(caller) = ticket.and_then(|ticket| tickets.take(ticket)) else {
+        // the front has given up on this one: nobody is there to hear the answer
+        let error = ApiError::new(ErrorKind::Unauthorized, "it is not known any more who asked");
+        return send(request, respond::error(&error));
+    };
+    let mut body = Vec::new();
+    let call = match request.as_reader().take(BODY_BYTES_MAX as u64).read_to_end(&mut body) {
+        Ok(_) => route(request.method().as_str(), request.url(), &body),
+        Err(_) => Err(ApiError::new(ErrorKind::BadRequest, "the request's body did not come to its end")),
+    };
     let answer = match call {
-        Ok(Call::Audio(id, audio)) => return answer_audio(&**api, request, id, &audio),
-        Ok(call) => json_call(&**api, call),
+        Ok(Call::Audio(id, audio)) => return answer_audio(&**api, &caller, request, id, &audio),
+        Ok(call) => json_call(&**api, &caller, call),
         Err(error) => Err(error),
     };
     match answer {
@@ -93,31 +106,39 @@ pub(crate) fn answer_api(api: &Arc<dyn Api>, request: Request) {
     }
 }
 
-fn json_call(api: &dyn Api, call: Call) -> Result<Value, ApiError> {
+fn json_call(api: &dyn Api, caller: &Caller, call: Call) -> Result<Value, ApiError> {
     match call {
-        Call::Status => api.status(),
-        Call::Calls => api.calls(),
-        Call::Control(id, action) => api.control_call(id, action),
-        Call::Recordings(query) => api.recordings(&query),
-        Call::Recording(id) => api.recording(id),
-        Call::Delete(id) => api.delete_recording(id),
-        Call::Verify(id) => api.verify(id),
-        Call::Jobs => api.jobs(),
-        Call::RetryJob(id) => api.retry_job(&id),
-        Call::Drain(wanted) => api.drain(wanted),
-        Call::Keys => api.keys(),
-        Call::RotateKeys => api.rotate_keys(),
+        Call::Status => api.status(caller),
+        Call::Calls => api.calls(caller),
+        Call::Control(id, action) => api.control_call(caller, id, action),
+        Call::Recordings(query) => api.recordings(caller, &query),
+        Call::Recording(id) => api.recording(caller, id),
+        Call::Delete(id) => api.delete_recording(caller, id),
+        Call::Verify(id) => api.verify(caller, id),
+        Call::Jobs => api.jobs(caller),
+        Call::RetryJob(id) => api.retry_job(caller, &id),
+        Call::Drain(wanted) => api.drain(caller, wanted),
+        Call::Keys => api.keys(caller),
+        Call::RotateKeys => api.rotate_keys(caller),
+        Call::Me => api.me(caller),
+        Call::Tokens => api.tokens(caller),
+        Call::CreateToken(token) => api.create_token(caller, &token),
+        Call::RevokeToken(id) => api.revoke_token(caller, id),
+        Call::Audit(query) => api.audit(caller, &query),
+        Call::VerifyAudit(head) => api.verify_audit(caller, head.as_deref()),
+        Call::StopRecording(reason) => api.stop_recording(caller, &reason),
+        Call::StartRecording => api.start_recording(caller),
         Call::Audio(..) => Err(ApiError::new(ErrorKind::Internal, "audio is not JSON")),
     }
 }
 
-fn answer_audio(api: &dyn Api, request: Request, id: Uuid, asked: &AudioRequest) {
+fn answer_audio(api: &dyn Api, caller: &Caller, request: Request, id: Uuid, asked: &AudioRequest) {
     if *request.http_version() < tiny_http::HTTPVersion(1, 1) {
         // without chunks, a body that broke off would look complete
         let error = ApiError::new(ErrorKind::BadRequest, "audio needs HTTP/1.1");
         return send(request, respond::error(&error));
     }
-    match api.audio(id, asked) {
+    match api.audio(caller, id, asked) {
         Err(error) => send(request, respond::error(&error)),
         Ok(audio) => {
             let mut writer = request.into_writer();

@@ -15,8 +15,8 @@ use std::{
 };
 
 use callvault_http::{
-    Answer, Api, ApiError, Audio, AudioFormat, AudioRequest, CallAction, Component, ErrorKind, Health, HttpError,
-    Limits, Listen, RecordingsQuery, Server, Snapshot, Status,
+    Answer, Api, ApiError, Audio, AudioFormat, AudioRequest, AuditQuery, CallAction, Caller, Component, ErrorKind,
+    Health, HttpError, Level, Limits, Listen, NewToken, RecordingsQuery, Server, Snapshot, Status,
 };
 use callvault_seal::Secret;
 use serde_json::{Value, json};
@@ -87,32 +87,45 @@ impl Drop for Body {
     }
 }
 
+/// What the fake answers about how it is, and about who asked.
+fn well(caller: &str, from: &str) -> Value {
+    json!({"is": "well", "caller": caller, "from": from})
+}
+
 impl Api for Fake {
     fn snapshot(&self) -> Snapshot {
         self.snapshots.pass();
         self.snapshot.lock().unwrap().clone()
     }
 
-    fn status(&self) -> Answer {
-        Ok(json!({"is": "well"}))
+    /// One token is Ann's; the endpoint must not take another for it.
+    fn authenticate(&self, token: &str, from: &str) -> Result<Caller, ApiError> {
+        match token {
+            "ann" => Ok(Caller { user: ID.parse().ok(), ..Caller::of_token("ann", Level::Base, from) }),
+            _ => Err(ApiError::new(ErrorKind::Unauthorized, "this token is not known")),
+        }
     }
 
-    fn calls(&self) -> Answer {
+    fn status(&self, caller: &Caller) -> Answer {
+        Ok(well(&caller.name, &caller.from))
+    }
+
+    fn calls(&self, _: &Caller) -> Answer {
         self.calls.pass();
         Ok(json!({"calls": []}))
     }
 
-    fn recordings(&self, query: &RecordingsQuery) -> Answer {
+    fn recordings(&self, _: &Caller, query: &RecordingsQuery) -> Answer {
         *self.asked.lock().unwrap() = Some(query.clone());
         Ok(json!({"recordings": [], "next": null}))
     }
 
-    fn recording(&self, id: Uuid) -> Answer {
+    fn recording(&self, _: &Caller, id: Uuid) -> Answer {
         Ok(json!({"id": id}))
     }
 
     /// `start_ms` says how it goes: 0 chunks, 1 a known length, 2 breaks off, 3 too short, 4 no decoder, 5 without end.
-    fn audio(&self, _id: Uuid, request: &AudioRequest) -> Result<Audio, ApiError> {
+    fn audio(&self, _: &Caller, _id: Uuid, request: &AudioRequest) -> Result<Audio, ApiError> {
         let bytes = |text: &str| Ok(text.as_bytes().to_vec());
         let broken = || Err(io::Error::other("the render process is gone"));
         let (bytes, left) = match request.start_ms {
@@ -127,19 +140,51 @@ impl Api for Fake {
         Ok(Audio { bytes, body: Box::new(body) })
     }
 
-    fn delete_recording(&self, id: Uuid) -> Answer {
+    fn me(&self, _: &Caller) -> Answer {
+        Ok(json!({}))
+    }
+
+    fn tokens(&self, _: &Caller) -> Answer {
+        Ok(json!({"tokens": []}))
+    }
+
+    fn create_token(&self, _: &Caller, token: &NewToken) -> Answer {
+        Ok(json!({"name": token.name, "level": token.level.as_str(), "user": token.user, "days": token.expires_days}))
+    }
+
+    fn revoke_token(&self, _: &Caller, id: Uuid) -> Answer {
+        Ok(json!({"id": id}))
+    }
+
+    fn audit(&self, _: &Caller, _: &AuditQuery) -> Answer {
+        Ok(json!({"entries": [], "next": null}))
+    }
+
+    fn verify_audit(&self, _: &Caller, head: Option<&str>) -> Answer {
+        Ok(json!({"head": head}))
+    }
+
+    fn stop_recording(&self, _: &Caller, reason: &str) -> Answer {
+        Ok(json!({"reason": reason}))
+    }
+
+    fn start_recording(&self, _: &Caller) -> Answer {
+        Ok(json!({"stopped": false}))
+    }
+
+    fn delete_recording(&self, _: &Caller, id: Uuid) -> Answer {
         Ok(json!({"deleted": id}))
     }
 
-    fn verify(&self, id: Option<Uuid>) -> Answer {
+    fn verify(&self, _: &Caller, id: Option<Uuid>) -> Answer {
         Ok(json!({"checked": usize::from(id.is_some()), "findings": []}))
     }
 
-    fn jobs(&self) -> Answer {
+    fn jobs(&self, _: &Caller) -> Answer {
         panic!("a bug")
     }
 
-    fn retry_job(&self, id: &str) -> Answer {
+    fn retry_job(&self, _: &Caller, id: &str) -> Answer {
         if id.starts_with("archive:") {
             Ok(json!({"id": id}))
         } else {
@@ -147,22 +192,22 @@ impl Api for Fake {
         }
     }
 
-    fn control_call(&self, id: Uuid, action: CallAction) -> Answer {
+    fn control_call(&self, _: &Caller, id: Uuid, action: CallAction) -> Answer {
         Ok(json!({"id": id, "did": action.as_str()}))
     }
 
-    fn drain(&self, wanted: bool) -> Answer {
+    fn drain(&self, _: &Caller, wanted: bool) -> Answer {
         if !wanted {
             return Ok(json!({"draining": false}));
         }
         Err(ApiError::new(ErrorKind::Unavailable, "not now"))
     }
 
-    fn keys(&self) -> Answer {
+    fn keys(&self, _: &Caller) -> Answer {
         Ok(json!({"keys": ["x".repeat(100_000)]}))
     }
 
-    fn rotate_keys(&self) -> Answer {
+    fn rotate_keys(&self, _: &Caller) -> Answer {
         Ok(json!({}))
     }
 }
@@ -277,7 +322,7 @@ fn every_path_is_answered_in_json() {
         assert!(response.head.contains("Content-Type: application/json\r\n"), "{}", response.head);
         assert!(response.head.contains("Cache-Control: no-store\r\n"), "{}", response.head);
     };
-    check("GET", "/v1/status", 200, json!({"is": "well"}));
+    check("GET", "/v1/status", 200, well("operator", "127.0.0.1"));
     check("GET", "/v1/calls", 200, json!({"calls": []}));
     for action in ["pause", "resume", "stop", "start", "keep"] {
         check("POST", &format!("/v1/calls/ID/{action}"), 200, json!({"id": ID, "did": action}));
@@ -329,6 +374,23 @@ fn nothing_under_v1_is_answered_without_the_token() {
     check("X-Authorization: Bearer 3fb0c2a7\r\n", 401);
     check("authorization: bearer 3fb0c2a7\r\n", 200);
     assert_eq!(sut.get("/v1/nothing").status, 401, "what there is is not told to strangers");
+}
+
+#[test]
+fn who_asks_is_told_to_the_daemon_and_nobody_can_say_to_be_another() {
+    let sut = start();
+    let check = |header: &str, expected: Value| {
+        let response = sut.send(format!("GET /v1/status HTTP/1.1\r\n{header}\r\n").as_bytes());
+        assert_eq!((response.status, response.json()), (200, expected), "{header:?}");
+    };
+    check("Authorization: Bearer 3fb0c2a7\r\n", well("operator", "127.0.0.1"));
+    check("Authorization: Bearer ann\r\n", well("ann", "127.0.0.1"));
+    // numbers that the endpoint itself gives out are worth nothing when a client sends them
+    check("Authorization: Bearer ann\r\nX-Callvault-Ticket: 1\r\n", well("ann", "127.0.0.1"));
+    check(
+        "X-Callvault-Ticket: 1\r\nAuthorization: Bearer ann\r\nX-Forwarded-For: 9.9.9.9\r\n",
+        well("ann", "127.0.0.1"),
+    );
 }
 
 #[test]
@@ -475,10 +537,21 @@ fn bodies_and_second_requests_change_nothing() {
     let text =
         request("GET", "/v1/status").replace("\r\n\r\n", &format!("\r\nContent-Length: {}\r\n\r\n{body}", body.len()));
     let response = sut.send(text.as_bytes());
-    assert_eq!((response.status, response.json()), (200, json!({"is": "well"})));
+    assert_eq!((response.status, response.json()), (200, well("operator", "127.0.0.1")));
     let two = request("GET", "/v1/status") + &request("GET", "/v1/keys");
     let response = sut.send(two.as_bytes());
-    assert_eq!((response.status, response.json()), (200, json!({"is": "well"})), "one connection, one answer");
+    assert_eq!((response.status, response.json()), (200, well("operator", "127.0.0.1")), "one connection, one answer");
+}
+
+#[test]
+fn the_body_is_what_the_daemon_is_asked() {
+    let sut = start();
+    let body = r#"{"name": "script", "level": "base", "user": "ann@example.com", "expires_days": 7}"#;
+    let head = request("POST", "/v1/tokens");
+    let text = head.replace("\r\n\r\n", &format!("\r\nContent-Length: {}\r\n\r\n{body}", body.len()));
+    let response = sut.send(text.as_bytes());
+    let expected = json!({"name": "script", "level": "base", "user": "ann@example.com", "days": 7});
+    assert_eq!((response.status, response.json()), (200, expected));
 }
 
 #[test]
@@ -570,7 +643,7 @@ fn it_listens_on_a_unix_socket_for_owner_and_group() {
     assert_eq!(server.address(), &listen);
     let mut stream = UnixStream::connect(&path).unwrap();
     stream.write_all(request("GET", "/v1/status").as_bytes()).unwrap();
-    assert_eq!(read(&mut stream).json(), json!({"is": "well"}));
+    assert_eq!(read(&mut stream).json(), well("operator", "unix"));
     assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o660);
 
     assert!(matches!(run(), Err(HttpError::InUse(_))));

@@ -1,13 +1,19 @@
-//! What the control endpoint answers.
+//! What the control endpoint answers. Each answer begins with whether the caller may have it.
+
+mod access;
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use callvault_access::audit::Entry;
+use callvault_access::{Action, Caller, Level, On, Owned, Visible, decide};
 use callvault_catalogue::{CatalogueError, Cursor, Deletion, Filter, Recording};
-use callvault_control::{self as control, CallStanding, Refusal};
+use callvault_control::{self as control, CallStanding, LiveCall, Refusal};
+use callvault_directory::User;
 use callvault_http::{
-    Answer, Api, ApiError, Audio, AudioFormat, AudioRequest, CallAction, ErrorKind, RecordingsQuery, Snapshot,
+    Answer, Api, ApiError, Audio, AudioFormat, AudioPurpose, AudioRequest, AuditQuery, CallAction, ErrorKind, NewToken,
+    RecordingsQuery, Snapshot,
 };
 use callvault_queue::{Filter as JobFilter, Job, JobId, JobKind, QueueError, State};
 use callvault_render_protocol::RenderError;
@@ -35,7 +41,7 @@ const JOBS_MAX: usize = 1_000;
 /// The endpoint's view of the appliance.
 pub(crate) struct Control(pub(crate) Arc<Appliance>);
 
-fn internal(error: impl std::fmt::Display) -> ApiError {
+pub(super) fn internal(error: impl std::fmt::Display) -> ApiError {
     tracing::error!("failed to {error}");
     ApiError::new(ErrorKind::Internal, format!("failed to {error}"))
 }
@@ -71,6 +77,70 @@ impl Control {
                 None => Err(not_found(id)),
             },
         }
+    }
+
+    /// The recording, if the caller may do that with it; `say` adds to the entry in the audit log.
+    fn permitted(
+        &self,
+        caller: &Caller,
+        action: Action,
+        id: Uuid,
+        say: impl FnOnce(Entry) -> Entry,
+    ) -> Result<Recording, ApiError> {
+        let row = self.row(id)?;
+        let entry = say(self.0.entry(caller, action).on(id));
+        self.0.owned(&row, |owned| self.0.permit(caller, action, On::One(owned), &entry))?;
+        Ok(row)
+    }
+
+    /// Whether the caller may do that about a live call. Nothing is written.
+    fn may(&self, caller: &Caller, action: Action, call: &LiveCall) -> bool {
+        let owner = self.owner_of(call);
+        decide(caller, action, On::One(Owned::by(owner.as_deref())), &self.0.access.permissions()).is_ok()
+    }
+
+    /// The user whose call it is, as far as it can be told while it lasts.
+    fn owner_of(&self, call: &LiveCall) -> Option<Arc<User>> {
+        self.0.access.people.by_number(call.local_number.as_deref()?)
+    }
+
+    /// Whether the caller may do that about the live call of this recording, and the entry that they did.
+    fn permit_call(&self, caller: &Caller, action: CallAction, id: Uuid) -> Result<(), ApiError> {
+        let action = match action {
+            CallAction::Pause => Action::Pause,
+            CallAction::Resume => Action::Resume,
+            CallAction::Stop => Action::Stop,
+            CallAction::Start => Action::Start,
+            CallAction::Keep => Action::Keep,
+        };
+        // Administrators may in any case, and whose it is need not be known for that.
+        let owner = match caller.rank() {
+            Level::Administrator => None,
+            _ => {
+                let calls = self.answered(Request::Calls)?;
+                calls.iter().find(|call| call.standing.recording == id).and_then(|call| self.owner_of(call))
+            }
+        };
+        let entry = self.0.entry(caller, action).on(id);
+        self.0.permit(caller, action, On::One(Owned::by(owner.as_deref())), &entry)
+    }
+
+    /// What belongs together with a recording is told only as far as it may be seen.
+    fn hide_linked(&self, visible: &Visible, rows: &mut [Recording]) -> Result<(), ApiError> {
+        if *visible == Visible::All {
+            return Ok(());
+        }
+        for row in rows {
+            let mut seen = Vec::new();
+            for id in std::mem::take(&mut row.linked) {
+                let owner = self.0.catalogue.get(id).map_err(internal)?.and_then(|other| other.owner_id);
+                if visible.has(owner) {
+                    seen.push(id);
+                }
+            }
+            row.linked = seen;
+        }
+        Ok(())
     }
 
     /// What was to archive a recording that is deleted now is to find that out at once, not after a long pause or never: it removes
@@ -111,6 +181,10 @@ impl Api for Control {
         health::snapshot(&self.0)
     }
 
+    fn authenticate(&self, token: &str, from: &str) -> Result<Caller, ApiError> {
+        self.0.authenticate(token, from)
+    }
+
     /// | field | meaning |
     /// |---|---|
     /// | `version` | of callvaultd |
@@ -119,6 +193,9 @@ impl Api for Control {
     /// | `calls` | sessions being recorded now |
     /// | `calls_survive_restart` | whether they go on when the service is restarted |
     /// | `recorder` | `up`, `generation` (UUID or null), `restarts` since the daemon's start, `port_pairs`, `port_pairs_used` |
+    /// | `recording` | whether recording is `stopped`, `since` when and for which `reason` |
+    /// | `permissions` | `delete`, `download`, `preserve`: who may, in force now |
+    /// | `audit` | `entries` in the audit log, and its `head`, to be noted somewhere else |
     /// | `recordings` | `verdicts`: recordings by verdict; `archive`: recordings by state of their archive |
     /// | `jobs` | jobs by `KIND.STATE` |
     /// | `journal_bytes` | bytes of all journal files |
@@ -126,8 +203,10 @@ impl Api for Control {
     /// | `store`, `store_state`, `store_free_bytes` | the store's folder; `ok`, or why it cannot be used; its free bytes, or null where they are not known |
     ///
     /// Fields are only ever added.
-    fn status(&self) -> Answer {
+    fn status(&self, caller: &Caller) -> Answer {
+        self.0.permit_all(caller, Action::Status)?;
         let snapshot = health::snapshot(&self.0);
+        let audit = self.0.catalogue.audit_head().map_err(internal)?;
         let counts = self.0.catalogue.counts().map_err(internal)?;
         let mut verdicts: std::collections::BTreeMap<&str, u64> = std::collections::BTreeMap::new();
         let mut states: std::collections::BTreeMap<&str, u64> = std::collections::BTreeMap::new();
@@ -144,7 +223,10 @@ impl Api for Control {
             "version": env!("CARGO_PKG_VERSION"),
             "health": snapshot.health.json(),
             "ready": snapshot.not_ready.is_none(),
-            "draining": self.0.draining.load(Ordering::Relaxed),
+            "draining": self.0.access.is_draining(),
+            "recording": self.0.recording_state(),
+            "permissions": access::permissions_json(&self.0.access.permissions()),
+            "audit": {"entries": audit.entries, "head": audit.to_string()},
             "calls": recorder.heartbeat.live,
             "calls_survive_restart": self.0.sockets_stay.load(Ordering::Relaxed),
             "recorder": {
@@ -166,10 +248,12 @@ impl Api for Control {
         }))
     }
 
-    fn calls(&self) -> Answer {
+    fn calls(&self, caller: &Caller) -> Answer {
+        self.0.permit_all(caller, Action::SeeCalls)?;
         let calls = self.answered(Request::Calls)?;
         let calls: Vec<Value> = calls
             .iter()
+            .filter(|call| self.may(caller, Action::SeeCalls, call))
             .map(|c| {
                 let mut call = standing_json(&c.standing);
                 call.extend([
@@ -193,7 +277,7 @@ impl Api for Control {
 
     /// Each action answers when it holds: after a pause nothing that arrives is stored, although the packets that arrived before
     /// it may not be in the journal yet.
-    fn control_call(&self, id: Uuid, action: CallAction) -> Answer {
+    fn control_call(&self, caller: &Caller, id: Uuid, action: CallAction) -> Answer {
         let wanted = match action {
             CallAction::Pause => control::CallAction::Pause,
             CallAction::Resume => control::CallAction::Resume,
@@ -202,6 +286,7 @@ impl Api for Control {
             CallAction::Keep => control::CallAction::Keep,
         };
         let word = action.as_str();
+        self.permit_call(caller, action, id)?;
         let standing = self.answered(|answer| Request::Control(id, wanted, answer))?.map_err(|refusal| {
             let (kind, text) = match refusal {
                 Refusal::Unknown => (
@@ -223,7 +308,7 @@ impl Api for Control {
         Ok(Value::Object(standing_json(&standing)))
     }
 
-    fn recordings(&self, query: &RecordingsQuery) -> Answer {
+    fn recordings(&self, caller: &Caller, query: &RecordingsQuery) -> Answer {
         let parse =
             |what: &str| ApiError::new(ErrorKind::BadRequest, format!("{what} is not one that this endpoint gave out"));
         let cursor: Option<Cursor> =
@@ -237,18 +322,29 @@ impl Api for Control {
             owner: query.owner.clone(),
             limit: query.limit,
         };
-        let page = self.0.catalogue.list(&filter, cursor).map_err(internal)?;
+        let entry = searched(self.0.entry(caller, Action::Search), query);
+        self.0.permit(caller, Action::Search, On::Everything, &entry)?;
+        let visible = self.0.visible(caller);
+        let mut page = self.0.catalogue.list(&filter, cursor).map_err(internal)?;
         note_damaged(&self.0, &page.damaged);
+        page.recordings.retain(|recording| visible.has(recording.owner_id));
+        self.hide_linked(&visible, &mut page.recordings)?;
         Ok(json!({"recordings": page.recordings, "next": page.next.map(|c| c.to_string())}))
     }
 
-    fn recording(&self, id: Uuid) -> Answer {
-        let row = self.row(id)?;
+    fn recording(&self, caller: &Caller, id: Uuid) -> Answer {
+        let mut row = [self.permitted(caller, Action::Show, id, |entry| entry)?];
+        self.hide_linked(&self.0.visible(caller), &mut row)?;
+        let [row] = row;
         serde_json::to_value(row).map_err(internal)
     }
 
-    fn audio(&self, id: Uuid, request: &AudioRequest) -> Result<Audio, ApiError> {
-        let row = self.row(id)?;
+    fn audio(&self, caller: &Caller, id: Uuid, request: &AudioRequest) -> Result<Audio, ApiError> {
+        let action = match request.purpose {
+            AudioPurpose::Play => Action::Play,
+            AudioPurpose::Download => Action::Download,
+        };
+        let row = self.permitted(caller, action, id, |entry| heard(entry, request))?;
         if !has_audio(&row) {
             let why = row.flaws.first().map_or("there is no audio", |flaw| flaw.text.as_str());
             return Err(ApiError::new(ErrorKind::Unprocessable, format!("there is nothing to play: {why}")));
@@ -264,8 +360,11 @@ impl Api for Control {
         }
     }
 
-    fn delete_recording(&self, id: Uuid) -> Answer {
-        match self.0.catalogue.delete(id, Timestamp::now(), "by hand").map_err(internal)? {
+    fn delete_recording(&self, caller: &Caller, id: Uuid) -> Answer {
+        let row = self.row(id)?;
+        let entry = self.0.entry(caller, Action::Delete).on(id);
+        self.0.owned(&row, |owned| self.0.allow(caller, Action::Delete, On::One(owned), &entry))?;
+        match self.0.catalogue.delete_audited(id, Timestamp::now(), "by hand", Some(&entry)).map_err(internal)? {
             Deletion::Deleted { .. } => {
                 self.0.journals.lock().release(id);
                 self.clean_up_after(id);
@@ -281,7 +380,10 @@ impl Api for Control {
         }
     }
 
-    fn verify(&self, id: Option<Uuid>) -> Answer {
+    fn verify(&self, caller: &Caller, id: Option<Uuid>) -> Answer {
+        let entry = self.0.entry(caller, Action::Verify);
+        let entry = id.map_or(entry.clone(), |id| entry.on(id));
+        self.0.permit(caller, Action::Verify, On::Everything, &entry)?;
         let mut check = Check::new(&self.0);
         match id {
             Some(id) => check.recording(&self.row(id)?),
@@ -290,12 +392,15 @@ impl Api for Control {
         Ok(check.json())
     }
 
-    fn jobs(&self) -> Answer {
+    fn jobs(&self, caller: &Caller) -> Answer {
+        self.0.permit_all(caller, Action::Jobs)?;
         let jobs = self.0.queue.list(&JobFilter { limit: Some(JOBS_MAX), ..JobFilter::default() });
         Ok(json!({"jobs": jobs.iter().map(job_json).collect::<Vec<_>>()}))
     }
 
-    fn retry_job(&self, id: &str) -> Answer {
+    fn retry_job(&self, caller: &Caller, id: &str) -> Answer {
+        let entry = self.0.entry(caller, Action::RetryJob).with("job", id);
+        self.0.permit(caller, Action::RetryJob, On::Everything, &entry)?;
         let id: JobId = id.parse().map_err(|_| {
             ApiError::new(
                 ErrorKind::BadRequest,
@@ -317,9 +422,10 @@ impl Api for Control {
         }
     }
 
-    fn drain(&self, wanted: bool) -> Answer {
-        self.ask(Request::Drain(wanted))?;
-        self.0.draining.store(wanted, Ordering::Relaxed);
+    fn drain(&self, caller: &Caller, wanted: bool) -> Answer {
+        let entry = self.0.entry(caller, Action::Drain).with("wanted", wanted.to_string());
+        self.0.permit(caller, Action::Drain, On::Everything, &entry)?;
+        self.0.access.drain(wanted);
         let live = self.0.recorder.borrow().heartbeat.live;
         if wanted {
             tracing::info!(live, "draining: no new sessions are taken");
@@ -329,7 +435,8 @@ impl Api for Control {
         Ok(json!({"draining": wanted, "calls": live}))
     }
 
-    fn keys(&self) -> Answer {
+    fn keys(&self, caller: &Caller) -> Answer {
+        self.0.permit_all(caller, Action::Keys)?;
         let current = self.0.keyring.public();
         let older: Vec<String> =
             self.0.keyring.ids().filter(|id| *id != current.id()).map(|id| id.to_string()).collect();
@@ -340,7 +447,8 @@ impl Api for Control {
         }))
     }
 
-    fn rotate_keys(&self) -> Answer {
+    fn rotate_keys(&self, caller: &Caller) -> Answer {
+        self.0.permit_all(caller, Action::RotateKeys)?;
         let folder = self.0.config.keys_path();
         match keys::rotate(&folder, &self.0.current_key, &mut rand::rng()) {
             Ok(id) => {
@@ -352,6 +460,67 @@ impl Api for Control {
             Err(error) => Err(ApiError::new(ErrorKind::Conflict, format!("failed to {error}"))),
         }
     }
+
+    fn me(&self, caller: &Caller) -> Answer {
+        access::me(&self.0, caller)
+    }
+
+    fn tokens(&self, caller: &Caller) -> Answer {
+        access::tokens(&self.0, caller)
+    }
+
+    fn create_token(&self, caller: &Caller, token: &NewToken) -> Answer {
+        access::create_token(&self.0, caller, token)
+    }
+
+    fn revoke_token(&self, caller: &Caller, id: Uuid) -> Answer {
+        access::revoke_token(&self.0, caller, id)
+    }
+
+    fn audit(&self, caller: &Caller, query: &AuditQuery) -> Answer {
+        access::audit(&self.0, caller, query)
+    }
+
+    fn verify_audit(&self, caller: &Caller, head: Option<&str>) -> Answer {
+        access::verify_audit(&self.0, caller, head)
+    }
+
+    fn stop_recording(&self, caller: &Caller, reason: &str) -> Answer {
+        self.0.stop_recording(caller, reason)
+    }
+
+    fn start_recording(&self, caller: &Caller) -> Answer {
+        self.0.start_recording(caller)
+    }
+}
+
+/// What was looked for.
+fn searched(entry: Entry, query: &RecordingsQuery) -> Entry {
+    let time = |at: Option<Timestamp>| at.map(|at| format!("{at:.0}"));
+    let asked = [
+        ("from", time(query.from)),
+        ("to", time(query.to)),
+        ("verdict", query.verdict.clone()),
+        ("direction", query.direction.clone()),
+        ("number", query.number.clone()),
+        ("owner", query.owner.clone()),
+    ];
+    asked
+        .into_iter()
+        .filter_map(|(name, value)| Some((name, value?)))
+        .fold(entry, |entry, (name, value)| entry.with(name, value))
+}
+
+/// Which audio was asked for.
+fn heard(entry: Entry, request: &AudioRequest) -> Entry {
+    let format = match request.format {
+        AudioFormat::Wav => "wav",
+        AudioFormat::Opus => "opus",
+        AudioFormat::Mp3 => "mp3",
+    };
+    let entry = entry.with("format", format);
+    let entry = if request.start_ms > 0 { entry.with("start_ms", request.start_ms.to_string()) } else { entry };
+    request.end_ms.map_or(entry.clone(), |end_ms| entry.with("end_ms", end_ms.to_string()))
 }
 
 /// The answer to a request for audio that cannot be given.

@@ -15,6 +15,7 @@ use callvault_queue::Queue;
 use callvault_seal::{Keyring, PublicKey};
 use tokio::sync::{mpsc, watch};
 
+use crate::access::Access;
 use crate::headroom::{Headroom, Sample, Samples};
 use crate::ingest::unix_ms;
 use crate::journals::{LaneView, Shared};
@@ -49,7 +50,7 @@ pub(crate) struct Appliance {
     pub(crate) reload: Bell,
     /// What the parts have to say about themselves.
     pub(crate) notes: Notes,
-    pub(crate) draining: AtomicBool,
+    pub(crate) access: Access,
     /// Whether calls go on when the service is restarted: the service manager keeps the sockets.
     pub(crate) sockets_stay: AtomicBool,
     pub(crate) stopping: AtomicBool,

@@ -2,12 +2,12 @@
 //!
 //! Everything here is read from what the parts have left behind; nothing is asked and waited for.
 
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use callvault_http::{Component, Health, Snapshot, Status};
 use callvault_queue::StateName;
 
+use crate::access;
 use crate::appliance::Appliance;
 use crate::certificates;
 use crate::fd_store;
@@ -45,8 +45,14 @@ pub(crate) fn snapshot(appliance: &Appliance) -> Snapshot {
         put("watchdog", Component::new(Status::Failing, text));
     }
     put("restart", noted(appliance, &[fd_store::NOTE], Status::Degraded));
-    let draining = appliance.draining.load(Ordering::Relaxed);
-    let not_ready = if draining {
+    put("audit", audit_component(appliance));
+    put("permissions", noted(appliance, &[access::PERMISSIONS_NOTE], Status::Degraded));
+    let stopped = appliance.access.stopped();
+    let recording = stopped.as_ref().map(|stopped| Component::new(Status::Degraded, stopped.text()));
+    put("recording", recording.unwrap_or_else(Component::ok));
+    let not_ready = if let Some(stopped) = stopped {
+        Some(stopped.text())
+    } else if appliance.access.is_draining() {
         Some("draining: no new calls are taken".to_owned())
     } else if !recorder.up {
         Some("the recorder is not up".to_owned())
@@ -61,6 +67,14 @@ fn noted(appliance: &Appliance, parts: &[&str], status: Status) -> Component {
         .iter()
         .find_map(|part| appliance.notes.get(part))
         .map_or_else(Component::ok, |text| Component::new(status, text))
+}
+
+fn audit_component(appliance: &Appliance) -> Component {
+    let failing = noted(appliance, &[access::AUDIT_NOTE], Status::Failing);
+    if failing.status != Status::Ok {
+        return failing;
+    }
+    noted(appliance, &[access::AUDIT_BROKEN_NOTE], Status::Degraded)
 }
 
 fn certificates_component(appliance: &Appliance) -> Component {

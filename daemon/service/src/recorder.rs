@@ -44,8 +44,6 @@ pub(crate) enum Request {
     /// Do something about a live call, which the recording names. The answer's sender is dropped when the recorder does not
     /// answer.
     Control(Uuid, CallAction, oneshot::Sender<Result<CallStanding, Refusal>>),
-    /// Take no new sessions, or take them again.
-    Drain(bool),
     /// Stop, with or without the calls; the driver ends when the recorder has.
     Stop {
         /// Whether every call is ended with a BYE.
@@ -97,6 +95,8 @@ pub(crate) struct Driver {
     pub(crate) rounds: Arc<AtomicU64>,
     /// Whether the sockets outlive this daemon.
     pub(crate) stays: watch::Receiver<bool>,
+    /// Whether new sessions are refused.
+    pub(crate) closed: watch::Receiver<bool>,
     /// What SIP over TLS is secured with.
     pub(crate) certificates: watch::Receiver<Option<Arc<TlsIdentity>>>,
     /// What becomes of a recording.
@@ -132,6 +132,7 @@ enum Happened {
     Asked(Option<Request>),
     Certificates,
     Stays,
+    Closed,
     Time,
 }
 
@@ -144,11 +145,11 @@ impl Driver {
         let mut questions: Vec<Question> = Vec::new();
         let mut number = 0_u32;
         let mut requests_open = true;
-        let mut draining = false;
         let mut pending = vec![Event::Tick];
         let mut end_calls = true;
         let mut certificates = self.certificates.clone();
         let mut stays = self.stays.clone();
+        let mut closed = self.closed.clone();
         loop {
             self.rounds.fetch_add(1, Ordering::Relaxed);
             while let Some(event) = pending.pop() {
@@ -185,6 +186,7 @@ impl Driver {
                 request = requests.recv(), if requests_open => Happened::Asked(request),
                 Ok(()) = certificates.changed() => Happened::Certificates,
                 Ok(()) = stays.changed() => Happened::Stays,
+                Ok(()) = closed.changed() => Happened::Closed,
                 () = tokio::time::sleep(wait) => Happened::Time,
             };
             questions.retain(|q| q.asked.elapsed() < ANSWER_WITHIN);
@@ -206,10 +208,9 @@ impl Driver {
                     end_calls = wanted;
                     pending.push(Event::StopWanted);
                 }
-                Happened::Asked(Some(Request::Drain(wanted))) => {
-                    draining = wanted;
-                    let message = if wanted { ToRecorder::Drain } else { ToRecorder::Undrain };
-                    self.tell(running.as_ref(), &message);
+                Happened::Closed => {
+                    let message = if *self.closed.borrow() { ToRecorder::Drain } else { ToRecorder::Undrain };
+                    self.insist(running.as_ref(), &message).await;
                 }
                 // Without a recorder, or with too many questions, the asker hears at once that there is no answer.
                 Happened::Asked(Some(_)) if running.is_none() || questions.len() >= QUESTIONS_MAX => {}
@@ -227,10 +228,6 @@ impl Driver {
                 }
                 Happened::Message(Ok(message)) => {
                     if let Some(event) = self.heard(running.as_ref(), message, &mut questions) {
-                        if draining && event == Event::Ready {
-                            // A new generation knows nothing of what was asked of the one before.
-                            self.tell(running.as_ref(), &ToRecorder::Drain);
-                        }
                         pending.push(event);
                     }
                 }
@@ -319,6 +316,11 @@ impl Driver {
         send(&running.channel, &ToRecorder::Sockets(vec![SocketKind::Lock]), &[self.lock.as_fd()]).await?;
         if !self.sockets.tls.is_empty() {
             send(&running.channel, &self.certificates_now(), &[]).await?;
+        }
+        // Before it answers anybody: nothing is taken in between.
+        let is_closed = *self.closed.borrow();
+        if is_closed {
+            send(&running.channel, &ToRecorder::Drain, &[]).await?;
         }
         let sockets_stay = *self.stays.borrow();
         let start = Start { generation: running.generation, sockets_stay, ..self.start.clone() };

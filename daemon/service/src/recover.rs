@@ -120,9 +120,16 @@ pub(crate) fn recover(config: &Config, manner: Manner) -> anyhow::Result<Report>
         let new = if manner.dry_run { None } else { Some(open_catalogue(&folder.join(NEW_NAME), &keyring)?) };
         let sources = Sources { old: old.as_ref(), jobs: &jobs, journals: &journals, store: &store, keyring: &keyring };
         let mut report = Plan::make(&sources, &mut Sink::new(new.as_ref()))?;
+        let lost = match (&old, &new) {
+            (Some(old), Some(new)) => new.take_over(old)?,
+            _ => Vec::new(),
+        };
         drop((old, new));
         report.dry_run = manner.dry_run;
         report.is_needed |= old_trouble.is_some();
+        for text in lost {
+            report.note(None, "catalogue", &text);
+        }
         for (place, trouble) in [("catalogue", old_trouble), ("queue", queue_trouble), ("journal", journal_trouble)] {
             if let Some(text) = trouble {
                 report.note(None, place, &text);

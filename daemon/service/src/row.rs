@@ -31,6 +31,7 @@ pub(crate) fn recording(id: Uuid, summary: Summary, events: &[SessionEvent]) -> 
         ended_at: summary.ended_at,
         duration_ms: summary.duration_ms,
         owner: summary.owner,
+        owner_id: None,
         direction: match summary.direction {
             callvault_journal::facts::Direction::Incoming => Direction::Incoming,
             callvault_journal::facts::Direction::Outgoing => Direction::Outgoing,
@@ -108,6 +109,7 @@ pub(crate) fn nameless(id: Uuid, verdict: Verdict, code: &str, text: &str) -> Re
         ended_at: at,
         duration_ms: 0,
         owner: None,
+        owner_id: None,
         direction: Direction::Unknown,
         local_number: None,
         local_name: None,

@@ -22,6 +22,7 @@ use tokio::sync::{mpsc, watch};
 use uuid::Uuid;
 use zeroize::Zeroizing;
 
+use crate::access::Access;
 use crate::api::Control;
 use crate::appliance::{Appliance, Bell, Metrics, Notes, Spool};
 use crate::certificates::{CertificateFiles, CertificateWatch, unix_s};
@@ -159,6 +160,8 @@ pub(crate) fn open(
     recover::check_not_interrupted(&config)?;
     let lost_catalogue = !config.catalogue_path().exists() && config.data_dir.join(EXPECTED_NAME).exists();
     let catalogue = Catalogue::open(&config.catalogue_path(), &keys.keyring, Box::new(StdRng::from_rng(&mut rng)))?;
+    let notes = Notes::default();
+    let access = Access::open(&config, &catalogue, &notes)?;
     let (queue, report) = Queue::open(&config.queue_path(), queue_settings(&config), unix_ms())?;
     if report.missing || !report.damaged.is_empty() {
         tracing::error!(?report, "the queue was damaged; what it held is put together again from the catalogue");
@@ -182,8 +185,8 @@ pub(crate) fn open(
         work: Bell::default(),
         stop_bell: Bell::default(),
         reload,
-        notes: Notes::default(),
-        draining: AtomicBool::new(false),
+        access,
+        notes,
         sockets_stay: AtomicBool::new(false),
         stopping: AtomicBool::new(false),
         metrics: Metrics::default(),
@@ -351,6 +354,7 @@ fn serve(
         lock,
         rounds: Arc::clone(&appliance.metrics.supervisor_rounds),
         stays,
+        closed: appliance.access.closed(),
         certificates,
         decide: Arc::new(move |facts| told::decide(facts, &policy)),
         wake: appliance.wake_ingest.clone(),

@@ -11,6 +11,7 @@ use callvault_queue::{Failure, Job, JobKind, KindLimits, QueueError};
 use callvault_render_protocol::Renderer;
 use rand::Rng;
 
+use crate::access;
 use crate::appliance::Appliance;
 use crate::archiving::{self, AWAY_MS};
 use crate::ingest::unix_ms;
@@ -78,6 +79,9 @@ pub(crate) fn watch_store(appliance: &Appliance) {
     while !appliance.stopping.load(Ordering::Relaxed) {
         if appliance.store.look() {
             appliance.work.ring();
+        }
+        if appliance.store.is_ok() {
+            access::keep_in_store(appliance);
         }
         heard = appliance.store.bell().wait(heard, STORE_LOOK);
     }

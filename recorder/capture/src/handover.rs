@@ -20,6 +20,8 @@ pub(crate) struct Handover {
     pub(crate) tls: Vec<OwnedFd>,
     /// What TLS is secured with, if there is something that can be used.
     pub(crate) certificates: Option<Box<TlsIdentity>>,
+    /// Whether no new sessions are to be taken, from the first on.
+    pub(crate) draining: bool,
     /// Media sockets in pairs.
     pub(crate) media: Vec<PortPair>,
 }
@@ -53,6 +55,7 @@ pub(crate) fn control() -> Result<Channel, HandoverError> {
 pub(crate) fn receive(channel: &Channel) -> Result<Handover, HandoverError> {
     let (mut udp, mut tcp, mut tls, mut certificates) = (Vec::new(), Vec::new(), Vec::new(), None);
     let mut media: HashMap<u16, OwnedFd> = HashMap::new();
+    let mut draining = false;
     loop {
         match channel.receive::<ToRecorder>()? {
             (ToRecorder::Sockets(kinds), fds) => {
@@ -73,8 +76,9 @@ pub(crate) fn receive(channel: &Channel) -> Result<Handover, HandoverError> {
                 }
             }
             (ToRecorder::Certificates(sent), _) => certificates = sent,
+            (ToRecorder::Drain, _) => draining = true,
             (ToRecorder::Start(start), _) => {
-                return Ok(Handover { start, udp, tcp, tls, certificates, media: pairs(media) });
+                return Ok(Handover { start, udp, tcp, tls, certificates, draining, media: pairs(media) });
             }
             _ => return Err(HandoverError::Sockets("another message came before the settings")),
         }

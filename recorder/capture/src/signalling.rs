@@ -143,7 +143,7 @@ fn open_checkpoints(settings: &Start, feedback: &mpsc::UnboundedSender<Feedback>
 /// When the daemon's handover or the journal's first file fails. Later failures are alarms, not ends.
 pub async fn run() -> Result<(), RunError> {
     let channel = handover::control()?;
-    let Handover { start, udp, tcp, tls, certificates, media } = handover::receive(&channel)?;
+    let Handover { start, udp, tcp, tls, certificates, draining, media } = handover::receive(&channel)?;
     let settings = Arc::new(*start);
     let mut terminate = signal(SignalKind::terminate())?;
 
@@ -211,6 +211,7 @@ pub async fn run() -> Result<(), RunError> {
         leaving: false,
         hearing: None,
     };
+    signalling.sessions.set_draining(draining);
     signalling.secure_with(certificates.as_deref());
     signalling.resume(&mut feedback).await;
     signalling.tell(ToDaemon::Ready { generation: signalling.settings.generation, port_pairs });

@@ -42,7 +42,7 @@ pub enum ToRecorder {
         /// What to do.
         action: CallAction,
     },
-    /// Take no new sessions; those that live go on.
+    /// Take no new sessions; those that live go on. Before [`ToRecorder::Start`]: not even the first.
     Drain,
     /// Take new sessions again.
     Undrain,

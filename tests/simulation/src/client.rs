@@ -23,7 +23,7 @@ const REPEAT_NS: u64 = 500 * MS;
 const REPEATS_MAX: u32 = 7;
 
 /// Bytes of 20 ms of G.711.
-const PAYLOAD_BYTES: usize = 160;
+pub(crate) const PAYLOAD_BYTES: usize = 160;
 
 /// What a packet is: the call that it belongs to, its track, its number there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

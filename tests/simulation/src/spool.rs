@@ -50,8 +50,6 @@ pub(crate) struct Witness {
     keys: BTreeSet<Uuid>,
     /// Whether the last frame of a file says that another follows; and the file's length.
     lasts: HashMap<(Uuid, u32), (bool, Inode, usize)>,
-    /// Generations in which frames were written again.
-    rewritten: BTreeSet<Uuid>,
     /// Generations of which a write got only a part of the way.
     torn: BTreeSet<Uuid>,
     /// What is wrong.
@@ -83,9 +81,6 @@ impl Witness {
         let mut hasher = DefaultHasher::new();
         frame.hash(&mut hasher);
         let hash = hasher.finish();
-        if self.frames.contains_key(&(file.0, seq)) {
-            self.rewritten.insert(file.0);
-        }
         if *self.frames.entry((file.0, seq)).or_insert(hash) != hash {
             self.say(format!("sequence {seq} of generation {} is used for two frames", file.0));
         }
@@ -173,11 +168,6 @@ impl Spool {
 
     pub(crate) fn wrong(&self) -> Option<String> {
         self.witness().wrong.clone()
-    }
-
-    /// Whether a file of this generation failed and its frames were written again.
-    pub(crate) fn was_rewritten(&self, generation: Uuid) -> bool {
-        self.witness().rewritten.contains(&generation)
     }
 
     /// Whether a write of this generation got only a part of the way: then whole frames can be there that no checkpoint knows of.

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use callvault_capture::simulated::GoesOn;
 use uuid::Uuid;
 
-use crate::client::{MS, PacketId};
+use crate::client::{MS, PAYLOAD_BYTES, PacketId};
 use crate::daemon::KEY_LOST;
 use crate::outside::{Outside, is_traced};
 use crate::spool::Spool;
@@ -71,11 +71,15 @@ pub(crate) struct Session {
     pub(crate) has_lane: bool,
     /// What arrived then may be lost: before each death of a recorder what it had in memory.
     gaps: Vec<(u64, u64)>,
+    /// How many of the gaps are as they are, because what was before them has reached the device.
+    gaps_known: usize,
     /// Its recorder died then, and none has gone on yet.
     limbo: Option<u64>,
     resumed_ns: u64,
     /// Nothing more becomes of it.
     settled: bool,
+    /// Its disk had failed, and when the power went it had a row and no archive.
+    is_forgotten: bool,
     /// A recorder found the end of its recording in the journal, while the session lived: it was discarded.
     recording_over: bool,
     /// Open: its recorder died while its ports rested, which the next one knows nothing of.
@@ -148,9 +152,11 @@ impl Truth {
             cseq,
             has_lane: true,
             gaps: Vec::new(),
+            gaps_known: 0,
             limbo: None,
             resumed_ns: 0,
             settled: false,
+            is_forgotten: false,
             recording_over: false,
             rest_forgotten: false,
             clock_sets: 0,
@@ -203,11 +209,16 @@ impl Truth {
         self.arrivals.entry(packet).or_insert((port, now_ns, number(8), number(4)));
     }
 
-    /// A recorder is gone, and with it what it had taken for so long; none: nothing is promised.
-    pub(crate) fn recorder_died(&mut self, now_ns: u64, loss_ns: Option<u64>) {
+    /// The next recorder does not know which ports rest.
+    fn rests_are_forgotten(&mut self, now_ns: u64) {
         for session in &mut self.sessions {
             session.rest_forgotten |= session.to_ns.is_some_and(|to| now_ns < to + RESTING_NS);
         }
+    }
+
+    /// A recorder is gone, and with it what it had taken for so long; none: nothing is promised.
+    pub(crate) fn recorder_died(&mut self, now_ns: u64, loss_ns: Option<u64>) {
+        self.rests_are_forgotten(now_ns);
         for session in self.sessions.iter_mut().filter(|s| !s.settled && s.limbo.is_none()) {
             let is_over = session.recording_over || self.durable.contains(&session.recording);
             if session.to_ns.is_some() && is_over {
@@ -260,6 +271,7 @@ impl Truth {
 
     /// The recorder has stopped in order: its sessions have ended.
     pub(crate) fn stopped(&mut self, now_ns: u64) {
+        self.rests_are_forgotten(now_ns);
         for session in self.sessions.iter_mut().filter(|session| !session.settled && session.limbo.is_none()) {
             session.to_ns.get_or_insert(now_ns);
             session.end.get_or_insert(End::Stopped);
@@ -267,14 +279,24 @@ impl Truth {
         }
     }
 
-    /// A power cut may take what recorders that had died before had not synced: nobody else does until there is a row.
+    /// What recorders that died had written is on the device.
+    pub(crate) fn synced(&mut self) {
+        for session in &mut self.sessions {
+            session.gaps_known = session.gaps.len();
+        }
+    }
+
+    /// A power cut may take what recorders that had died before had not synced, as long as nobody else has.
     pub(crate) fn power_cut(&mut self, loss_ns: u64, out: &Outside) {
         for session in &mut self.sessions {
             let catalogue = &out.stable.catalogue;
+            let waits = catalogue.rows.get(&session.recording).is_some_and(|row| row.archive.is_none());
+            session.is_forgotten |= waits && session.gaps.iter().any(|(from, _)| *from == 0);
             if catalogue.rows.contains_key(&session.recording) || catalogue.tombstones.contains(&session.recording) {
                 continue;
             }
-            session.gaps.iter_mut().for_each(|(from, _)| *from = from.saturating_sub(loss_ns));
+            let unsynced = session.gaps.iter_mut().skip(session.gaps_known);
+            unsynced.for_each(|(from, _)| *from = from.saturating_sub(loss_ns));
             // Open: an end that the next recorder found in the journal may be in the page cache alone, and nobody syncs it before there
             // is a row.
             if session.settled && session.end == Some(End::InOrder) && !self.durable.contains(&session.recording) {
@@ -384,7 +406,9 @@ impl Truth {
         {
             return Err(format!("{name} has the facts of another call"));
         }
-        let is_whole = row.verdict == "ok" && !row.flaws.iter().any(|flaw| flaw == RESTARTED);
+        // A disk that lost what it was to sync, a recorder that took that knowledge with it, and then the power: the row was entered when all
+        // could be read, and nobody is left who knows better.
+        let is_whole = row.verdict == "ok" && !row.flaws.iter().any(|flaw| flaw == RESTARTED) && !session.is_forgotten;
         self.check_audio(session, &name, &packets, is_whole)
     }
 
@@ -400,7 +424,14 @@ impl Truth {
         let mut begin: Option<(i64, i64)> = None;
         let is_disturbed = self.is_disturbed(session);
         for (track, position, payload) in packets {
-            let id = PacketId::of(payload).ok_or(format!("{name} has audio that nobody sent"))?;
+            let Some(id) = PacketId::of(payload) else {
+                // What a client sends to a port that is another's by now may be secured, and is not understood there.
+                if is_disturbed && payload.len() > PAYLOAD_BYTES {
+                    continue;
+                }
+                let bytes = payload.len();
+                return Err(format!("{name} has audio that nobody sent: {bytes} bytes at {position} of track {track}"));
+            };
             let Some(&(port, at_ns, ssrc, timestamp)) = self.arrivals.get(&id) else {
                 return Err(format!("{name} has audio that never arrived"));
             };
@@ -486,7 +517,9 @@ impl Session {
         let inside = |(from, to): &(u64, Option<u64>)| {
             at_ns > from + EDGE_NS && at_ns + EDGE_NS < to.unwrap_or(u64::MAX - EDGE_NS)
         };
-        self.pauses.iter().any(inside)
+        // Who asks for the end of a pause may be heard, also where the answer went with its recorder.
+        let is_asked = self.asked.is_some_and(|(_, since_ns)| at_ns + EDGE_NS >= since_ns);
+        !is_asked && self.pauses.iter().any(inside)
     }
 
     /// What came then belongs to it without doubt.

@@ -504,6 +504,7 @@ impl World {
             bytes.copy_from_slice(&random[..10]);
             self.generation = Builder::from_unix_timestamp_millis(ms, &bytes).into_uuid();
         }
+        self.sync_what_was_left();
         let dies_in = (!self.calm && self.dice.one_in(4)).then(|| self.dice.below(STEPS_MAX));
         let life = Life::new(dies_in);
         let planted = match self.out.bug {
@@ -536,6 +537,18 @@ impl World {
         self.supervise(Event::Started);
         self.pass_on(&mut recorder, None);
         self.recorder = Some((recorder, life));
+    }
+
+    /// What dead recorders have written and not synced, the daemon does before another begins.
+    fn sync_what_was_left(&mut self) {
+        let device = &self.out.spool.device;
+        let inodes: Vec<_> = device.names().iter().filter_map(|name| device.inode(name)).collect();
+        let synced: Vec<bool> =
+            inodes.iter().map(|inode| device.open_and_sync(*inode).is_ok() && !device.has_failed(*inode)).collect();
+        device.sync_folder();
+        if synced.iter().all(|is_synced| *is_synced) {
+            self.truth.synced();
+        }
     }
 
     fn settings(&self) -> Start {
@@ -799,12 +812,10 @@ impl World {
         let has_no_jobs = self.daemon.as_ref().is_some_and(|daemon| daemon.machine.jobs().all(is_done));
         // A recording whose job is parked waits for a person, and its journal with it.
         let has_parked = catalogue.rows.keys().any(is_parked);
-        // A lane that was written again after a file had failed, and was let go and forgotten with the first copy, is entered anew by the
-        // next daemon, which then keeps the second copy: known, and no loss.
         let is_left_over = |name: &String| {
             // Open: a recorder that dies just after an end was durable leaves the recording's checkpoint. One that begins when that
             // recording is archived and its journal gone opens another part of it, which no row takes.
-            let is_known = |file: Uuid| self.out.spool.was_rewritten(file) || self.out.too_late.contains(&file);
+            let is_known = |file: Uuid| self.out.too_late.contains(&file);
             callvault_journal::parse_file_name(name).is_some_and(|file| is_known(file.0))
         };
         let has_no_files = has_parked || self.out.spool.device.names().iter().all(is_left_over);

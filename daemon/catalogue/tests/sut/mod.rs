@@ -57,6 +57,7 @@ pub fn recording(n: u128) -> Recording {
         ended_at: at(n as i64 + 61_234),
         duration_ms: 61_234,
         owner: Some("zoe@example.org".into()),
+        owner_id: None,
         direction: Direction::Incoming,
         local_number: Some(NUMBER.into()),
         local_name: Some(NAME.into()),

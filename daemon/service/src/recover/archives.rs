@@ -199,6 +199,7 @@ struct Row {
 struct Rest {
     duration_ms: u64,
     owner: Option<String>,
+    owner_id: Option<Uuid>,
     direction: Option<callvault_catalogue::Direction>,
     local_number: Option<String>,
     local_name: Option<String>,
@@ -220,6 +221,7 @@ impl Row {
             ended_at,
             duration_ms: rest.duration_ms,
             owner: rest.owner,
+            owner_id: rest.owner_id,
             direction: rest.direction.unwrap_or(callvault_catalogue::Direction::Unknown),
             local_number: rest.local_number,
             local_name: rest.local_name,

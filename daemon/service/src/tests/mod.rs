@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod access;
 mod archives;
 mod clocks;
 mod failing_files;

@@ -43,6 +43,12 @@ impl Rig {
         Self { root }
     }
 
+    /// Puts this into the place of its configuration, for the next start.
+    pub(super) fn configure(&self, sections: &str) {
+        let text = format!("data_dir = \"data\"\nruntime_dir = \"run\"\n{sections}\n");
+        std::fs::write(self.root.path().join("callvault.toml"), text).unwrap();
+    }
+
     pub(super) fn as_received() -> Self {
         Self::new("codec = \"as-received\"")
     }
