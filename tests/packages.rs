@@ -176,6 +176,8 @@ fn from_first_to_last(kind: Kind) {
     println!("{}", machine.must("callvaultctl selftest --seconds 3").lines().last().unwrap_or(""));
     let recordings = machine.recordings();
     assert_eq!(recordings.len(), 1);
+    // In tenths; more than that is an error.
+    machine.must("systemd-analyze security --no-pager --threshold=15 callvaultd");
 
     let before = machine.property("MainPID");
     machine.must("systemctl reload callvaultd");
@@ -246,7 +248,7 @@ fn calls() -> u32 {
 }
 
 /// A machine with this package, whose appliance the callers reach.
-fn reachable(kind: Kind, version: &str) -> (Machine, Appliance) {
+fn reachable(kind: Kind, version: &str) -> (Appliance, Machine) {
     let appliance = Appliance::prepare("");
     fs::create_dir_all(appliance.data()).unwrap();
     // The rig looks into the folder of the data, which is this one in the machine.
@@ -255,12 +257,12 @@ fn reachable(kind: Kind, version: &str) -> (Machine, Appliance) {
     fs::write(machine.at("etc/callvault/conf.d/rig.toml"), settings(&appliance)).unwrap();
     install(&machine, kind, version);
     wait_until("everything is kept", || appliance.get("/v1/status")["calls_survive_restart"].as_bool().unwrap());
-    (machine, appliance)
+    (appliance, machine)
 }
 
 fn an_update_keeps_calls(kind: Kind, first: u32) {
     let calls = calls();
-    let (machine, appliance) = reachable(kind, VERSIONS[0]);
+    let (appliance, machine) = reachable(kind, VERSIONS[0]);
     let before = machine.property("MainPID");
     let judged = through(&appliance, calls, first, 0, |live| {
         machine.must(&kind.install(VERSIONS[1]));
@@ -288,7 +290,7 @@ fn an_update_of_the_rpm_keeps_calls() {
 
 #[test]
 fn what_stands_still_is_started_again_and_calls_go_on() {
-    let (machine, appliance) = reachable(Kind::Deb, VERSIONS[1]);
+    let (appliance, machine) = reachable(Kind::Deb, VERSIONS[1]);
     let daemon = || {
         let leader = process::children(machine.nspawn.id(), "systemd")[0];
         process::children(leader, "callvaultd").first().copied()
