@@ -145,6 +145,7 @@ pub(crate) struct Metrics {
     pub(crate) archived: AtomicU64,
     pub(crate) archived_bytes: AtomicU64,
     pub(crate) job_failures: AtomicU64,
+    pub(crate) access_refused: AtomicU64,
     pub(crate) ingest_rounds: AtomicU64,
     /// Rounds of the recorder's driver, at least one a second.
     pub(crate) supervisor_rounds: Arc<AtomicU64>,
