@@ -4,7 +4,7 @@ SHELL := /bin/bash
 .ONESHELL:
 .DEFAULT_GOAL := build
 
-.PHONY: build run test torture lint unit bench fuzz clean rust
+.PHONY: build run test torture lint unit bench fuzz packages clean rust
 
 # The toolchain is taken as given; without it nothing else makes sense.
 rust:
@@ -20,6 +20,11 @@ build: rust
 run: build
 	@env --default-signal=INT packaging/run-here
 
+# A deb and an rpm in target/packages, with manual pages and completions; VERSION= says another version.
+packages: rust
+	@packaging/prerequisites build packages
+	@packaging/build
+
 # Everything that is checked, in the order in which it fails fastest. The last line is the sum.
 test: rust
 	@packaging/prerequisites build test
@@ -33,7 +38,9 @@ torture: rust
 	KILLS=$${KILLS:-100} CALLS=$${CALLS:-100} cargo test --release --locked --test resume -- --nocapture
 	KILLS=$${KILLS:-20} CALLS=$${CALLS:-100} cargo test --release --locked --test restart every_call -- --nocapture
 	KILLS=$${KILLS:-20} CALLS=$${CALLS:-100} cargo test --release --locked --test systemd -- --nocapture
-	cargo build --release --locked
+	packaging/prerequisites packages
+	cargo build --release --locked -p callvault -p callvault-manual
+	cargo test --release --locked --test packages -- --nocapture
 	tests/torture/shares
 	tests/torture/clock
 	tests/torture/powercut $${CUTS:-30}

@@ -9,17 +9,14 @@ mod rig;
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
-use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
-use rig::lasting::{Call, Silence, check_track, talk};
+use rig::lasting::{Call, reinvite, through};
 use rig::random::Chance;
-use rig::shapes::webex;
 use rig::{Appliance, process, wait_for, wait_until};
 
 /// The runtime folder is the unit's.
@@ -133,7 +130,7 @@ fn calls_go_on_under_systemd() {
         for round in 0..3 {
             machine.systemctl("restart");
             assert!(machine.sockets().is_superset(&first), "the sockets are the same");
-            reinvite(machine, &mut live[round]);
+            reinvite(&machine.appliance, &mut live[round]);
             thread::sleep(Duration::from_millis(chance.below(1_000)));
         }
     });
@@ -141,7 +138,7 @@ fn calls_go_on_under_systemd() {
     let reloads = run(&machine, calls, 31_000, 0, |machine, live| {
         for round in 0..3 {
             machine.systemctl("reload");
-            reinvite(machine, &mut live[round]);
+            reinvite(&machine.appliance, &mut live[round]);
             thread::sleep(Duration::from_millis(chance.below(1_000)));
         }
     });
@@ -155,7 +152,7 @@ fn calls_go_on_under_systemd() {
             wait_until("another daemon", || machine.appliance.is_ready() && machine.daemon() != daemon);
             println!("ready again after {} ms", begun.elapsed().as_millis());
             assert!(machine.sockets().is_superset(&first), "the sockets are the same");
-            reinvite(machine, &mut live[round as usize % calls as usize]);
+            reinvite(&machine.appliance, &mut live[round as usize % calls as usize]);
         }
     });
     println!("{kills} kills of the daemon: {killed}");
@@ -175,13 +172,7 @@ fn calls_go_on_under_systemd() {
     println!("a restart after a stop: {again}");
 }
 
-fn reinvite(machine: &Machine, call: &mut Call) {
-    call.come_back();
-    let invite = webex(&call.facts, machine.appliance.sip());
-    assert_eq!(call.client.invite(&invite).status, 200, "a re-INVITE is answered");
-}
-
-/// Makes calls, does something under them, and judges every packet: at most ten of 20 ms may be missing for each kill and track.
+/// Makes calls, does something under them, and judges every packet.
 fn run(
     machine: &Machine,
     calls: u32,
@@ -189,31 +180,5 @@ fn run(
     kills: u32,
     mut disturb: impl FnMut(&Machine, &mut [Call]),
 ) -> String {
-    let appliance = &machine.appliance;
-    let mut live: Vec<Call> = (0..calls).map(|number| Call::begin(appliance, first + number)).collect();
-    let media: Vec<Vec<SocketAddr>> = live.iter().map(|call| call.media.clone()).collect();
-    let (over, sent) = (AtomicBool::new(false), AtomicU32::new(0));
-    thread::scope(|scope| {
-        scope.spawn(|| talk(&media, &over, &sent));
-        let _silence = Silence(&over);
-        thread::sleep(Duration::from_millis(1_500));
-        disturb(machine, &mut live);
-        thread::sleep(Duration::from_secs(2));
-        over.store(true, Ordering::Relaxed);
-    });
-    let sent = sent.load(Ordering::Relaxed);
-    thread::sleep(Duration::from_millis(500));
-    let ids: Vec<String> = live.iter().map(|call| call.facts.call_id.clone()).collect();
-    for mut call in live {
-        call.come_back();
-        call.client.bye();
-    }
-    let mut lost = 0;
-    for (call, id) in ids.iter().enumerate() {
-        let recording = appliance.archived(id);
-        lost += (0..2).map(|track| check_track(appliance, &recording, (call, track), sent, kills)).sum::<u64>();
-    }
-    // A hundred calls take every port there is, and ports rest for two seconds before they are given again.
-    thread::sleep(Duration::from_secs(3));
-    format!("{lost} packets of {} are lost in {calls} calls", u64::from(sent) * 2 * u64::from(calls))
+    through(&machine.appliance, calls, first, kills, |live| disturb(machine, live))
 }

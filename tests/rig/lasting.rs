@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::net::{SocketAddr, UdpSocket};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
@@ -135,4 +135,47 @@ pub fn check_track(
     assert!(stretches.len() <= kills as usize, "nothing is lost but by a kill: {about}");
     assert!(absent <= LOST_PER_KILL_MAX * kills as usize, "{about}");
     lost
+}
+
+/// A call says where it is again, on a connection of its own where the old one has died.
+pub fn reinvite(appliance: &Appliance, call: &mut Call) {
+    call.come_back();
+    let invite = webex(&call.facts, appliance.sip());
+    assert_eq!(call.client.invite(&invite).status, 200, "a re-INVITE is answered");
+}
+
+/// Makes calls, does something under them, and judges every packet: at most ten of 20 ms may be missing for each kill and track.
+pub fn through(
+    appliance: &Appliance,
+    calls: u32,
+    first: u32,
+    kills: u32,
+    mut disturb: impl FnMut(&mut [Call]),
+) -> String {
+    let mut live: Vec<Call> = (0..calls).map(|number| Call::begin(appliance, first + number)).collect();
+    let media: Vec<Vec<SocketAddr>> = live.iter().map(|call| call.media.clone()).collect();
+    let (over, sent) = (AtomicBool::new(false), AtomicU32::new(0));
+    thread::scope(|scope| {
+        scope.spawn(|| talk(&media, &over, &sent));
+        let _silence = Silence(&over);
+        thread::sleep(Duration::from_millis(1_500));
+        disturb(&mut live);
+        thread::sleep(Duration::from_secs(2));
+        over.store(true, Ordering::Relaxed);
+    });
+    let sent = sent.load(Ordering::Relaxed);
+    thread::sleep(Duration::from_millis(500));
+    let ids: Vec<String> = live.iter().map(|call| call.facts.call_id.clone()).collect();
+    for mut call in live {
+        call.come_back();
+        call.client.bye();
+    }
+    let mut lost = 0;
+    for (call, id) in ids.iter().enumerate() {
+        let recording = appliance.archived(id);
+        lost += (0..2).map(|track| check_track(appliance, &recording, (call, track), sent, kills)).sum::<u64>();
+    }
+    // A hundred calls take every port there is, and ports rest for two seconds before they are given again.
+    thread::sleep(Duration::from_secs(3));
+    format!("{lost} packets of {} are lost in {calls} calls", u64::from(sent) * 2 * u64::from(calls))
 }

@@ -453,7 +453,7 @@ settings! {
 }
 
 /// A section: its name without brackets (empty for the keys before the first section), what it is about, its keys.
-pub(crate) type Section = (&'static str, &'static [&'static str], &'static [KeySpec]);
+pub type Section = (&'static str, &'static [&'static str], &'static [KeySpec]);
 
 /// The sections in the order of the documentation.
 pub(crate) const SECTIONS: [Section; 24] = [
@@ -482,6 +482,11 @@ pub(crate) const SECTIONS: [Section; 24] = [
     ("render", Render::ABOUT, Render::KEYS),
     ("log", Log::ABOUT, Log::KEYS),
 ];
+
+/// The sections with their keys, in the order of the documentation.
+pub fn sections() -> impl Iterator<Item = Section> {
+    SECTIONS.into_iter()
+}
 
 /// Every key, in the order of the documentation.
 pub fn keys() -> impl Iterator<Item = &'static KeySpec> {

@@ -1,14 +1,17 @@
 //! `callvaultctl recover`: runs `callvaultd --recover`, which alone knows how the data is kept.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::Surroundings;
 use crate::cli::{Cli, Recover};
 use crate::error::{CtlError, Exit};
 
-/// The daemon's program, which stands beside this one.
+/// The daemon's program, which stands beside this one where it was built.
 const PROGRAM: &str = "callvaultd";
+
+/// The folder that the packages put it into.
+const PACKAGED: &str = "/usr/libexec/callvault";
 
 /// Runs it and passes on what it says.
 pub(crate) fn run(cli: &Cli, parameters: &Recover, around: &mut Surroundings<'_>) -> Result<Exit, CtlError> {
@@ -20,7 +23,7 @@ pub(crate) fn run(cli: &Cli, parameters: &Recover, around: &mut Surroundings<'_>
     command.args(flags.iter().filter(|(is_set, _)| *is_set).map(|(_, flag)| flag));
     let said = command.output().map_err(|error| CtlError::File {
         what: format!("run {}", program.display()),
-        reason: format!("{error}; callvaultd belongs beside callvaultctl"),
+        reason: format!("{error}; callvaultd belongs beside callvaultctl, or to {PACKAGED}"),
     })?;
     around.stdout.write_all(&said.stdout)?;
     // Nobody is left to hear of an error of standard error.
@@ -28,7 +31,8 @@ pub(crate) fn run(cli: &Cli, parameters: &Recover, around: &mut Surroundings<'_>
     Ok(if said.status.success() { Exit::Done } else { Exit::Failed })
 }
 
+/// Where the daemon's program is: beside this one, or where packages put it.
 fn beside() -> PathBuf {
-    let folder = std::env::current_exe().ok().and_then(|path| path.parent().map(|folder| folder.join(PROGRAM)));
-    folder.unwrap_or_else(|| PROGRAM.into())
+    let own = std::env::current_exe().ok().and_then(|path| path.parent().map(|folder| folder.join(PROGRAM)));
+    own.filter(|path| path.exists()).unwrap_or_else(|| Path::new(PACKAGED).join(PROGRAM))
 }

@@ -1,9 +1,13 @@
 //! What the child may do: nothing but compute and use its three streams.
 //!
 //! Before the program starts, in the new process: no new privileges; a network namespace of its own with nothing in it, where the
-//! system allows one; limits on memory, CPU time, open files; no file may grow and no core may be dumped. The environment is
+//! system allows one; a filter that refuses sockets and whatever else it has no use for (`filter`); limits on memory, CPU time, open files; no file may grow and no core may be dumped. The environment is
 //! empty, the working folder is the root, the error stream goes nowhere, and no other descriptor is passed on, also none that was
-//! opened by others (systemd's, a job server's) to be inherited. The place for a system-call filter and for Landlock is at the end of [`enter`].
+//! opened by others (systemd's, a job server's) to be inherited.
+
+mod filter;
+#[cfg(test)]
+mod tests;
 
 use std::os::unix::process::CommandExt;
 use std::path::Path;
@@ -75,7 +79,7 @@ fn enter(limits: Limits) -> nix::Result<()> {
     pass_on_no_descriptors()?;
     // Alone first: where we are allowed to, it keeps the owner's view of the file system, which exec needs. Without privilege a
     // user namespace has to come with it. Where neither is allowed (containers, hardened kernels) the child still has no reason
-    // and no descriptor to use the network with, and the unit's own restrictions hold.
+    // and no descriptor to use the network with, and the filter lets it have none.
     if unshare(CloneFlags::CLONE_NEWNET).is_err() {
         let _ = unshare(CloneFlags::CLONE_NEWUSER | CloneFlags::CLONE_NEWNET);
     }
@@ -88,7 +92,7 @@ fn enter(limits: Limits) -> nix::Result<()> {
     ] {
         setrlimit(resource, value, value)?;
     }
-    Ok(())
+    filter::enter()
 }
 
 /// Marks every descriptor above the three streams to be closed by exec.

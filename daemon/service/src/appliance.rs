@@ -163,6 +163,8 @@ pub(crate) struct Metrics {
     pub(crate) job_failures: AtomicU64,
     pub(crate) access_refused: AtomicU64,
     pub(crate) ingest_rounds: AtomicU64,
+    /// Rounds of the recorder's driver, at least one a second.
+    pub(crate) supervisor_rounds: Arc<AtomicU64>,
     /// When the certificate of SIP over TLS expires, in seconds since the Unix epoch; 0: there is none.
     pub(crate) certificate_expires_unix_s: AtomicI64,
     /// Recordings that were not kept, by the name of the rule.

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 
 use callvault_catalogue::{Direction, Discard};
-use callvault_config::LicenceModel;
+use callvault_config::{Config, LicenceModel};
 use callvault_control::Decision;
 use callvault_directory::{Directory, RecordingMode as Own, User};
 use callvault_journal::facts::{self, CallFacts};

@@ -16,6 +16,7 @@ use crate::headroom::{Headroom, Room};
 use crate::mailing;
 use crate::metrics::metrics;
 use crate::recorder::RecorderState;
+use crate::watchdog;
 
 /// A heartbeat older than this is none.
 const BEAT_WITHIN: Duration = Duration::from_secs(3);
@@ -47,6 +48,10 @@ pub(crate) fn snapshot(appliance: &Appliance) -> Snapshot {
         put("mail", noted(appliance, &[mailing::NOTE, mailing::TEMPLATES_NOTE], Status::Degraded));
     }
     put("configuration", noted(appliance, &["configuration"], Status::Degraded));
+    // Only there when it is bad: systemd is about to start the daemon again.
+    if let Some(text) = appliance.notes.get(watchdog::NOTE) {
+        put("watchdog", Component::new(Status::Failing, text));
+    }
     put("restart", noted(appliance, &[fd_store::NOTE], Status::Degraded));
     put("audit", audit_component(appliance));
     put("permissions", noted(appliance, &[access::PERMISSIONS_NOTE], Status::Degraded));

@@ -4,6 +4,7 @@
 //! main thread    tokio: recorder's supervisor (recorder.rs), signals
 //! ingest         follows the journal (follow.rs), fills the catalogue, owes and queues jobs (ingest.rs)
 //! worker …       archives and deletes, `render.parallel` of them, at low priority (workers.rs, archiving.rs)
+//! watchdog       tells systemd that all of it moves (watchdog.rs)
 //! store          looks whether the store is there (store.rs)
 //! configuration  looks whether the configuration or a certificate changed (reload.rs, certificates.rs)
 //! playback …     one per export that is being listened to (playback.rs)
@@ -44,6 +45,7 @@ mod recorder;
 mod recover;
 mod reload;
 mod row;
+mod sd_notify;
 mod settings;
 mod sockets;
 mod sound;
@@ -51,6 +53,7 @@ mod start;
 mod store;
 mod told;
 mod walk;
+mod watchdog;
 mod workers;
 
 #[cfg(test)]

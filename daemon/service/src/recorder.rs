@@ -9,6 +9,7 @@ use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::process::Stdio;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::SyncSender;
 use std::time::{Duration, Instant};
 
@@ -93,6 +94,8 @@ pub(crate) struct Driver {
     pub(crate) sockets: Arc<Sockets>,
     /// What keeps another daemon from starting a recorder beside ours.
     pub(crate) lock: RecorderLock,
+    /// Counts its rounds, by which it is seen to move.
+    pub(crate) rounds: Arc<AtomicU64>,
     /// Whether the sockets outlive this daemon.
     pub(crate) stays: watch::Receiver<bool>,
     /// Whether new sessions are refused.
@@ -151,6 +154,7 @@ impl Driver {
         let mut stays = self.stays.clone();
         let mut closed = self.closed.clone();
         loop {
+            self.rounds.fetch_add(1, Ordering::Relaxed);
             while let Some(event) = pending.pop() {
                 for action in machine.handle(epoch.elapsed(), event) {
                     match action {

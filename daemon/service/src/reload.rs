@@ -16,6 +16,7 @@ use notify::{RecommendedWatcher, RecursiveMode, Watcher};
 use crate::appliance::{Appliance, Bell};
 use crate::certificates::{self, CertificateFiles, CertificateWatch};
 use crate::mailing;
+use crate::sd_notify;
 use crate::settings::{Change, Settings};
 
 /// How often the files are read without being told to.
@@ -78,6 +79,7 @@ impl Reload {
                 }
                 Err(text) => appliance.notes.set(PART, text),
             }
+            sd_notify::reloaded();
         }
     }
 

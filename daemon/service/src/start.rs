@@ -38,7 +38,7 @@ use crate::recorder::{Driver, RecorderState, Request};
 use crate::reload::Reload;
 use crate::sockets::{Sockets, Wanted};
 use crate::store::{EXPECTED_NAME, Store};
-use crate::{keys, log, recover, told, workers};
+use crate::{keys, log, recover, sd_notify, told, watchdog, workers};
 
 /// Requests to the recorder that may wait.
 const REQUESTS_MAX: usize = 64;
@@ -130,7 +130,10 @@ fn watch_signals(reload: Bell) -> anyhow::Result<watch::Receiver<Option<Stop>>> 
                 _ = ending.recv() => terminated = Stop::End,
                 _ = terminate.recv() => { let _ = stop.send(Some(terminated)); }
                 _ = interrupt.recv() => { let _ = stop.send(Some(Stop::End)); }
-                _ = hangup.recv() => reload.ring(),
+                _ = hangup.recv() => {
+                    sd_notify::reloading();
+                    reload.ring();
+                }
             }
         }
     });
@@ -358,12 +361,16 @@ fn serve(
     if let Some(keeping) = keeping {
         crew.hire(appliance, "fd-store", move |a| keeping.run(a, &stay))?;
     }
+    if let Some(every) = watchdog::wanted() {
+        crew.hire(appliance, "watchdog", move |a| watchdog::run(a, every))?;
+    }
     let decides_for = Arc::clone(appliance);
     let driver = Driver {
         program: beside("callvault-recorder"),
         start: told::settings(appliance, &sockets),
         sockets,
         lock,
+        rounds: Arc::clone(&appliance.metrics.supervisor_rounds),
         stays,
         closed: appliance.access.closed(),
         certificates,
@@ -383,7 +390,7 @@ fn serve(
         Ok(wanted) => {
             let leaves = wanted == Stop::Restart && appliance.sockets_stay.load(Ordering::Relaxed);
             tracing::info!(leaves, "stopping{}", if leaves { "; calls go on with the next start" } else { "" });
-            let _ = systemd::daemon::notify([(systemd::daemon::STATE_STOPPING, "1")].iter());
+            sd_notify::stopping();
             if leaves {
                 // What else is going on ends first: until then calls are recorded, and their packets wait for the next daemon alone.
                 appliance.stop();
@@ -422,9 +429,7 @@ fn start_server(appliance: &Arc<Appliance>) -> anyhow::Result<Server> {
 fn tell_systemd(mut recorder: watch::Receiver<RecorderState>) {
     tokio::spawn(async move {
         if recorder.wait_for(|state| state.up).await.is_ok() {
-            let _ = systemd::daemon::notify(
-                [(systemd::daemon::STATE_READY, "1"), (systemd::daemon::STATE_STATUS, "recording")].iter(),
-            );
+            sd_notify::ready();
             tracing::info!("ready: calls are recorded");
         }
     });

@@ -16,6 +16,7 @@ mod admission;
 mod appender;
 mod checkpoint;
 mod clock;
+mod confinement;
 mod connections;
 mod convert;
 mod handover;

@@ -27,6 +27,7 @@ use crate::Feedback;
 use crate::appender::{AppendError, Appender, AppenderState, Entry, spare_batches};
 use crate::checkpoint::Checkpoints;
 use crate::clock::{journal_ns, wall_ns};
+use crate::confinement;
 use crate::connections::Inbound;
 use crate::handover::{self, Handover, HandoverError};
 use crate::listeners::{ListenerCounts, listen_tcp, listen_udp};
@@ -145,6 +146,8 @@ pub async fn run() -> Result<(), RunError> {
     let channel = handover::control()?;
     let Handover { start, udp, tcp, tls, certificates, draining, media } = handover::receive(&channel)?;
     let settings = Arc::new(*start);
+    // Before there are threads, and before anything of a peer's is read.
+    confinement::enter(&settings);
     let mut terminate = signal(SignalKind::terminate())?;
 
     let (feedback_tx, mut feedback) = mpsc::unbounded_channel();

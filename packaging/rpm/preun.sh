@@ -1,0 +1,10 @@
+# Before the files go; $1 is how many of this package stay. Only a removal stops the service.
+if [ "$1" -eq 0 ]; then
+    places=$(callvaultctl config show 2>/dev/null | awk '$1 == "data_dir" || $1 == "store.path" || $1 == "keys.path" { print "  " $0 }' || :)
+    if [ -d /run/systemd/system ]; then
+        systemctl --no-reload disable --now callvaultd.service >/dev/null 2>&1 || :
+    fi
+    echo "callvault: recordings and keys stay where they are:" >&2
+    echo "${places:-  /var/lib/callvault}" >&2
+fi
+exit 0
