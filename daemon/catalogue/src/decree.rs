@@ -114,13 +114,13 @@ fn carry_over(
     Ok(())
 }
 
-fn open(sealing: &Sealing, name: &'static str, sealed: &[u8]) -> Result<Value, CatalogueError> {
+pub(crate) fn open(sealing: &Sealing, name: &'static str, sealed: &[u8]) -> Result<Value, CatalogueError> {
     let damaged = || CatalogueError::DamagedMeta(name);
     let json = sealing.open_column(Uuid::nil(), name, sealed).map_err(|_| damaged())?;
     serde_json::from_slice(&json).map_err(|_| damaged())
 }
 
-fn put(
+pub(crate) fn put(
     db: &Connection,
     sealing: &Sealing,
     rng: &mut dyn CryptoRng,

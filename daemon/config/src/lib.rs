@@ -40,13 +40,14 @@ use std::path::{Path, PathBuf};
 
 pub use error::ConfigError;
 pub use schema::{
-    Archive, Http, Journal, Keys, Limits, Log, Media, Permissions, Queue, Recording, Render, Sip, Store,
+    Archive, Http, Journal, Keys, Limits, Log, Media, Permissions, Queue, Recording, Render, Retention, Sip, Store,
     documented_defaults,
 };
 pub use setting::KeySpec;
 pub use values::{
     ArchiveCodec, ArchiveKeys, BitRate, Bytes, ClientCertificate, HttpListen, Listen, LogLevel, MediaAddress, Network,
-    PeerList, PortRange, PublicKeyTexts, RecordingMode, Texts, WhoDeletes, WhoMay,
+    PeerList, PortRange, PreservedPeriod, PublicKeyTexts, RecordingMode, RetentionPeriod, RetentionRule, Texts,
+    TimeZoneName, WhoDeletes, WhoMay,
 };
 
 /// The configuration file that is read when no other is named.
@@ -73,6 +74,8 @@ pub struct Config {
     pub archive: Archive,
     /// Where archives live.
     pub store: Store,
+    /// How long recordings stay.
+    pub retention: Retention,
     /// The health and control endpoint.
     pub http: Http,
     /// Who may do what with recordings.

@@ -10,7 +10,8 @@ use crate::macros::settings;
 use crate::setting::{KeySpec, Setting, read_within};
 use crate::values::{
     ArchiveCodec, ArchiveKeys, BitRate, Bytes, ClientCertificate, HttpListen, Listen, LogLevel, MediaAddress, PeerList,
-    PortRange, PublicKeyTexts, RecordingMode, Texts, WhoDeletes, WhoMay,
+    PortRange, PreservedPeriod, PublicKeyTexts, RecordingMode, RetentionPeriod, RetentionRule, Texts, TimeZoneName,
+    WhoDeletes, WhoMay,
 };
 use crate::{Config, Effective};
 
@@ -192,6 +193,34 @@ settings! {
 }
 
 settings! {
+    /// How long recordings stay. When the time has come they are deleted for ever: the key first, then the audio; what remains is that
+    /// there was one, and the audit log. A rule that is made shorter takes effect when somebody has confirmed how many recordings that
+    /// deletes (`callvaultctl retention plan`, `callvaultctl retention confirm`); until then the one before it goes on.
+    pub struct Retention in "retention." {
+        /// `keep-all`: nothing is deleted, and there is nothing to preserve. `12-months`, `48-months`, `4-hours`: so long after the end of
+        /// the call. `custom`: as long as `period` says.
+        rule: RetentionRule = "\"keep-all\"",
+        /// With `custom`: so many hours, days, months or years, such as "90 days"; at most 100 years.
+        period: RetentionPeriod = "\"12 months\"",
+        /// How much longer preserved recordings stay: `for-ever`, until somebody lets them go, or so many hours, days, months or years
+        /// after their ordinary time.
+        preserved: PreservedPeriod = "\"for-ever\"",
+        /// Whose days, months and years those are: a name of the IANA database, for example "Europe/Berlin". A month is a month of the
+        /// calendar; where it is too short, its last day counts.
+        time_zone: TimeZoneName = "\"UTC\"",
+        /// How often what is due is deleted.
+        interval: Duration = "\"5m\"" in "1s" ..= "1d",
+        /// Whether a recording whose upload is still to be made stays until it was.
+        wait_for_upload: bool = "true",
+        /// When a run would delete more than this share of all recordings, in percent, it deletes nothing and asks: that is more often
+        /// a wrong setting or a wrong clock than what somebody wants. 100: never.
+        confirm_share: u32 = "20" in "1" ..= "100",
+        /// So many recordings are deleted without a question, whatever share they are and whether or not the rule was made shorter.
+        confirm_few: u32 = "50" in "0" ..= "1000000",
+    }
+}
+
+settings! {
     /// The endpoint for health checks, metrics and `callvaultctl`.
     pub struct Http in "http." {
         /// A loopback address with port, or `unix:PATH`. It has no TLS, so other addresses are refused.
@@ -271,7 +300,7 @@ settings! {
 pub(crate) type Section = (&'static str, &'static [&'static str], &'static [KeySpec]);
 
 /// The sections in the order of the documentation.
-pub(crate) const SECTIONS: [Section; 14] = [
+pub(crate) const SECTIONS: [Section; 15] = [
     ("", Folders::ABOUT, Folders::KEYS),
     ("sip", Sip::ABOUT, Sip::KEYS),
     ("media", Media::ABOUT, Media::KEYS),
@@ -280,6 +309,7 @@ pub(crate) const SECTIONS: [Section; 14] = [
     ("recording", Recording::ABOUT, Recording::KEYS),
     ("archive", Archive::ABOUT, Archive::KEYS),
     ("store", Store::ABOUT, Store::KEYS),
+    ("retention", Retention::ABOUT, Retention::KEYS),
     ("http", Http::ABOUT, Http::KEYS),
     ("permissions", Permissions::ABOUT, Permissions::KEYS),
     ("keys", Keys::ABOUT, Keys::KEYS),
@@ -314,6 +344,7 @@ fn read_sections(merged: &Merged, base: &Path, errors: &mut Vec<ConfigError>) ->
     let (journal, archive) = (Journal::read(merged, errors), Archive::read(merged, errors));
     let recording = Recording::read(merged, errors);
     let permissions = Permissions::read(merged, errors);
+    let retention = Retention::read(merged, errors);
     let (store, http, keys) = (Store::read(merged, errors), Http::read(merged, errors), Keys::read(merged, errors));
     let (queue, render, log) = (Queue::read(merged, errors), Render::read(merged, errors), Log::read(merged, errors));
     let folders = folders?;
@@ -327,6 +358,7 @@ fn read_sections(merged: &Merged, base: &Path, errors: &mut Vec<ConfigError>) ->
         recording: recording?,
         archive: archive?,
         store: store?,
+        retention: retention?,
         http: http?,
         permissions: permissions?,
         keys: keys?,

@@ -1,11 +1,14 @@
 //! The types of the values: what operators write, and what the other parts of the appliance get.
 
+mod retention;
+
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
 use crate::macros::choices;
 use crate::setting::{Raw, Setting, quantity, quoted, written};
+pub use retention::{PreservedPeriod, RetentionPeriod, RetentionRule, TimeZoneName};
 
 /// Most entries of a list: far above any real setting, so that a broken file cannot make the daemon open a million sockets.
 const LIST_ENTRIES_MAX: usize = 256;

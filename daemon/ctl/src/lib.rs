@@ -26,6 +26,7 @@ mod format;
 mod keys;
 mod recording;
 mod recover;
+mod retention;
 mod selftest;
 mod table;
 mod tokens;

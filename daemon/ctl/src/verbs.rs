@@ -11,7 +11,7 @@ use crate::client::{Client, Method, Request, escaped, with_query};
 use crate::error::{CtlError, Exit};
 use crate::format::{NOTHING, duration, parse_time, size, text, time};
 use crate::table::{Table, harmless, write_pairs};
-use crate::{audit, drain, export, keys, recording, recover, selftest, tokens};
+use crate::{audit, drain, export, keys, recording, recover, retention, selftest, tokens};
 
 /// Recordings asked for at a time when all are wanted.
 const PAGE: u32 = 200;
@@ -57,6 +57,7 @@ pub(crate) fn run(cli: &Cli, around: &mut Surroundings<'_>) -> Result<Exit, CtlE
         Verb::Keys(verb) => keys::run(&mut session, verb),
         Verb::Recording(verb) => recording::run(&mut session, verb),
         Verb::Tokens(verb) => tokens::run(&mut session, verb),
+        Verb::Retention(verb) => retention::run(&mut session, verb),
         Verb::Audit(verb) => audit::run(&mut session, verb),
         Verb::Drain(parameters) => drain::run(&mut session, parameters),
         Verb::Selftest(parameters) => selftest::run(&mut session, parameters),

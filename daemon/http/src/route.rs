@@ -38,6 +38,10 @@ pub(crate) enum Call {
     /// For this reason.
     StopRecording(String),
     StartRecording,
+    Retention,
+    RunRetention,
+    /// What is asked, by its name.
+    ConfirmRetention(String),
 }
 
 /// The paths that need no token.
@@ -118,6 +122,10 @@ pub(crate) fn route(method: &str, target: &str, body: &[u8]) -> Result<Call, Api
         ["recording", "stop"] if method == "POST" => only("POST", Call::StopRecording(access::reason(body)?)),
         ["recording", "stop"] => Err(ApiError::method("POST")),
         ["recording", "start"] => only("POST", Call::StartRecording),
+        ["retention"] => only("GET", Call::Retention),
+        ["retention", "run"] => only("POST", Call::RunRetention),
+        ["retention", "confirm"] if method == "POST" => only("POST", Call::ConfirmRetention(access::answer(body)?)),
+        ["retention", "confirm"] => Err(ApiError::method("POST")),
         ["keys"] => only("GET", Call::Keys),
         ["keys", "rotate"] => only("POST", Call::RotateKeys),
         ["verify"] => only("GET", Call::Verify(None)),
@@ -322,6 +330,12 @@ mod tests {
         check("GET", "/v1/recording/stop", 405);
         check("POST", "/v1/recording/start", 200);
         check("DELETE", "/v1/recording/start", 405);
+        check("GET", "/v1/retention", 200);
+        check("POST", "/v1/retention", 405);
+        check("POST", "/v1/retention/run", 200);
+        check("GET", "/v1/retention/run", 405);
+        check("POST", "/v1/retention/confirm", 400);
+        check("GET", "/v1/retention/confirm", 405);
         check("GET", "/v1/keys", 200);
         check("POST", "/v1/keys/rotate", 200);
         check("GET", "/", 404);

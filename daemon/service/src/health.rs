@@ -14,6 +14,7 @@ use crate::fd_store;
 use crate::headroom::{Headroom, Room};
 use crate::metrics::metrics;
 use crate::recorder::RecorderState;
+use crate::retention;
 
 /// A heartbeat older than this is none.
 const BEAT_WITHIN: Duration = Duration::from_secs(3);
@@ -42,6 +43,7 @@ pub(crate) fn snapshot(appliance: &Appliance) -> Snapshot {
     put("restart", noted(appliance, &[fd_store::NOTE], Status::Degraded));
     put("audit", audit_component(appliance));
     put("permissions", noted(appliance, &[access::PERMISSIONS_NOTE], Status::Degraded));
+    put("retention", noted(appliance, &[retention::FAILS_NOTE, retention::ASKS_NOTE], Status::Degraded));
     let stopped = appliance.access.stopped();
     let recording = stopped.as_ref().map(|stopped| Component::new(Status::Degraded, stopped.text()));
     put("recording", recording.unwrap_or_else(Component::ok));

@@ -6,6 +6,7 @@
 //! worker …       archives and deletes, `render.parallel` of them, at low priority (workers.rs, archiving.rs)
 //! store          looks whether the store is there (store.rs)
 //! configuration  looks whether the configuration or a certificate changed (reload.rs, certificates.rs)
+//! retention      deletes what is due (retention.rs)
 //! playback …     one per export that is being listened to (playback.rs)
 //! http …         health, metrics, control (callvault-http; api.rs, health.rs, metrics.rs, check.rs answer)
 //! ```
@@ -40,6 +41,7 @@ mod playback;
 mod recorder;
 mod recover;
 mod reload;
+mod retention;
 mod row;
 mod sockets;
 mod sound;

@@ -86,6 +86,7 @@ pub(crate) fn render(
     thread::Builder::new().name("playback".into()).spawn(move || {
         let mut renderer = None;
         let mut begun = false;
+        let _being_played = appliance.retention.playing.begin(row.id);
         let result = run(&appliance, &mut renderer, &row, format, ms, |data| {
             if !begun {
                 begun = true;

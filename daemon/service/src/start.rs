@@ -33,9 +33,10 @@ use crate::journals::Shared;
 use crate::lock::{FolderLock, RecorderLock};
 use crate::recorder::{Driver, RecorderState, Request};
 use crate::reload::Reload;
+use crate::retention::Retention;
 use crate::sockets::{Sockets, Wanted};
 use crate::store::{EXPECTED_NAME, Store};
-use crate::{keys, log, recover, told, workers};
+use crate::{keys, log, recover, retention, told, workers};
 
 /// Requests to the recorder that may wait.
 const REQUESTS_MAX: usize = 64;
@@ -159,6 +160,7 @@ pub(crate) fn open(
     let catalogue = Catalogue::open(&config.catalogue_path(), &keys.keyring, Box::new(StdRng::from_rng(&mut rng)))?;
     let notes = Notes::default();
     let access = Access::open(&config, &catalogue, &notes)?;
+    let retention = Retention::open(&config, &catalogue).context("prepare retention")?;
     let (queue, report) = Queue::open(&config.queue_path(), queue_settings(&config), unix_ms())?;
     if report.missing || !report.damaged.is_empty() {
         tracing::error!(?report, "the queue was damaged; what it held is put together again from the catalogue");
@@ -183,6 +185,7 @@ pub(crate) fn open(
         stop_bell: Bell::default(),
         reload,
         access,
+        retention,
         notes,
         sockets_stay: AtomicBool::new(false),
         stopping: AtomicBool::new(false),
@@ -329,6 +332,7 @@ fn serve(
     let mut crew = Crew::default();
     crew.hire(appliance, "ingest", move |a| Ingest::new(a).run(&channels.wake))?;
     crew.hire(appliance, "store", workers::watch_store)?;
+    crew.hire(appliance, "retention", retention::run)?;
     crew.hire(appliance, "configuration", move |a| reload.run(a))?;
     for number in 0..appliance.config.render.parallel.max(1) {
         crew.hire(appliance, &format!("worker-{number}"), workers::run)?;

@@ -89,7 +89,7 @@ pub(crate) fn watch_store(appliance: &Appliance) {
 
 /// Lets everything else go first. On Linux niceness is a thread's own, and what a thread starts inherits it.
 #[allow(unsafe_code)]
-fn give_way() {
+pub(crate) fn give_way() {
     use nix::libc::{PRIO_PROCESS, setpriority};
     // SAFETY: setpriority(2) takes three integers and touches no memory; 0 means the calling thread.
     let result = unsafe { setpriority(PRIO_PROCESS, 0, NICENESS) };
