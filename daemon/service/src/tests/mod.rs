@@ -12,4 +12,5 @@ mod order;
 mod promises;
 mod recovering;
 mod rendering;
+mod retention;
 mod rig;
