@@ -8,7 +8,7 @@ use rusqlite::{Connection, OptionalExtension as _};
 use uuid::Uuid;
 
 use crate::{
-    ArchivePlace, ArchiveState, Catalogue, CatalogueError, OwedJob, Recording, RetentionRow,
+    ArchivePlace, ArchiveState, Catalogue, CatalogueError, OwedJob, Recording, RetentionRow, archive_keys,
     catalogue::Writer,
     link,
     outbox::owe,
@@ -245,6 +245,7 @@ impl Catalogue {
             transaction.execute("DELETE FROM owed_jobs WHERE recording_id = ?1", [&text])?;
             transaction.execute("DELETE FROM recordings WHERE id = ?1", [&text])?;
             link::remove(&transaction, &text)?;
+            archive_keys::remove(&transaction, &text)?;
             owe(&transaction, &[OwedJob { payload: payload.clone(), ..OwedJob::new(DELETE, id) }], now)
         };
         run().map_err(&what)?;

@@ -60,6 +60,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod archive;
+mod archive_keys;
 mod audit;
 mod catalogue;
 mod decree;

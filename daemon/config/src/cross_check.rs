@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use crate::Config;
 use crate::error::ConfigError;
 use crate::layers::{DEFAULT_ORIGIN, Merged, at_origin};
-use crate::values::{ArchiveKeys, HttpListen, SOCKET_PATH_BYTES_MAX};
+use crate::values::{HttpListen, SOCKET_PATH_BYTES_MAX};
 
 /// Where the errors of a check are gathered, each at the place of the key it is about.
 struct Findings<'a> {
@@ -25,7 +25,6 @@ impl Findings<'_> {
 /// What makes the configuration unusable.
 pub(crate) fn errors(config: &Config, merged: &Merged) -> Vec<ConfigError> {
     let mut findings = Findings { merged, errors: Vec::new() };
-    not_yet(config, &mut findings);
     addresses(config, &mut findings);
     if config.journal.batch_interval > config.journal.commit_interval {
         let message = "journal.batch_interval is longer than journal.commit_interval; make it the shorter of the two";
@@ -40,12 +39,6 @@ pub(crate) fn errors(config: &Config, merged: &Merged) -> Vec<ConfigError> {
         findings.refuse(&["runtime_dir", "data_dir"], message);
     }
     findings.errors
-}
-
-fn not_yet(config: &Config, findings: &mut Findings<'_>) {
-    if config.archive.keys == ArchiveKeys::Catalogue {
-        findings.refuse(&["archive.keys"], "\"catalogue\" is not available in this version; write \"file\"");
-    }
 }
 
 fn addresses(config: &Config, findings: &mut Findings<'_>) {

@@ -174,7 +174,9 @@ settings! {
         /// Bits a second for each track, or "auto" to let the encoder choose. 24000 is transparent for telephone speech.
         bit_rate: BitRate = "24000",
         /// Where the sealed key of an archive is: `file` puts it into the archive, which then stands alone and can be
-        /// read with the appliance's key even when the catalogue is lost. (`catalogue` is not available in this version.)
+        /// read with the appliance's key even when the catalogue is lost. `catalogue` keeps it in the catalogue alone: once a
+        /// recording is deleted, no copy of its archive can be opened, wherever one was made; but a catalogue that is lost takes all
+        /// archives with it, escrow keys included, so back it up. It holds for archives that are made from then on.
         keys: ArchiveKeys = "\"file\"",
     }
 }

@@ -114,7 +114,6 @@ fn values_that_do_not_go_together_are_refused() {
     let tls = "[sip]\ntls_certificate = \"a.pem\"\ntls = ";
     refused(&format!("{tls}\"0.0.0.0:5060\""), 3, 0, "sip.tls", "port 5060 is both in sip.tls and in sip.tcp");
     refused(&format!("{tls}\"127.0.0.1:8088\""), 3, 0, "sip.tls", "port 8088 is both in http.listen and in sip.tls");
-    refused("[archive]\nkeys = \"catalogue\"", 2, 0, "archive.keys", "write \"file\"");
     refused("[sip]\nudp = []\ntcp = []", 2, 0, "sip.udp", "no SIP address is left");
     refused("[media]\nports = \"5000-6000\"", 2, 0, "media.ports", "both in sip.udp and in media.ports");
     refused("[http]\nlisten = \"127.0.0.1:5060\"", 2, 0, "http.listen", "both in http.listen and in sip.tcp");

@@ -12,6 +12,8 @@ use uuid::Uuid;
 
 use super::rig::{Call, Generation, Rig, Running, pcmu, whole_call};
 use crate::api::Control;
+use crate::playback::open_archive;
+use crate::sound::SoundError;
 use crate::{health, retention, told};
 
 const HOUR_NS: i64 = 3_600 * 1_000_000_000;
@@ -175,7 +177,10 @@ fn what_is_being_played_waits() {
 
 #[test]
 fn a_clock_that_jumped_deletes_nothing() {
+    // Of another start of the machine only the time that it was off counts.
     let check = |wall_hours_ago: i64, on_hours: i64, boot: Uuid, deleted: u64| {
+        let up_hours = if boot.is_nil() { boot_ms() / 3_600_000 } else { 0 };
+        let wall_hours_ago = wall_hours_ago + up_hours;
         let rig = rig("rule = \"4-hours\"");
         let running = rig.start();
         let _ = calls(&running, &[5]);
@@ -207,4 +212,37 @@ fn a_clock_that_jumped_deletes_nothing() {
 fn boot_ms() -> i64 {
     use nix::time::{ClockId, clock_gettime};
     clock_gettime(ClockId::CLOCK_BOOTTIME).unwrap().tv_sec() * 1_000
+}
+
+#[test]
+fn an_archive_copied_away_cannot_be_opened_with_what_a_deletion_leaves() {
+    let rig = Rig::as_received();
+    rig.configure("[archive]\ncodec = \"as-received\"\nkeys = \"catalogue\"\n[retention]\nrule = \"4-hours\"");
+    let running = rig.start();
+    running.appliance.store.look();
+    let calls = calls(&running, &[5, 1]);
+    let old = &calls[0];
+    let archive = rig.path("data/store").join(running.row(old.id).archive.place().unwrap().path);
+    let copy = std::fs::read(&archive).unwrap();
+    let open = |running: &Running| {
+        let file = std::io::Cursor::new(copy.clone());
+        open_archive(file, &running.appliance.keyring, &running.appliance.catalogue).map(drop)
+    };
+    // Played and verified as every other.
+    open(&running).unwrap();
+    assert_eq!(running.archived(old.id).len(), 40);
+    let verified = Control(Arc::clone(&running.appliance)).verify(&Caller::operator("unix"), None).unwrap();
+    assert_eq!(verified["findings"], json!([]));
+    let sealed = running.appliance.catalogue.archive_keys(old.id).unwrap().remove(0).to_bytes();
+    assert!(!copy.windows(sealed.len()).any(|window| window == sealed), "the file has the key");
+    assert!(!having(&rig, &sealed).is_empty(), "where its key is before");
+
+    assert_eq!(retention::pass(&running.appliance), 1);
+    running.settle();
+    assert!(having(&rig, &sealed).is_empty(), "its key is still in {:?}", having(&rig, &sealed));
+    assert!(having(&rig, &old.keys[0].to_bytes()).is_empty() && !archive.exists());
+    drop(running);
+    let running = rig.start();
+    assert!(matches!(open(&running), Err(SoundError::NoKey)));
+    assert_eq!(running.archived(calls[1].id).len(), 40, "the other one is still there");
 }
