@@ -329,12 +329,12 @@ impl Findings {
     }
 }
 
-/// That the recorder was restarted, and what that cost: whether it degrades the recording is for the thresholds of any loss.
 /// Whether another recorder went on. Of one that could not write down anything before it died there is no part in the journal.
 fn is_resumed(events: &[SessionEvent]) -> bool {
     events.iter().any(|event| matches!(event, SessionEvent::Started(started) if started.resumed.is_some()))
 }
 
+/// That the recorder was restarted, and what that cost: whether it degrades the recording is for the thresholds of any loss.
 fn went_on(damage: &Damage, tracks: &BTreeMap<u8, Known>) -> String {
     let times = match damage.restarts {
         0 | 1 => String::new(),

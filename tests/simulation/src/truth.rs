@@ -78,6 +78,8 @@ pub(crate) struct Session {
     resumed_ns: u64,
     /// Nothing more becomes of it.
     settled: bool,
+    /// Its disk had failed, and when the power went it had a row and no archive.
+    is_forgotten: bool,
     /// A recorder found the end of its recording in the journal, while the session lived: it was discarded.
     recording_over: bool,
     /// Open: its recorder died while its ports rested, which the next one knows nothing of.
@@ -154,6 +156,7 @@ impl Truth {
             limbo: None,
             resumed_ns: 0,
             settled: false,
+            is_forgotten: false,
             recording_over: false,
             rest_forgotten: false,
             clock_sets: 0,
@@ -287,6 +290,8 @@ impl Truth {
     pub(crate) fn power_cut(&mut self, loss_ns: u64, out: &Outside) {
         for session in &mut self.sessions {
             let catalogue = &out.stable.catalogue;
+            let waits = catalogue.rows.get(&session.recording).is_some_and(|row| row.archive.is_none());
+            session.is_forgotten |= waits && session.gaps.iter().any(|(from, _)| *from == 0);
             if catalogue.rows.contains_key(&session.recording) || catalogue.tombstones.contains(&session.recording) {
                 continue;
             }
@@ -403,8 +408,7 @@ impl Truth {
         }
         // A disk that lost what it was to sync, a recorder that took that knowledge with it, and then the power: the row was entered when all
         // could be read, and nobody is left who knows better.
-        let is_forgotten = session.gaps.iter().any(|(from, _)| *from == 0);
-        let is_whole = row.verdict == "ok" && !row.flaws.iter().any(|flaw| flaw == RESTARTED) && !is_forgotten;
+        let is_whole = row.verdict == "ok" && !row.flaws.iter().any(|flaw| flaw == RESTARTED) && !session.is_forgotten;
         self.check_audio(session, &name, &packets, is_whole)
     }
 

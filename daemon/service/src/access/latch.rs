@@ -66,7 +66,7 @@ fn enter(catalogue: &Catalogue, because: &str) -> Result<(), CatalogueError> {
     Ok(())
 }
 
-fn keep_in_file(path: &PathBuf) -> anyhow::Result<()> {
+fn keep_in_file(path: &Path) -> anyhow::Result<()> {
     if path.exists() {
         return Ok(());
     }
