@@ -105,6 +105,12 @@ fn a_bad_value_says_what_to_write() {
     refused("[http]\nlisten = \"unix:\"", 2, 10, "http.listen", "must not be empty");
     refused("[keys]\nescrow = \"callvault-public-1:short\"", 2, 10, "keys.escrow", "callvaultctl keys show");
     refused("[log]\nlevel = \"loud\"", 2, 9, "log.level", "expected \"error\", \"warn\"");
+    refused("[retention]\nrule = \"13-months\"", 2, 8, "retention.rule", "\"48-months\"");
+    refused("[retention]\nperiod = \"12 moons\"", 2, 10, "retention.period", "hours, days, months or years");
+    refused("[retention]\nperiod = \"0 days\"", 2, 10, "retention.period", "hours, days, months or years");
+    refused("[retention]\nperiod = \"101 years\"", 2, 10, "retention.period", "at most 100 years");
+    refused("[retention]\npreserved = \"always\"", 2, 13, "retention.preserved", "\"for-ever\"");
+    refused("[retention]\ntime_zone = \"Mars/Olympus\"", 2, 13, "retention.time_zone", "tzdata");
     refused("[log]\npersonal_data = \"yes\"", 2, 17, "log.personal_data", "true or false");
 }
 

@@ -317,6 +317,10 @@ fn look(appliance: &Appliance) -> Result<Option<Look>, CatalogueError> {
         tally.count(&candidate, decision.standing(&candidate, now));
         Ok(true)
     })?;
+    if appliance.stopping.load(Ordering::Relaxed) {
+        // The count was broken off, and nothing may be concluded from it: least of all that a shorter rule is harmless.
+        return Ok(None);
+    }
     retention.due.store(tally.all().saturating_add(tally.held), Ordering::Relaxed);
     let permits = tally.permits(&retention.thresholds);
     match tally.question(&retention.thresholds) {

@@ -246,3 +246,16 @@ fn an_archive_copied_away_cannot_be_opened_with_what_a_deletion_leaves() {
     assert!(matches!(open(&running), Err(SoundError::NoKey)));
     assert_eq!(running.archived(calls[1].id).len(), 40, "the other one is still there");
 }
+
+#[test]
+fn a_count_that_was_broken_off_puts_no_rule_in_force() {
+    let rig = rig("rule = \"4-hours\"\nconfirm_few = 1");
+    let running = rig.start();
+    let calls = calls(&running, &[5, 6, 1]);
+    running.appliance.stop();
+    assert_eq!(retention::pass(&running.appliance), 0);
+    drop(running);
+    let running = rig.start();
+    assert_eq!(retention::pass(&running.appliance), 0);
+    assert_eq!((there(&running).len(), asks(&running).is_some()), (calls.len(), true));
+}
