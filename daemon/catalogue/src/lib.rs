@@ -76,6 +76,7 @@ mod row;
 mod schema;
 mod sealing;
 mod token;
+mod user;
 
 pub use archive::{Archived, Archiving};
 pub use audit::{

@@ -24,7 +24,7 @@ fn a_recordings_json_is_the_documented_one() {
         "started_at": "2027-01-15T08:00:00.001Z",
         "ended_at": "2027-01-15T08:01:01.235Z",
         "duration_ms": 61234,
-        "owner": "zoe@example.org",
+        "owner": "zoe@example.org", "owner_id": null, "owner_name": null, "matched_by": null,
         "direction": "incoming",
         "local_number": "+493012344711",
         "local_name": "Zoë Quarterstaff",

@@ -38,6 +38,7 @@ const TOKEN_BYTES_MAX: u64 = 4096;
 pub(crate) enum Method {
     Get,
     Post,
+    Put,
     Delete,
 }
 
@@ -62,7 +63,7 @@ impl Request {
         Self::new(Method::Get, path, what)
     }
 
-    /// With this JSON; only of requests with [`Method::Post`].
+    /// With this JSON; only of requests with [`Method::Post`] or [`Method::Put`].
     pub(crate) fn with_body(self, body: &Value) -> Self {
         Self { body: body.to_string(), ..self }
     }
@@ -167,6 +168,7 @@ impl Client {
             Method::Delete => call!(self.agent.delete(&url), call),
             // With a body, even if empty: a length is stated, and nothing is sent in pieces.
             Method::Post => call!(self.agent.post(&url), send, request.body.as_bytes()),
+            Method::Put => call!(self.agent.put(&url), send, request.body.as_bytes()),
         }
         .map_err(|error| self.unreachable(&error, request))
     }

@@ -31,6 +31,7 @@ mod selftest;
 mod table;
 mod tokens;
 mod unix;
+mod users;
 mod verbs;
 
 use std::ffi::OsString;

@@ -1,6 +1,7 @@
 //! What the control endpoint answers. Each answer begins with whether the caller may have it.
 
 mod access;
+mod users;
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -13,7 +14,7 @@ use callvault_control::{self as control, CallStanding, LiveCall, Refusal};
 use callvault_directory::User;
 use callvault_http::{
     Answer, Api, ApiError, Audio, AudioFormat, AudioPurpose, AudioRequest, AuditQuery, CallAction, ErrorKind, NewToken,
-    RecordingsQuery, Snapshot,
+    RecordingsQuery, Snapshot, UserImport,
 };
 use callvault_queue::{Filter as JobFilter, Job, JobId, QueueError, State};
 use callvault_render_protocol::RenderError;
@@ -448,6 +449,26 @@ impl Api for Control {
 
     fn me(&self, caller: &Caller) -> Answer {
         access::me(&self.0, caller)
+    }
+
+    fn users(&self, caller: &Caller) -> Answer {
+        users::users(&self.0, caller)
+    }
+
+    fn user(&self, caller: &Caller, email: &str) -> Answer {
+        users::user(&self.0, caller, email)
+    }
+
+    fn set_user(&self, caller: &Caller, email: &str, fields: &[(String, String)]) -> Answer {
+        users::set(&self.0, caller, email, fields)
+    }
+
+    fn remove_user(&self, caller: &Caller, email: &str) -> Answer {
+        users::remove(&self.0, caller, email)
+    }
+
+    fn import_users(&self, caller: &Caller, import: &UserImport) -> Answer {
+        users::import(&self.0, caller, import)
     }
 
     fn tokens(&self, caller: &Caller) -> Answer {
