@@ -1,11 +1,12 @@
 //! The steps from journal to archive: each only from a state that allows it, each the same done twice.
 
+use callvault_seal::SealedKey;
 use jiff::Timestamp;
 use rusqlite::OptionalExtension as _;
 use uuid::Uuid;
 
 use crate::{
-    ArchivePlace, Catalogue, CatalogueError, OwedJob, Recording,
+    ArchivePlace, Catalogue, CatalogueError, OwedJob, Recording, archive_keys,
     catalogue::Writer,
     ingest::{place_of, state_of},
     mails,
@@ -72,6 +73,20 @@ impl Catalogue {
         owed: &[OwedJob],
         now: Timestamp,
     ) -> Result<Archived, CatalogueError> {
+        self.archived_with_keys(id, (place, &[]), owed, now)
+    }
+
+    /// As [`Catalogue::archived`], for an archive whose sealed keys are not in the file: they are kept here from the same transaction on.
+    ///
+    /// # Errors
+    /// As [`Catalogue::archived`].
+    pub fn archived_with_keys(
+        &self,
+        id: Uuid,
+        (place, keys): (&ArchivePlace, &[SealedKey]),
+        owed: &[OwedJob],
+        now: Timestamp,
+    ) -> Result<Archived, CatalogueError> {
         let what = CatalogueError::sql("record an archive");
         let bytes = i64::try_from(place.bytes).map_err(|_| CatalogueError::Range("archive_bytes"))?;
         let writer = &mut *self.writer();
@@ -87,6 +102,7 @@ impl Catalogue {
         if transaction.execute(sql, values).map_err(&what)? == 0 {
             return Ok(Archived::Gone);
         }
+        archive_keys::put(&transaction, id, keys).map_err(&what)?;
         owe(&transaction, owed, now).map_err(&what)?;
         mails::owe(&transaction, owed, now).map_err(&what)?;
         transaction.commit().map_err(&what)?;

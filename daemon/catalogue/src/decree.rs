@@ -6,7 +6,7 @@ use rusqlite::Connection;
 use serde_json::Value;
 use uuid::Uuid;
 
-use crate::{Catalogue, CatalogueError, audit, catalogue::Writer, schema, sealing::Sealing, token, user};
+use crate::{Catalogue, CatalogueError, archive_keys, audit, catalogue::Writer, schema, sealing::Sealing, token, user};
 
 /// Something that was decided. What is kept with it is JSON, sealed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -120,7 +120,8 @@ impl Catalogue {
 type Copy = fn((&Connection, &Sealing), (&Connection, &Sealing), &mut dyn CryptoRng) -> Result<(), CatalogueError>;
 
 /// What is taken over, each by itself: one that is damaged does not keep the others.
-const PARTS: [(&str, Copy); 4] = [
+const PARTS: [(&str, Copy); 5] = [
+    ("the keys of archives", archive_keys::carry_over),
     ("the audit log", |old, new, rng| audit::carry_over(old, new, rng).map(drop)),
     ("the users", user::carry_over),
     ("the tokens", token::carry_over),
@@ -143,13 +144,13 @@ fn carry_over(
     Ok(())
 }
 
-fn open(sealing: &Sealing, name: &'static str, sealed: &[u8]) -> Result<Value, CatalogueError> {
+pub(crate) fn open(sealing: &Sealing, name: &'static str, sealed: &[u8]) -> Result<Value, CatalogueError> {
     let damaged = || CatalogueError::DamagedMeta(name);
     let json = sealing.open_column(Uuid::nil(), name, sealed).map_err(|_| damaged())?;
     serde_json::from_slice(&json).map_err(|_| damaged())
 }
 
-fn put(
+pub(crate) fn put(
     db: &Connection,
     sealing: &Sealing,
     rng: &mut dyn CryptoRng,

@@ -8,10 +8,11 @@ use rusqlite::{Connection, OptionalExtension as _};
 use uuid::Uuid;
 
 use crate::{
-    ArchivePlace, ArchiveState, Catalogue, CatalogueError, OwedJob, Recording,
+    ArchivePlace, ArchiveState, Catalogue, CatalogueError, OwedJob, Recording, RetentionRow, archive_keys,
     catalogue::Writer,
     link, mails,
     outbox::owe,
+    retention,
     row::{self, DETAILS, Details, FACTS},
     schema,
     sealing::Sealing,
@@ -86,6 +87,8 @@ pub enum Deletion {
     AlreadyDeleted(Tombstone),
     /// There is no such recording.
     Unknown,
+    /// It is there and stays: what was asked in the last moment said so.
+    Kept,
 }
 
 impl Catalogue {
@@ -207,14 +210,31 @@ impl Catalogue {
         rule: &str,
         entry: Option<&Entry>,
     ) -> Result<Deletion, CatalogueError> {
+        self.delete_if(id, (now, rule), entry, &|_| true)
+    }
+
+    /// As [`Catalogue::delete_audited`], at a time and by a rule, if `goes` says so of the recording as it is in the transaction: what was
+    /// preserved in the last moment stays.
+    ///
+    /// # Errors
+    /// Disk errors.
+    pub fn delete_if(
+        &self,
+        id: Uuid,
+        (now, rule): (Timestamp, &str),
+        entry: Option<&Entry>,
+        goes: &dyn Fn(&RetentionRow) -> bool,
+    ) -> Result<Deletion, CatalogueError> {
         let what = CatalogueError::sql("delete a recording");
         let Writer { db, rng } = &mut *self.writer();
         let transaction = schema::write(db).map_err(&what)?;
         if let Some(tombstone) = tombstone(&transaction, id).map_err(&what)? {
             return Ok(Deletion::AlreadyDeleted(tombstone));
         }
-        if state_of(&transaction, id).map_err(&what)?.is_none() {
-            return Ok(Deletion::Unknown);
+        match retention::row_of(&transaction, id).map_err(&what)? {
+            None => return Ok(Deletion::Unknown),
+            Some(row) if !goes(&row) => return Ok(Deletion::Kept),
+            Some(_) => {}
         }
         let archive = place_of(&transaction, id)?;
         let text = id.to_string();
@@ -227,6 +247,7 @@ impl Catalogue {
             transaction.execute("DELETE FROM deliveries WHERE recording_id = ?1", [&text])?;
             link::remove(&transaction, &text)?;
             mails::remove(&transaction, &text)?;
+            archive_keys::remove(&transaction, &text)?;
             owe(&transaction, &[OwedJob { payload: payload.clone(), ..OwedJob::new(DELETE, id) }], now)
         };
         run().map_err(&what)?;

@@ -62,6 +62,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod archive;
+mod archive_keys;
 mod audit;
 mod catalogue;
 mod decree;
@@ -75,6 +76,7 @@ mod mails;
 mod outbox;
 mod recording;
 mod restore;
+mod retention;
 mod row;
 mod schema;
 mod sealing;
@@ -97,5 +99,6 @@ pub use mails::{MailStanding, MailStep};
 pub use outbox::OwedJob;
 pub use recording::{Archive, ArchivePlace, ArchiveState, Direction, Flaw, Recording, Track, Traffic, Verdict};
 pub use restore::{Buried, Restored};
+pub use retention::{RETENTION_ROWS_MAX, RetentionRow};
 pub use sealing::SEALED_BYTES_MAX;
 pub use token::{TOKENS_MAX, Token, TokenHash};

@@ -1,6 +1,7 @@
 //! The tables, and everything that is SQLite's own: pragmas, versions, connections.
 
 mod access;
+mod archive_keys;
 mod discards;
 mod mails;
 mod users;
@@ -97,6 +98,7 @@ const STEPS: &[&str] = &[
     discards::STEP,
     deliveries::DELIVERIES,
     mails::MAILS,
+    archive_keys::STEP,
 ];
 
 /// Opens and migrates the file.

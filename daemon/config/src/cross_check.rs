@@ -7,7 +7,7 @@ use crate::deliveries_check;
 use crate::error::ConfigError;
 use crate::layers::{DEFAULT_ORIGIN, Merged, at_origin};
 use crate::mail::MailTls;
-use crate::values::{ArchiveKeys, HttpListen, SOCKET_PATH_BYTES_MAX};
+use crate::values::{HttpListen, SOCKET_PATH_BYTES_MAX};
 
 /// Where the errors of a check are gathered, each at the place of the key it is about.
 pub(crate) struct Findings<'a> {
@@ -27,7 +27,6 @@ impl Findings<'_> {
 /// What makes the configuration unusable.
 pub(crate) fn errors(config: &Config, merged: &Merged) -> Vec<ConfigError> {
     let mut findings = Findings { merged, errors: Vec::new() };
-    not_yet(config, &mut findings);
     addresses(config, &mut findings);
     deliveries_check::errors(config, &mut findings);
     mail(config, &mut findings);
@@ -44,12 +43,6 @@ pub(crate) fn errors(config: &Config, merged: &Merged) -> Vec<ConfigError> {
         findings.refuse(&["runtime_dir", "data_dir"], message);
     }
     findings.errors
-}
-
-fn not_yet(config: &Config, findings: &mut Findings<'_>) {
-    if config.archive.keys == ArchiveKeys::Catalogue {
-        findings.refuse(&["archive.keys"], "\"catalogue\" is not available in this version; write \"file\"");
-    }
 }
 
 fn addresses(config: &Config, findings: &mut Findings<'_>) {

@@ -47,13 +47,14 @@ pub use live::takes_effect_at_once;
 pub use mail::{MailTls, SizeLimit};
 pub use schema::{
     Analytics, Archive, Directory, ExportFolder, Filters, Http, Journal, Keys, Licence, Limits, Log, Mail, Media,
-    Numbers, Organisation, Permissions, Queue, Recording, Render, Sip, Store, Uploads, Webhook, documented_defaults,
+    Numbers, Organisation, Permissions, Queue, Recording, Render, Retention, Sip, Store, Uploads, Webhook,
+    documented_defaults,
 };
 pub use setting::KeySpec;
 pub use values::{
     ArchiveCodec, ArchiveKeys, BitRate, Bytes, ClientCertificate, DialDigits, HttpListen, KeptDirection, KeptTraffic,
-    LicenceModel, Listen, LogLevel, MediaAddress, Network, Patterns, PeerList, PortRange, PublicKeyTexts,
-    RecordingMode, Texts, UnknownUser, WhoDeletes, WhoMay,
+    LicenceModel, Listen, LogLevel, MediaAddress, Network, Patterns, PeerList, PortRange, PreservedPeriod,
+    PublicKeyTexts, RecordingMode, RetentionPeriod, RetentionRule, Texts, UnknownUser, WhoDeletes, WhoMay,
 };
 pub use zone::ZoneName;
 
@@ -91,6 +92,8 @@ pub struct Config {
     pub archive: Archive,
     /// Where archives live.
     pub store: Store,
+    /// How long recordings stay.
+    pub retention: Retention,
     /// The health and control endpoint.
     pub http: Http,
     /// Who may do what with recordings.

@@ -11,8 +11,8 @@ use crate::mail::{MailTls, SizeLimit};
 use crate::setting::{KeySpec, Setting, read_within};
 use crate::values::{
     ArchiveCodec, ArchiveKeys, BitRate, Bytes, ClientCertificate, DialDigits, HttpListen, KeptDirection, KeptTraffic,
-    LicenceModel, Listen, LogLevel, MediaAddress, Patterns, PeerList, PortRange, PublicKeyTexts, RecordingMode, Texts,
-    UnknownUser, WhoDeletes, WhoMay,
+    LicenceModel, Listen, LogLevel, MediaAddress, Patterns, PeerList, PortRange, PreservedPeriod, PublicKeyTexts,
+    RecordingMode, RetentionPeriod, RetentionRule, Texts, UnknownUser, WhoDeletes, WhoMay,
 };
 use crate::zone::ZoneName;
 use crate::{Config, Effective};
@@ -240,7 +240,9 @@ settings! {
         /// Bits a second for each track, or "auto" to let the encoder choose. 24000 is transparent for telephone speech.
         bit_rate: BitRate = "24000",
         /// Where the sealed key of an archive is: `file` puts it into the archive, which then stands alone and can be
-        /// read with the appliance's key even when the catalogue is lost. (`catalogue` is not available in this version.)
+        /// read with the appliance's key even when the catalogue is lost. `catalogue` keeps it in the catalogue alone: once a
+        /// recording is deleted, no copy of its archive can be opened, wherever one was made; but a catalogue that is lost takes all
+        /// archives with it, escrow keys included, so back it up. It holds for archives that are made from then on.
         keys: ArchiveKeys = "\"file\"",
     }
 }
@@ -255,6 +257,32 @@ settings! {
         /// Longer than ordinary trouble of a file server, such as a fail-over that is quick; shorter than what people wait
         /// who want to listen.
         timeout: Duration = "\"30s\"" in "1s" ..= "10m",
+    }
+}
+
+settings! {
+    /// How long recordings stay. When the time has come they are deleted for ever: the key first, then the audio; what remains is that
+    /// there was one, and the audit log. A rule that is made shorter takes effect when somebody has confirmed how many recordings that
+    /// deletes (`callvaultctl retention plan`, `callvaultctl retention confirm`); until then the one before it goes on.
+    pub struct Retention in "retention." {
+        /// `keep-all`: nothing is deleted, and there is nothing to preserve. `12-months`, `48-months`, `4-hours`: so long after the end of
+        /// the call. `custom`: as long as `period` says.
+        rule: RetentionRule = "\"keep-all\"",
+        /// With `custom`: so many hours, days, months or years, such as "90 days"; at most 100 years. A month is a month of the calendar in
+        /// `organisation.time_zone`; where it is too short, its last day counts.
+        period: RetentionPeriod = "\"12 months\"",
+        /// How much longer preserved recordings stay: `for-ever`, until somebody lets them go, or so many hours, days, months or years
+        /// after their ordinary time.
+        preserved: PreservedPeriod = "\"for-ever\"",
+        /// How often what is due is deleted.
+        interval: Duration = "\"5m\"" in "1s" ..= "1d",
+        /// Whether a recording whose upload is still to be made stays until it was.
+        wait_for_upload: bool = "true",
+        /// When a run would delete more than this share of all recordings, in percent, it deletes nothing and asks: that is more often
+        /// a wrong setting or a wrong clock than what somebody wants. 100: never.
+        confirm_share: u32 = "20" in "1" ..= "100",
+        /// So many recordings are deleted without a question, whatever share they are and whether or not the rule was made shorter.
+        confirm_few: u32 = "50" in "0" ..= "1000000",
     }
 }
 
@@ -456,7 +484,7 @@ settings! {
 pub type Section = (&'static str, &'static [&'static str], &'static [KeySpec]);
 
 /// The sections in the order of the documentation.
-pub(crate) const SECTIONS: [Section; 24] = [
+pub(crate) const SECTIONS: [Section; 25] = [
     ("", Folders::ABOUT, Folders::KEYS),
     ("organisation", Organisation::ABOUT, Organisation::KEYS),
     ("sip", Sip::ABOUT, Sip::KEYS),
@@ -470,6 +498,7 @@ pub(crate) const SECTIONS: [Section; 24] = [
     ("numbers", Numbers::ABOUT, Numbers::KEYS),
     ("archive", Archive::ABOUT, Archive::KEYS),
     ("store", Store::ABOUT, Store::KEYS),
+    ("retention", Retention::ABOUT, Retention::KEYS),
     ("http", Http::ABOUT, Http::KEYS),
     ("permissions", Permissions::ABOUT, Permissions::KEYS),
     ("keys", Keys::ABOUT, Keys::KEYS),
@@ -518,6 +547,7 @@ fn read_sections(merged: &Merged, base: &Path, errors: &mut Vec<ConfigError>) ->
     let numbers = Numbers::read(merged, errors);
     let licence = Licence::read(merged, errors);
     let permissions = Permissions::read(merged, errors);
+    let retention = Retention::read(merged, errors);
     let (store, http, keys) = (Store::read(merged, errors), Http::read(merged, errors), Keys::read(merged, errors));
     let (queue, render, log) = (Queue::read(merged, errors), Render::read(merged, errors), Log::read(merged, errors));
     let (uploads, analytics) = (Uploads::read(merged, errors), Analytics::read(merged, errors));
@@ -539,6 +569,7 @@ fn read_sections(merged: &Merged, base: &Path, errors: &mut Vec<ConfigError>) ->
         licence: licence?,
         archive: archive?,
         store: store?,
+        retention: retention?,
         http: http?,
         permissions: permissions?,
         keys: keys?,

@@ -1,5 +1,7 @@
 //! The types of the values: what operators write, and what the other parts of the appliance get.
 
+mod retention;
+
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
@@ -8,6 +10,7 @@ use callvault_directory::Pattern;
 
 use crate::macros::choices;
 use crate::setting::{Raw, Setting, quantity, quoted, written};
+pub use retention::{PreservedPeriod, RetentionPeriod, RetentionRule};
 
 /// Most entries of a list: far above any real setting, so that a broken file cannot make the daemon open a million sockets.
 const LIST_ENTRIES_MAX: usize = 256;

@@ -105,6 +105,11 @@ fn a_bad_value_says_what_to_write() {
     refused("[http]\nlisten = \"unix:\"", 2, 10, "http.listen", "must not be empty");
     refused("[keys]\nescrow = \"callvault-public-1:short\"", 2, 10, "keys.escrow", "callvaultctl keys show");
     refused("[log]\nlevel = \"loud\"", 2, 9, "log.level", "expected \"error\", \"warn\"");
+    refused("[retention]\nrule = \"13-months\"", 2, 8, "retention.rule", "\"48-months\"");
+    refused("[retention]\nperiod = \"12 moons\"", 2, 10, "retention.period", "hours, days, months or years");
+    refused("[retention]\nperiod = \"0 days\"", 2, 10, "retention.period", "hours, days, months or years");
+    refused("[retention]\nperiod = \"101 years\"", 2, 10, "retention.period", "at most 100 years");
+    refused("[retention]\npreserved = \"always\"", 2, 13, "retention.preserved", "\"for-ever\"");
     refused("[log]\npersonal_data = \"yes\"", 2, 17, "log.personal_data", "true or false");
 }
 
@@ -114,7 +119,6 @@ fn values_that_do_not_go_together_are_refused() {
     let tls = "[sip]\ntls_certificate = \"a.pem\"\ntls = ";
     refused(&format!("{tls}\"0.0.0.0:5060\""), 3, 0, "sip.tls", "port 5060 is both in sip.tls and in sip.tcp");
     refused(&format!("{tls}\"127.0.0.1:8088\""), 3, 0, "sip.tls", "port 8088 is both in http.listen and in sip.tls");
-    refused("[archive]\nkeys = \"catalogue\"", 2, 0, "archive.keys", "write \"file\"");
     refused("[sip]\nudp = []\ntcp = []", 2, 0, "sip.udp", "no SIP address is left");
     refused("[media]\nports = \"5000-6000\"", 2, 0, "media.ports", "both in sip.udp and in media.ports");
     refused("[http]\nlisten = \"127.0.0.1:5060\"", 2, 0, "http.listen", "both in http.listen and in sip.tcp");

@@ -46,6 +46,9 @@ pub(crate) enum Verb {
     /// Stop recording as a whole, start it again, or see which it is.
     #[command(subcommand)]
     Recording(Recording),
+    /// How long recordings stay: what would be deleted, and the answer to what is asked before that.
+    #[command(subcommand)]
+    Retention(Retention),
     /// Tokens with which programs and people use the appliance.
     #[command(subcommand)]
     Tokens(Tokens),
@@ -280,6 +283,26 @@ pub(crate) enum Recording {
     Start,
     /// Whether recording is stopped, since when and why.
     Status,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Retention {
+    /// Show the rule, what is due, and what has to be confirmed before it is deleted.
+    Plan,
+    /// Delete what is due now instead of in some minutes; what has to be confirmed stays.
+    Run {
+        /// Show what would be deleted, and delete nothing.
+        #[arg(long)]
+        dry_run: bool,
+    },
+    /// Confirm what retention asks: a rule that was made shorter, an unusually large deletion, or a clock that jumped.
+    Confirm {
+        /// What is asked, as `retention plan` names it.
+        token: String,
+        /// Do not ask.
+        #[arg(long)]
+        yes: bool,
+    },
 }
 
 #[derive(Debug, Subcommand)]

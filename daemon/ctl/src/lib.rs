@@ -29,6 +29,7 @@ mod keys;
 mod mail;
 mod recording;
 mod recover;
+mod retention;
 mod selftest;
 mod settings;
 mod table;

@@ -12,7 +12,8 @@ use crate::error::{CtlError, Exit};
 use crate::format::{NOTHING, duration, parse_time, size, text, time};
 use crate::table::{Table, harmless, write_pairs};
 use crate::{
-    audit, deliveries, discards, drain, export, keys, mail, recording, recover, selftest, settings, tokens, users,
+    audit, deliveries, discards, drain, export, keys, mail, recording, recover, retention, selftest, settings, tokens,
+    users,
 };
 
 /// Recordings asked for at a time when all are wanted.
@@ -56,6 +57,7 @@ pub(crate) fn run(cli: &Cli, around: &mut Surroundings<'_>) -> Result<Exit, CtlE
         Verb::Deliveries(verb) => deliveries::run(&mut session, verb),
         Verb::Recording(verb) => recording::run(&mut session, verb),
         Verb::Tokens(verb) => tokens::run(&mut session, verb),
+        Verb::Retention(verb) => retention::run(&mut session, verb),
         Verb::Audit(verb) => audit::run(&mut session, verb),
         Verb::Drain(parameters) => drain::run(&mut session, parameters),
         Verb::Selftest(parameters) => selftest::run(&mut session, parameters),

@@ -422,6 +422,37 @@ fn access_is_asked_for_as_it_should_be() {
 }
 
 #[test]
+fn retention_shows_what_it_asks_and_takes_the_answer() {
+    let rule = |name: &str, text: &str| json!({"name": name, "text": text});
+    let answer = json!({
+        "rule": rule("12-months", "recordings are kept for 12 months"), "in_force": rule("keep-all", "everything is kept"),
+        "plan": {"recordings": 900, "due": 321, "due_by_new_rule": 300, "goes_now": 21, "held": 2, "bytes": 2_048,
+            "oldest": null, "newest": null},
+        "question": {"kind": "shorter-rule", "token": "5f0c", "text": "300 of 900 recordings would be deleted"},
+        "last_run": {"at": null, "deleted": 0, "error": null},
+    });
+    let daemon = Daemon::tcp(vec![
+        ("GET /v1/retention", 200, body(answer.clone())),
+        ("POST /v1/retention/run", 200, body(answer.clone())),
+        ("POST /v1/retention/confirm", 200, body(json!({"confirmed": "shorter-rule", "recordings": 300}))),
+    ]);
+    let check = |arguments: &[&str], expected: &[&str]| {
+        let (exit, stdout, stderr) = daemon.run(arguments);
+        assert_eq!(exit, Exit::Done, "{stderr}");
+        for text in expected {
+            assert!(stdout.contains(text), "{arguments:?} lacks {text}: {stdout}");
+        }
+    };
+    let asked = ["300 of 900", "callvaultctl retention confirm 5f0c"];
+    check(&["retention", "plan"], &["everything is kept", "321", asked[0], asked[1]]);
+    check(&["retention", "run", "--dry-run"], &asked);
+    check(&["retention", "run"], &["21 recordings are being deleted", asked[1]]);
+    check(&["retention", "confirm", "5f0c", "--yes"], &["confirmed"]);
+    let posts: Vec<String> = daemon.asked().into_iter().filter(|line| line.starts_with("POST")).collect();
+    assert_eq!(posts.len(), 2, "a dry run changes nothing: {posts:?}");
+}
+
+#[test]
 fn an_export_is_whole_or_not_there() {
     let wav = "GET /v1/recordings/0199c0de-0000-7000-8000-000000000001/audio?format=wav";
     let mp3 = "GET /v1/recordings/0199c0de-0000-7000-8000-000000000001/audio?format=mp3&start_ms=100&end_ms=200";

@@ -21,6 +21,9 @@ const EXPIRES_DAYS_MAX: u32 = 3_660;
 /// Characters of the reason for which recording is stopped.
 const REASON_CHARS_MAX: usize = 500;
 
+/// Bytes of what names a question.
+const ANSWER_BYTES_MAX: usize = 64;
+
 /// Entries of the audit log on a page.
 const LIMIT_MAX: usize = 1_000;
 
@@ -99,6 +102,20 @@ pub(crate) fn new_token(body: &[u8]) -> Result<NewToken, ApiError> {
         return Err(bad("\"expires_days\" must be a number from 1 to 3660, or be left out for a token without an end"));
     }
     Ok(NewToken { name, level, user, expires_days })
+}
+
+/// What names the question that is answered.
+pub(crate) fn answer(body: &[u8]) -> Result<String, ApiError> {
+    #[derive(Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Body {
+        token: String,
+    }
+    let Body { token } = json_in(body)?;
+    if token.is_empty() || token.len() > ANSWER_BYTES_MAX || !token.bytes().all(|byte| byte.is_ascii_alphanumeric()) {
+        return Err(bad("\"token\" is the one that /v1/retention shows with its question"));
+    }
+    Ok(token)
 }
 
 /// `POST /v1/recording/stop`.

@@ -213,6 +213,24 @@ pub trait Api: Send + Sync + 'static {
     /// # Errors
     /// See [`Api::status`].
     fn start_recording(&self, caller: &Caller) -> Answer;
+
+    /// `GET /v1/retention`: the rule, what it would delete now, and what it waits to be answered.
+    ///
+    /// # Errors
+    /// See [`Api::status`].
+    fn retention(&self, caller: &Caller) -> Answer;
+
+    /// `POST /v1/retention/run`: deletes what is due and needs no answer, now; answers as [`Api::retention`] before that.
+    ///
+    /// # Errors
+    /// See [`Api::status`].
+    fn run_retention(&self, caller: &Caller) -> Answer;
+
+    /// `POST /v1/retention/confirm`: the answer to what retention asks, which `token` names.
+    ///
+    /// # Errors
+    /// See [`Api::status`]; [`ErrorKind::Conflict`] when that is not asked (any more).
+    fn confirm_retention(&self, caller: &Caller, token: &str) -> Answer;
 }
 
 /// What is done about a live call. All of them are the same done twice.

@@ -49,6 +49,10 @@ pub(crate) enum Call {
     Settings,
     /// To which address, in which language.
     TryMail(String, Option<String>),
+    Retention,
+    RunRetention,
+    /// What is asked, by its name.
+    ConfirmRetention(String),
 }
 
 /// The paths that need no token.
@@ -148,6 +152,10 @@ pub(crate) fn route(method: &str, target: &str, body: &[u8]) -> Result<Call, Api
             "POST" => try_mail(query),
             _ => Err(ApiError::method("POST")),
         },
+        ["retention"] => only("GET", Call::Retention),
+        ["retention", "run"] => only("POST", Call::RunRetention),
+        ["retention", "confirm"] if method == "POST" => only("POST", Call::ConfirmRetention(access::answer(body)?)),
+        ["retention", "confirm"] => Err(ApiError::method("POST")),
         ["keys"] => only("GET", Call::Keys),
         ["keys", "rotate"] => only("POST", Call::RotateKeys),
         ["verify"] => only("GET", Call::Verify(None)),
@@ -380,6 +388,12 @@ mod tests {
         check("POST", "/v1/mail/test", 400);
         check("POST", "/v1/mail/test?address=ann", 400);
         check("GET", "/v1/mail/test?address=ann@example.com", 405);
+        check("GET", "/v1/retention", 200);
+        check("POST", "/v1/retention", 405);
+        check("POST", "/v1/retention/run", 200);
+        check("GET", "/v1/retention/run", 405);
+        check("POST", "/v1/retention/confirm", 400);
+        check("GET", "/v1/retention/confirm", 405);
         check("GET", "/v1/keys", 200);
         check("POST", "/v1/keys/rotate", 200);
         check("GET", "/", 404);

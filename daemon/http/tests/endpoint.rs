@@ -205,6 +205,18 @@ impl Api for Fake {
         Ok(json!({"stopped": false}))
     }
 
+    fn retention(&self, _: &Caller) -> Answer {
+        Ok(json!({"question": null}))
+    }
+
+    fn run_retention(&self, _: &Caller) -> Answer {
+        Ok(json!({"question": null}))
+    }
+
+    fn confirm_retention(&self, _: &Caller, token: &str) -> Answer {
+        Ok(json!({"confirmed": token}))
+    }
+
     fn delete_recording(&self, _: &Caller, id: Uuid) -> Answer {
         Ok(json!({"deleted": id}))
     }

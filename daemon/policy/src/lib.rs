@@ -1,7 +1,8 @@
 //! What the daemon decides about a call, as pure functions over facts: the row that a recording has in the catalogue, with its
 //! verdict, from what the recorder wrote into the journal ([`summarise`]); and whether a call is kept ([`keep()`]). It has no
 //! clock, no file, no database and no settings file: facts and settings come in as values, so the same facts give the same
-//! row on every machine and in every year, and a catalogue can be rebuilt from journals and archives.
+//! row on every machine and in every year, and a catalogue can be rebuilt from journals and archives. How long a recording stays is
+//! decided by [`retention`].
 //!
 //! Everything that happens to a session ends in exactly one [`Verdict`], so that the number of sessions accepted equals the sum
 //! of the verdicts; what lies behind a verdict is in the row's flaws, with figures. Nothing fails here: facts that are missing,
@@ -16,6 +17,7 @@ mod keep;
 mod link;
 mod owner;
 mod pauses;
+pub mod retention;
 mod summary;
 mod track;
 mod traffic;

@@ -16,7 +16,7 @@ use callvault_http::{
     Answer, Api, ApiError, Audio, AudioFormat, AudioPurpose, AudioRequest, AuditQuery, CallAction, DiscardsQuery,
     ErrorKind, NewToken, RecordingsQuery, Snapshot, UserImport,
 };
-use callvault_queue::{Filter as JobFilter, Job, JobId, JobKind, QueueError, State};
+use callvault_queue::{Filter as JobFilter, Job, JobId, QueueError, State};
 use callvault_render_protocol::RenderError;
 use jiff::Timestamp;
 use serde_json::{Value, json};
@@ -33,6 +33,7 @@ use crate::mailing;
 use crate::playback::{self, Format};
 use crate::recorder::Request;
 use crate::reload;
+use crate::retention;
 use crate::row::has_audio;
 use crate::sound::SoundError;
 
@@ -145,21 +146,6 @@ impl Control {
             row.linked = seen;
         }
         Ok(())
-    }
-
-    /// What was to archive a recording that is deleted now is to find that out at once, not after a long pause or never: it removes
-    /// what it may have left.
-    fn clean_up_after(&self, id: Uuid) {
-        let job = JobId::new(&JobKind::ARCHIVE, id);
-        let waits = |job: &Job| matches!(job.state, State::Ready { .. } | State::Parked { .. });
-        if self.0.queue.get(&job).is_some_and(|job| waits(&job)) {
-            match self.0.queue.retry(&job, unix_ms()) {
-                // It began to run meanwhile, or has run.
-                Ok(()) | Err(QueueError::WrongState { .. } | QueueError::Unknown { .. }) => {}
-                Err(error) => tracing::error!("failed to {error}"),
-            }
-        }
-        self.0.work.ring();
     }
 
     /// Asks the recorder and waits for what it says.
@@ -383,9 +369,8 @@ impl Api for Control {
         self.0.owned(&row, |owned| self.0.allow(caller, Action::Delete, On::One(owned), &entry))?;
         match self.0.catalogue.delete_audited(id, Timestamp::now(), "by hand", Some(&entry)).map_err(internal)? {
             Deletion::Deleted { .. } => {
-                self.0.journals.lock().release(id);
-                self.clean_up_after(id);
-                let _ = self.0.wake_ingest.try_send(());
+                retention::let_go(&self.0, id);
+                self.0.metrics.deleted_by("by hand");
                 tracing::info!(recording = %id, "recording {id} was deleted by hand");
                 Ok(json!({"id": id, "deleted": true}))
             }
@@ -393,7 +378,7 @@ impl Api for Control {
                 ErrorKind::Gone,
                 format!("recording {id} was deleted at {:.0} ({})", stone.deleted_at, stone.rule),
             )),
-            Deletion::Unknown => Err(not_found(id)),
+            Deletion::Unknown | Deletion::Kept => Err(not_found(id)),
         }
     }
 
@@ -547,6 +532,18 @@ impl Api for Control {
 
     fn start_recording(&self, caller: &Caller) -> Answer {
         self.0.start_recording(caller)
+    }
+
+    fn retention(&self, caller: &Caller) -> Answer {
+        self.0.retention_plan(caller)
+    }
+
+    fn run_retention(&self, caller: &Caller) -> Answer {
+        self.0.retention_run(caller)
+    }
+
+    fn confirm_retention(&self, caller: &Caller, token: &str) -> Answer {
+        self.0.retention_confirm(caller, token)
     }
 }
 

@@ -23,6 +23,7 @@ use crate::ingest::unix_ms;
 use crate::journals::{LaneView, Shared};
 use crate::mailing::Mailing;
 use crate::recorder::{RecorderState, Request};
+use crate::retention::Retention;
 use crate::settings::Settings;
 use crate::sound::SoundError;
 use crate::store::Store;
@@ -57,6 +58,7 @@ pub(crate) struct Appliance {
     pub(crate) notes: Notes,
     pub(crate) access: Access,
     pub(crate) deciding: Deciding,
+    pub(crate) retention: Retention,
     /// Whether calls go on when the service is restarted: the service manager keeps the sockets.
     pub(crate) sockets_stay: AtomicBool,
     pub(crate) stopping: AtomicBool,
@@ -100,7 +102,7 @@ impl Appliance {
         self.stopping.store(true, Ordering::Relaxed);
         self.store.stop();
         let _ = self.wake_ingest.try_send(());
-        for bell in [&self.work, &self.stop_bell, &self.reload] {
+        for bell in [&self.work, &self.stop_bell, &self.reload, &self.retention.bell] {
             bell.ring();
         }
     }
@@ -169,6 +171,8 @@ pub(crate) struct Metrics {
     pub(crate) certificate_expires_unix_s: AtomicI64,
     /// Recordings that were not kept, by the name of the rule.
     discarded: Mutex<BTreeMap<String, u64>>,
+    /// Recordings that were deleted, by the name of the rule.
+    deleted: Mutex<BTreeMap<String, u64>>,
     /// Recordings that are not as they should be, by the flaw that made them so.
     reasons: Mutex<BTreeMap<String, u64>>,
 }
@@ -183,14 +187,19 @@ impl Metrics {
         count(&self.discarded, if rule.is_empty() { "unknown" } else { rule });
     }
 
+    /// A recording was deleted, by this rule.
+    pub(crate) fn deleted_by(&self, rule: &str) {
+        count(&self.deleted, rule);
+    }
+
     /// A recording has a verdict other than ok for these reasons.
     pub(crate) fn not_ok_for(&self, reasons: &[String]) {
         reasons.iter().for_each(|reason| count(&self.reasons, reason));
     }
 
-    /// How many recordings were not kept, by rule; and how many were not ok, by reason.
-    pub(crate) fn names(&self) -> [Vec<(String, u64)>; 2] {
-        [&self.discarded, &self.reasons].map(|counts| {
+    /// How many recordings were not kept, by rule; how many were not ok, by reason; and how many were deleted, by rule.
+    pub(crate) fn names(&self) -> [Vec<(String, u64)>; 3] {
+        [&self.discarded, &self.reasons, &self.deleted].map(|counts| {
             let counts = counts.lock().unwrap_or_else(PoisonError::into_inner);
             counts.iter().map(|(name, count)| (name.clone(), *count)).collect()
         })

@@ -22,7 +22,7 @@ use callvault_archive::{
     ArchiveCodec, ArchiveFacts, ArchiveTrack, Header, Keys, Summary, Writer, key_context, relative_path, verify,
 };
 use callvault_catalogue::{ArchivePlace, Archived, Archiving, CatalogueError, Recording};
-use callvault_config::{ArchiveCodec as Wanted, BitRate};
+use callvault_config::{ArchiveCodec as Wanted, ArchiveKeys, BitRate};
 use callvault_queue::Failure;
 use callvault_render_protocol::{
     CODECS_PER_TRACK_MAX, Codec, CodecSpec, FromRender, Heard, Job, Limits, Output, Packet, RenderError, Renderer,
@@ -174,6 +174,10 @@ fn make(
     *listens = !plan.job.measured.is_empty();
     let key = DataKey::generate(&mut rand::rng());
     let sealed = seal(appliance, &key, id);
+    let (keys, kept_here) = match appliance.config.archive.keys {
+        ArchiveKeys::File => (Keys::InFile(&sealed), [].as_slice()),
+        ArchiveKeys::Catalogue => (Keys::Elsewhere, sealed.as_slice()),
+    };
     let facts = ArchiveFacts {
         recording_id: id,
         started_at_ns: started_ns,
@@ -187,7 +191,7 @@ fn make(
     let header = Header { recording: id, created_at_ns: i64::try_from(Timestamp::now().as_nanosecond()).unwrap_or(0) };
     let mut heard = Vec::new();
     let summary = appliance.store.put(Path::new(&name), |out| {
-        let mut writer = Writer::create(out, &header, Keys::InFile(&sealed), &key, &facts)?;
+        let mut writer = Writer::create(out, &header, keys, &key, &facts)?;
         heard = plan.write(appliance, renderer, &reading, &folder, &lanes, &mut writer)?;
         writer.finish().map_err(ArchivingError::from)
     })?;
@@ -201,7 +205,7 @@ fn make(
     }
     let place =
         ArchivePlace { bytes: summary.bytes, store: STORE_NAME.to_owned(), path: name.clone(), sha256: summary.sha256 };
-    match appliance.catalogue.archived(id, &place, &owed, Timestamp::now()) {
+    match appliance.catalogue.archived_with_keys(id, (&place, kept_here), &owed, Timestamp::now()) {
         Ok(Archived::Gone) => appliance.store.remove(Path::new(&name))?,
         Ok(Archived::Recorded | Archived::AlreadyRecorded) => {
             appliance.metrics.archived.fetch_add(1, Ordering::Relaxed);

@@ -12,7 +12,7 @@ use std::path::Path;
 
 pub(crate) use invariant::Invariant;
 
-use callvault_archive::{KeysFound, Reader, key_context, verify};
+use callvault_archive::{Reader, verify};
 use callvault_catalogue::{CatalogueError, Filter, Recording};
 use callvault_journal::{FindingKind, verify_lane};
 use callvault_queue::{JobId, JobKind, StateName};
@@ -22,6 +22,7 @@ use uuid::Uuid;
 
 use crate::appliance::Appliance;
 use crate::journals::{GenerationFiles, LaneView};
+use crate::playback::archive_key;
 use crate::recover::find_archives;
 use crate::row::has_audio;
 use crate::sound::{SoundError, open_lanes};
@@ -177,12 +178,7 @@ impl<'a> Check<'a> {
 
     fn archive_key(&self, file: StoreFile) -> Result<DataKey, SoundError> {
         let reader = Reader::open(BufReader::new(file))?;
-        match reader.keys() {
-            KeysFound::InFile(sealed) => {
-                Ok(self.appliance.keyring.open(sealed, &key_context(&reader.header().recording))?)
-            }
-            _ => Err(SoundError::NoKey),
-        }
+        archive_key(&reader, &self.appliance.keyring, &self.appliance.catalogue)
     }
 
     fn journalled(&mut self, row: &Recording) {

@@ -16,6 +16,7 @@ use crate::headroom::{Headroom, Room};
 use crate::mailing;
 use crate::metrics::metrics;
 use crate::recorder::RecorderState;
+use crate::retention;
 use crate::watchdog;
 
 /// A heartbeat older than this is none.
@@ -55,6 +56,7 @@ pub(crate) fn snapshot(appliance: &Appliance) -> Snapshot {
     put("restart", noted(appliance, &[fd_store::NOTE], Status::Degraded));
     put("audit", audit_component(appliance));
     put("permissions", noted(appliance, &[access::PERMISSIONS_NOTE], Status::Degraded));
+    put("retention", noted(appliance, &[retention::FAILS_NOTE, retention::ASKS_NOTE], Status::Degraded));
     let stopped = appliance.access.stopped();
     let recording = stopped.as_ref().map(|stopped| Component::new(Status::Degraded, stopped.text()));
     put("recording", recording.unwrap_or_else(Component::ok));

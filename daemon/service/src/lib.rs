@@ -7,6 +7,7 @@
 //! watchdog       tells systemd that all of it moves (watchdog.rs)
 //! store          looks whether the store is there (store.rs)
 //! configuration  looks whether the configuration or a certificate changed (reload.rs, certificates.rs)
+//! retention      deletes what is due (retention.rs)
 //! playback …     one per export that is being listened to (playback.rs)
 //! http …         health, metrics, control (callvault-http; api.rs, health.rs, metrics.rs, check.rs answer)
 //! ```
@@ -44,6 +45,7 @@ mod playback;
 mod recorder;
 mod recover;
 mod reload;
+mod retention;
 mod row;
 mod sd_notify;
 mod settings;

@@ -157,7 +157,7 @@ pub(crate) fn metrics(
             &one(expires as f64),
         );
     }
-    let [discarded, reasons] = appliance.metrics.names();
+    let [discarded, reasons, deleted] = appliance.metrics.names();
     let by = |label: &str, counts: &[(String, u64)]| -> Vec<(String, f64)> {
         counts.iter().map(|(name, n)| (format!("{{{label}=\"{name}\"}}"), *n as f64)).collect()
     };
@@ -173,6 +173,18 @@ pub(crate) fn metrics(
         "Recordings with another verdict than ok since the start, by the flaws that made it so.",
         &by("reason", &reasons),
     );
+    metric(
+        "recordings_deleted_total",
+        "counter",
+        "Recordings deleted since the start, by the rule that said so.",
+        &by("rule", &deleted),
+    );
+    let (due, last_run) = appliance.retention.figures();
+    metric("retention_due", "gauge", "Recordings whose time had come when it was last looked.", &one(due as f64));
+    if let Some(at) = last_run {
+        let help = "When retention ran last, in seconds since the Unix epoch.";
+        metric("retention_last_run_seconds", "gauge", help, &one(at.as_second() as f64));
+    }
     let jobs: Vec<(String, f64)> = appliance
         .queue
         .counts()

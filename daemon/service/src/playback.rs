@@ -9,12 +9,12 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::thread;
 
-use callvault_archive::{ArchiveTrack, Reader, key_context};
-use callvault_catalogue::Recording;
+use callvault_archive::{ArchiveTrack, KeysFound, Reader, key_context};
+use callvault_catalogue::{Catalogue, Recording};
 use callvault_render_protocol::{
     FromRender, Job, Limits, Output, POST_ROLL_TICKS, PRE_ROLL_TICKS, Packet, Renderer, TONE_TICKS_MAX, TrackSpec,
 };
-use callvault_seal::Keyring;
+use callvault_seal::{DataKey, Keyring};
 use uuid::Uuid;
 
 use crate::appliance::Appliance;
@@ -86,6 +86,7 @@ pub(crate) fn render(
     thread::Builder::new().name("playback".into()).spawn(move || {
         let mut renderer = None;
         let mut begun = false;
+        let _being_played = appliance.retention.playing.begin(row.id);
         let result = run(&appliance, &mut renderer, &row, format, ms, |data| {
             if !begun {
                 begun = true;
@@ -136,7 +137,8 @@ fn run(
     if let Some(place) = row.archive.place() {
         drop(pinned);
         let file = appliance.store.get(Path::new(&place.path)).map_err(|error| missing(appliance, row.id, error))?;
-        let mut archive = open_archive(io::BufReader::with_capacity(READ_BYTES, file), &appliance.keyring)?;
+        let mut archive =
+            open_archive(io::BufReader::with_capacity(READ_BYTES, file), &appliance.keyring, &appliance.catalogue)?;
         let facts = archive.facts()?;
         let job = job(appliance, &facts.tracks, facts.total_ticks, format, &ms);
         return play(&job, &mut needed(&job, archive_packets(&mut archive, stretch(&job))));
@@ -156,16 +158,37 @@ fn missing(appliance: &Appliance, id: Uuid, error: StoreError) -> SoundError {
     }
 }
 
-/// Opens an archive with one of the ring's keys.
+/// Opens an archive with one of the ring's keys. The sealed key is in the archive, or in the catalogue.
 pub(crate) fn open_archive<R: Read + io::Seek>(
     input: R,
     keyring: &Keyring,
+    catalogue: &Catalogue,
 ) -> Result<callvault_archive::Unlocked<R>, SoundError> {
     let reader = Reader::open(input)?;
-    let context = key_context(&reader.header().recording);
-    let callvault_archive::KeysFound::InFile(keys) = reader.keys() else { return Err(SoundError::NoKey) };
-    let key = keyring.open(keys, &context)?;
+    let key = archive_key(&reader, keyring, catalogue)?;
     Ok(reader.unlock(&key)?)
+}
+
+/// The key of an archive.
+pub(crate) fn archive_key<R: Read + io::Seek>(
+    reader: &Reader<R>,
+    keyring: &Keyring,
+    catalogue: &Catalogue,
+) -> Result<DataKey, SoundError> {
+    let id = reader.header().recording;
+    let kept_here;
+    let sealed = match reader.keys() {
+        KeysFound::InFile(sealed) => sealed,
+        KeysFound::Elsewhere => {
+            kept_here = catalogue.archive_keys(id)?;
+            &kept_here
+        }
+        KeysFound::Erased => return Err(SoundError::NoKey),
+    };
+    if sealed.is_empty() {
+        return Err(SoundError::NoKey);
+    }
+    Ok(keyring.open(sealed, &key_context(&id))?)
 }
 
 /// From where to where packets may be needed.

@@ -36,9 +36,10 @@ use crate::lock::{FolderLock, RecorderLock};
 use crate::mailing::{self, Mailing};
 use crate::recorder::{Driver, RecorderState, Request};
 use crate::reload::Reload;
+use crate::retention::Retention;
 use crate::sockets::{Sockets, Wanted};
 use crate::store::{EXPECTED_NAME, Store};
-use crate::{keys, log, recover, sd_notify, told, watchdog, workers};
+use crate::{keys, log, recover, retention, sd_notify, told, watchdog, workers};
 
 /// Requests to the recorder that may wait.
 const REQUESTS_MAX: usize = 64;
@@ -165,6 +166,7 @@ pub(crate) fn open(
     let catalogue = Catalogue::open(&config.catalogue_path(), &keys.keyring, Box::new(StdRng::from_rng(&mut rng)))?;
     let notes = Notes::default();
     let access = Access::open(&config, &catalogue, &notes)?;
+    let retention = Retention::open(&config, &catalogue).context("prepare retention")?;
     let (queue, report) = Queue::open(&config.queue_path(), queue_settings(&config), unix_ms())?;
     if report.missing || !report.damaged.is_empty() {
         tracing::error!(?report, "the queue was damaged; what it held is put together again from the catalogue");
@@ -190,6 +192,7 @@ pub(crate) fn open(
         reload,
         access,
         deciding: Deciding::default(),
+        retention,
         notes,
         sockets_stay: AtomicBool::new(false),
         stopping: AtomicBool::new(false),
@@ -339,6 +342,7 @@ fn serve(
     let mut crew = Crew::default();
     crew.hire(appliance, "ingest", move |a| Ingest::new(a).run(&channels.wake))?;
     crew.hire(appliance, "store", workers::watch_store)?;
+    crew.hire(appliance, "retention", retention::run)?;
     crew.hire(appliance, "configuration", move |a| reload.run(a))?;
     for number in 0..appliance.config.render.parallel.max(1) {
         crew.hire(appliance, &format!("worker-{number}"), workers::run)?;

@@ -104,7 +104,7 @@ pub(crate) fn settings(appliance: &Appliance, sockets: &Sockets) -> Start {
 
 /// Names the time since the machine was started. Without a name checkpoints of another boot could be taken for this one's, so it is
 /// then one that no other daemon has: calls survive the recorder, not the daemon.
-fn boot_id() -> Uuid {
+pub(crate) fn boot_id() -> Uuid {
     let text = std::fs::read_to_string("/proc/sys/kernel/random/boot_id");
     text.ok().and_then(|text| Uuid::try_parse(text.trim()).ok()).unwrap_or_else(Uuid::now_v7)
 }

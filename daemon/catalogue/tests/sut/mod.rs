@@ -6,7 +6,7 @@ use std::path::Path;
 use callvault_catalogue::{
     Archive, ArchivePlace, Catalogue, Direction, Flaw, Lane, NewRecording, OwedJob, Recording, Track, Traffic, Verdict,
 };
-use callvault_seal::{Keyring, PrivateKey};
+use callvault_seal::{DataKey, Keyring, PrivateKey, SealedKey, seal_key};
 use jiff::Timestamp;
 use rand::{CryptoRng, SeedableRng as _, rngs::StdRng};
 use uuid::Uuid;
@@ -123,4 +123,9 @@ pub fn file(folder: &Path, name: &str) -> Vec<u8> {
 
 pub fn contains(bytes: &[u8], needle: &[u8]) -> bool {
     bytes.windows(needle.len()).any(|window| window == needle)
+}
+
+/// The sealed key of an archive.
+pub fn sealed_key(n: u64) -> SealedKey {
+    seal_key(&mut rng(n), key(1).public(), &DataKey::generate(&mut rng(n + 1)), b"a test")
 }

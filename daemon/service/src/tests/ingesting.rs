@@ -110,7 +110,7 @@ fn a_row_says_by_which_rule_it_was_not_kept_and_that_is_counted() {
     let row = running.row(call.id);
     assert_eq!(row.verdict, Verdict::Discarded);
     assert_eq!(row.flaws[0].text, "the recording was not kept, by the rule on-demand-not-kept");
-    let [discarded, reasons] = running.appliance.metrics.names();
+    let [discarded, reasons, _] = running.appliance.metrics.names();
     assert_eq!(discarded, [("on-demand-not-kept".to_owned(), 1)]);
     assert!(reasons.is_empty());
 }

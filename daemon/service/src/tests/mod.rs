@@ -13,5 +13,6 @@ mod order;
 mod promises;
 mod recovering;
 mod rendering;
+mod retention;
 mod rig;
 mod users;

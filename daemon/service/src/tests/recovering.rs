@@ -240,7 +240,8 @@ fn a_store_that_is_away_stops_it_unless_it_is_told_to_do_without() {
 fn write_again(rig: &Rig, id: Uuid, strip: fn(&mut ArchiveFacts)) {
     let running = rig.start();
     let path = rig.stored().into_iter().find(|path| path.to_str().unwrap().contains(&id.to_string())).unwrap();
-    let mut archive = open_archive(std::fs::File::open(&path).unwrap(), &running.appliance.keyring).unwrap();
+    let file = std::fs::File::open(&path).unwrap();
+    let mut archive = open_archive(file, &running.appliance.keyring, &running.appliance.catalogue).unwrap();
     let (header, mut facts) = (archive.header(), archive.facts().unwrap().clone());
     let packets: Vec<_> = archive.packets(0..u64::MAX).map(Result::unwrap).collect();
     strip(&mut facts);

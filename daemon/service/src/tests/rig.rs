@@ -133,7 +133,7 @@ impl Running {
     pub(super) fn archived(&self, id: Uuid) -> Vec<(u8, String, u64, Vec<u8>)> {
         let place = self.row(id).archive.place().unwrap();
         let file = self.appliance.store.get(place.path.as_ref()).unwrap();
-        let mut archive = open_archive(file, &self.appliance.keyring).unwrap();
+        let mut archive = open_archive(file, &self.appliance.keyring, &self.appliance.catalogue).unwrap();
         let tracks = archive.facts().unwrap().tracks.clone();
         let played = archive.packets(0..u64::MAX).map(|played| match played.unwrap() {
             Played::Packet(p) => {
