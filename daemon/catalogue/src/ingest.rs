@@ -8,7 +8,7 @@ use rusqlite::{Connection, OptionalExtension as _};
 use uuid::Uuid;
 
 use crate::{
-    ArchivePlace, ArchiveState, Catalogue, CatalogueError, OwedJob, Recording,
+    ArchivePlace, ArchiveState, Catalogue, CatalogueError, OwedJob, Recording, annotations,
     catalogue::Writer,
     link,
     outbox::owe,
@@ -111,11 +111,12 @@ impl Catalogue {
             return Ok(IngestOutcome::Deleted);
         }
         let known = lanes_of(&transaction, id).map_err(&what)?;
-        let mut outcome = IngestOutcome::Inserted;
+        let (mut outcome, mut gone) = (IngestOutcome::Inserted, None);
         if let Some(state) = state_of(&transaction, id).map_err(&what)? {
             if !extends(new, &known, &state) {
                 return same_lanes(new, &known).map(|()| IngestOutcome::AlreadyThere);
             }
+            gone = Self::index_key(&transaction, id);
             transaction.execute("DELETE FROM recordings WHERE id = ?1", [id.to_string()]).map_err(&what)?;
             outcome = IngestOutcome::Extended;
         }
@@ -125,6 +126,10 @@ impl Catalogue {
         self.linking.insert(&transaction, id, &new.links).map_err(&what)?;
         owe(&transaction, &new.owed, now).map_err(&what)?;
         transaction.commit().map_err(&what)?;
+        if let Some(gone) = gone {
+            self.index().remove(gone);
+        }
+        self.reindex(db, id);
         Ok(outcome)
     }
 
@@ -217,6 +222,7 @@ impl Catalogue {
             return Ok(Deletion::Unknown);
         }
         let archive = place_of(&transaction, id)?;
+        let gone = Self::index_key(&transaction, id);
         let text = id.to_string();
         let payload = archive.as_ref().map_or(serde_json::Value::Null, delete_payload);
         let run = || -> rusqlite::Result<()> {
@@ -225,6 +231,7 @@ impl Catalogue {
             transaction.execute("DELETE FROM owed_jobs WHERE recording_id = ?1", [&text])?;
             transaction.execute("DELETE FROM recordings WHERE id = ?1", [&text])?;
             link::remove(&transaction, &text)?;
+            annotations::remove(&transaction, &text)?;
             owe(&transaction, &[OwedJob { payload: payload.clone(), ..OwedJob::new(DELETE, id) }], now)
         };
         run().map_err(&what)?;
@@ -232,6 +239,9 @@ impl Catalogue {
             self.auditing.append(&transaction, &mut **rng, entry)?;
         }
         transaction.commit().map_err(&what)?;
+        if let Some(gone) = gone {
+            self.index().remove(gone);
+        }
         // a reader in the middle of a list can prevent it: then the next deletion or an ordinary checkpoint does it
         schema::empty_wal(db).map_err(&what)?;
         Ok(Deletion::Deleted { archive })

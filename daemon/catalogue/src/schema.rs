@@ -1,6 +1,7 @@
 //! The tables, and everything that is SQLite's own: pragmas, versions, connections.
 
 mod access;
+mod library;
 
 use std::{
     fs::{File, OpenOptions},
@@ -88,6 +89,7 @@ const STEPS: &[&str] = &[
     CREATE INDEX tombstones_owing ON tombstones (id) WHERE owes IS NOT NULL;
 ",
     access::STEP,
+    library::STEP,
 ];
 
 /// Opens and migrates the file.

@@ -25,6 +25,7 @@ fn a_recordings_json_is_the_documented_one() {
         "ended_at": "2027-01-15T08:01:01.235Z",
         "duration_ms": 61234,
         "owner": "zoe@example.org",
+        "owner_id": null,
         "direction": "incoming",
         "local_number": "+493012344711",
         "local_name": "Zoë Quarterstaff",
@@ -41,6 +42,9 @@ fn a_recordings_json_is_the_documented_one() {
         "flaws": [{"code": "loss", "text": "2 of 3002 packets never came"}],
         "archive": {"state": "journal", "bytes": null, "store": null},
         "linked": [],
+        "preserved": null,
+        "notes": [],
+        "tags": [],
     });
     assert_eq!(json, expected);
 }
