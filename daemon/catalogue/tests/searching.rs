@@ -160,7 +160,9 @@ fn long_notes_are_found_to_their_end() {
 fn a_damaged_row_is_told_by_the_index_too() {
     let folder = tempfile::tempdir().unwrap();
     let catalogue = open(folder.path());
-    (1..=3).for_each(|n| drop(catalogue.ingest(&new(n), at(0)).unwrap()));
+    for n in 1..=3 {
+        catalogue.ingest(&new(n), at(0)).unwrap();
+    }
     let db = rusqlite::Connection::open(folder.path().join("catalogue.db")).unwrap();
     db.execute("UPDATE recordings SET details = zeroblob(50) WHERE id = ?1", [id(2).to_string()]).unwrap();
     build(&catalogue);

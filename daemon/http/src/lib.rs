@@ -42,6 +42,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod access;
+mod annotate;
 mod api;
 mod error;
 mod front;
@@ -56,6 +57,7 @@ mod tickets;
 mod worker;
 
 pub use access::{AuditQuery, NewToken};
+pub use annotate::Annotate;
 pub use api::{
     Answer, Api, ApiError, Audio, AudioFormat, AudioPurpose, AudioRequest, CallAction, ErrorKind, RecordingsQuery,
 };

@@ -114,6 +114,7 @@ fn json_call(api: &dyn Api, caller: &Caller, call: Call) -> Result<Value, ApiErr
         Call::Recordings(query) => api.recordings(caller, &query),
         Call::Recording(id) => api.recording(caller, id),
         Call::Delete(id) => api.delete_recording(caller, id),
+        Call::Annotate(id, change) => api.annotate(caller, id, &change),
         Call::Verify(id) => api.verify(caller, id),
         Call::Jobs => api.jobs(caller),
         Call::RetryJob(id) => api.retry_job(caller, &id),
