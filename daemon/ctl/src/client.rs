@@ -38,6 +38,8 @@ const TOKEN_BYTES_MAX: u64 = 4096;
 pub(crate) enum Method {
     Get,
     Post,
+    Put,
+    Patch,
     Delete,
 }
 
@@ -62,7 +64,7 @@ impl Request {
         Self::new(Method::Get, path, what)
     }
 
-    /// With this JSON; only of requests with [`Method::Post`].
+    /// With this JSON; not of requests with [`Method::Get`] or [`Method::Delete`].
     pub(crate) fn with_body(self, body: &Value) -> Self {
         Self { body: body.to_string(), ..self }
     }
@@ -167,6 +169,8 @@ impl Client {
             Method::Delete => call!(self.agent.delete(&url), call),
             // With a body, even if empty: a length is stated, and nothing is sent in pieces.
             Method::Post => call!(self.agent.post(&url), send, request.body.as_bytes()),
+            Method::Put => call!(self.agent.put(&url), send, request.body.as_bytes()),
+            Method::Patch => call!(self.agent.patch(&url), send, request.body.as_bytes()),
         }
         .map_err(|error| self.unreachable(&error, request))
     }

@@ -16,12 +16,14 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+mod annotate;
 mod audit;
 mod cli;
 mod client;
 mod drain;
 mod error;
 mod export;
+mod export_many;
 mod format;
 mod keys;
 mod recording;
