@@ -6,7 +6,7 @@ use rusqlite::Connection;
 use serde_json::Value;
 use uuid::Uuid;
 
-use crate::{Catalogue, CatalogueError, audit, catalogue::Writer, schema, sealing::Sealing, token};
+use crate::{Catalogue, CatalogueError, audit, catalogue::Writer, schema, sealing::Sealing, token, user};
 
 /// Something that was decided. What is kept with it is JSON, sealed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -92,8 +92,9 @@ impl Catalogue {
 type Copy = fn((&Connection, &Sealing), (&Connection, &Sealing), &mut dyn CryptoRng) -> Result<(), CatalogueError>;
 
 /// What is taken over, each by itself: one that is damaged does not keep the others.
-const PARTS: [(&str, Copy); 3] = [
+const PARTS: [(&str, Copy); 4] = [
     ("the audit log", |old, new, rng| audit::carry_over(old, new, rng).map(drop)),
+    ("the users", user::carry_over),
     ("the tokens", token::carry_over),
     ("what was decided", carry_over),
 ];

@@ -80,6 +80,7 @@ mod row;
 mod schema;
 mod sealing;
 mod token;
+mod user;
 
 pub use annotations::{
     Annotations, Author, NOTE_CHARS_MAX, NOTES_MAX, Note, Preserved, TAG_CHARS_MAX, TAGS_MAX, note_text, tag,

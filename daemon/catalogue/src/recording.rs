@@ -113,6 +113,10 @@ pub struct Recording {
     pub owner: Option<String>,
     /// That user's id.
     pub owner_id: Option<Uuid>,
+    /// The owner's name as it was then: it stays when the user goes.
+    pub owner_name: Option<String>,
+    /// By what the owner was found: `user-id`, `number`, `email` or `catch-all`.
+    pub matched_by: Option<String>,
     /// Seen from the recorded user.
     pub direction: Direction,
     /// The recorded user's number.

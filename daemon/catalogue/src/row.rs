@@ -27,6 +27,8 @@ pub(crate) const COLUMNS: &str = "id, started_at_ms, ended_at_ms, duration_ms, v
 pub(crate) struct Details {
     owner: Option<String>,
     owner_id: Option<Uuid>,
+    owner_name: Option<String>,
+    matched_by: Option<String>,
     local_number: Option<String>,
     local_name: Option<String>,
     remote_number: Option<String>,
@@ -51,6 +53,8 @@ impl Details {
         let details = Self {
             owner: recording.owner.clone(),
             owner_id: recording.owner_id,
+            owner_name: recording.owner_name.clone(),
+            matched_by: recording.matched_by.clone(),
             local_number: recording.local_number.clone(),
             local_name: recording.local_name.clone(),
             remote_number: recording.remote_number.clone(),
@@ -132,6 +136,8 @@ impl StoredRow {
             duration_ms: unsigned(self.duration_ms, "duration_ms")?,
             owner: details.owner,
             owner_id: details.owner_id,
+            owner_name: details.owner_name,
+            matched_by: details.matched_by,
             direction: word::<Direction>(id, "direction", direction)?,
             local_number: details.local_number,
             local_name: details.local_name,

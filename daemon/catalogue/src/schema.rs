@@ -2,6 +2,7 @@
 
 mod access;
 mod library;
+mod users;
 
 use std::{
     fs::{File, OpenOptions},
@@ -89,6 +90,7 @@ const STEPS: &[&str] = &[
     CREATE INDEX tombstones_owing ON tombstones (id) WHERE owes IS NOT NULL;
 ",
     access::STEP,
+    users::STEP,
     library::STEP,
 ];
 

@@ -40,13 +40,14 @@ use std::path::{Path, PathBuf};
 
 pub use error::ConfigError;
 pub use schema::{
-    Archive, Http, Journal, Keys, Limits, Log, Media, Permissions, Queue, Recording, Render, Sip, Store,
-    documented_defaults,
+    Archive, Directory, Filters, Http, Journal, Keys, Limits, Log, Media, Numbers, Permissions, Queue, Recording,
+    Render, Sip, Store, documented_defaults,
 };
 pub use setting::KeySpec;
 pub use values::{
-    ArchiveCodec, ArchiveKeys, BitRate, Bytes, ClientCertificate, HttpListen, Listen, LogLevel, MediaAddress, Network,
-    PeerList, PortRange, PublicKeyTexts, RecordingMode, Texts, WhoDeletes, WhoMay,
+    ArchiveCodec, ArchiveKeys, BitRate, Bytes, ClientCertificate, DialDigits, HttpListen, KeptDirection, KeptTraffic,
+    Listen, LogLevel, MediaAddress, Network, Patterns, PeerList, PortRange, PublicKeyTexts, RecordingMode, Texts,
+    UnknownUser, WhoDeletes, WhoMay,
 };
 
 /// The configuration file that is read when no other is named.
@@ -69,6 +70,12 @@ pub struct Config {
     pub journal: Journal,
     /// Which calls are kept.
     pub recording: Recording,
+    /// Whose calls they are.
+    pub directory: Directory,
+    /// Which calls are not kept.
+    pub filters: Filters,
+    /// How numbers are written, and which are the organisation's own.
+    pub numbers: Numbers,
     /// What an archive holds.
     pub archive: Archive,
     /// Where archives live.

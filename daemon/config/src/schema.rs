@@ -9,8 +9,9 @@ use crate::layers::Merged;
 use crate::macros::settings;
 use crate::setting::{KeySpec, Setting, read_within};
 use crate::values::{
-    ArchiveCodec, ArchiveKeys, BitRate, Bytes, ClientCertificate, HttpListen, Listen, LogLevel, MediaAddress, PeerList,
-    PortRange, PublicKeyTexts, RecordingMode, Texts, WhoDeletes, WhoMay,
+    ArchiveCodec, ArchiveKeys, BitRate, Bytes, ClientCertificate, DialDigits, HttpListen, KeptDirection, KeptTraffic,
+    Listen, LogLevel, MediaAddress, Patterns, PeerList, PortRange, PublicKeyTexts, RecordingMode, Texts, UnknownUser,
+    WhoDeletes, WhoMay,
 };
 use crate::{Config, Effective};
 
@@ -163,6 +164,45 @@ settings! {
 }
 
 settings! {
+    /// Whose calls they are: the users come by `callvaultctl users import`.
+    pub struct Directory in "directory." {
+        /// What becomes of a call of nobody in the directory: `discard`, or `keep` it for administrators only. As long as the directory is
+        /// empty every call is kept; a user that is marked `catch_all` owns what would be discarded otherwise.
+        unknown: UnknownUser = "\"discard\"",
+    }
+}
+
+settings! {
+    /// Calls that are not kept, whosever they are. Of such a call there is no audio that anyone could read, only that it was, when,
+    /// and which rule says so.
+    pub struct Filters in "filters." {
+        /// Which calls are kept: `incoming` ones, `outgoing` ones, seen from the user, or `both`. Where the signalling does not tell, a call
+        /// is kept.
+        direction: KeptDirection = "\"both\"",
+        /// Which calls are kept: `internal` ones, whose other party is a user or has a number of `numbers.internal`; `external` ones; or
+        /// `both`. Where nothing tells, a call is kept.
+        traffic: KeptTraffic = "\"both\"",
+        /// Numbers of others whose calls are not kept. In a pattern `.` is one digit, `!` any number of digits, none included, `[2-5]` one of
+        /// these, `[^2-5]` one that is not: `7100`, `72.`, `+4989!`.
+        blacklist: Patterns = "[]",
+    }
+}
+
+settings! {
+    /// How numbers are written where the organisation is, so that one number written in two ways is one number.
+    pub struct Numbers in "numbers." {
+        /// The country's code, for example `49`; empty: only numbers with `+` are known to be whole.
+        country_code: DialDigits = "\"\"",
+        /// What is dialled before an area code; `0` in most countries, empty where nothing is.
+        national_prefix: DialDigits = "\"0\"",
+        /// What is dialled for `+`.
+        international_prefix: DialDigits = "\"00\"",
+        /// Patterns, as in `filters.blacklist`, of the organisation's own numbers and extensions.
+        internal: Patterns = "[]",
+    }
+}
+
+settings! {
     /// What becomes of a recording after the call.
     pub struct Archive in "archive." {
         /// `opus`: about a fifth of the space of G.711 at no loss that ears notice; calls that came as Opus are kept bit
@@ -271,13 +311,16 @@ settings! {
 pub(crate) type Section = (&'static str, &'static [&'static str], &'static [KeySpec]);
 
 /// The sections in the order of the documentation.
-pub(crate) const SECTIONS: [Section; 14] = [
+pub(crate) const SECTIONS: [Section; 17] = [
     ("", Folders::ABOUT, Folders::KEYS),
     ("sip", Sip::ABOUT, Sip::KEYS),
     ("media", Media::ABOUT, Media::KEYS),
     ("limits", Limits::ABOUT, Limits::KEYS),
     ("journal", Journal::ABOUT, Journal::KEYS),
     ("recording", Recording::ABOUT, Recording::KEYS),
+    ("directory", Directory::ABOUT, Directory::KEYS),
+    ("filters", Filters::ABOUT, Filters::KEYS),
+    ("numbers", Numbers::ABOUT, Numbers::KEYS),
     ("archive", Archive::ABOUT, Archive::KEYS),
     ("store", Store::ABOUT, Store::KEYS),
     ("http", Http::ABOUT, Http::KEYS),
@@ -313,6 +356,9 @@ fn read_sections(merged: &Merged, base: &Path, errors: &mut Vec<ConfigError>) ->
     let (sip, media, limits) = (Sip::read(merged, errors), Media::read(merged, errors), Limits::read(merged, errors));
     let (journal, archive) = (Journal::read(merged, errors), Archive::read(merged, errors));
     let recording = Recording::read(merged, errors);
+    let directory = Directory::read(merged, errors);
+    let filters = Filters::read(merged, errors);
+    let numbers = Numbers::read(merged, errors);
     let permissions = Permissions::read(merged, errors);
     let (store, http, keys) = (Store::read(merged, errors), Http::read(merged, errors), Keys::read(merged, errors));
     let (queue, render, log) = (Queue::read(merged, errors), Render::read(merged, errors), Log::read(merged, errors));
@@ -325,6 +371,9 @@ fn read_sections(merged: &Merged, base: &Path, errors: &mut Vec<ConfigError>) ->
         limits: limits?,
         journal: journal?,
         recording: recording?,
+        directory: directory?,
+        filters: filters?,
+        numbers: numbers?,
         archive: archive?,
         store: store?,
         http: http?,

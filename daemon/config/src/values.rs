@@ -4,6 +4,8 @@ use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
+use callvault_directory::Pattern;
+
 use crate::macros::choices;
 use crate::setting::{Raw, Setting, quantity, quoted, written};
 
@@ -361,6 +363,43 @@ choices! {
 }
 
 choices! {
+    /// What becomes of a call of nobody in the directory.
+    pub enum UnknownUser {
+        /// It is not kept.
+        Discard = "discard",
+        /// It is kept, for administrators only.
+        Keep = "keep",
+    }
+    shape "\"discard\" or \"keep\""
+}
+
+choices! {
+    /// Which directions of calls are kept.
+    pub enum KeptDirection {
+        /// Calls that the user took.
+        Incoming = "incoming",
+        /// Calls that the user made.
+        Outgoing = "outgoing",
+        /// All.
+        Both = "both",
+    }
+    shape "\"incoming\", \"outgoing\" or \"both\""
+}
+
+choices! {
+    /// Which calls are kept by where the other party is.
+    pub enum KeptTraffic {
+        /// Within the organisation.
+        Internal = "internal",
+        /// With others.
+        External = "external",
+        /// All.
+        Both = "both",
+    }
+    shape "\"internal\", \"external\" or \"both\""
+}
+
+choices! {
     /// Who may delete by hand, the levels above included.
     pub enum WhoDeletes {
         /// Nobody, administrators included; the setting can be changed.
@@ -521,6 +560,48 @@ impl Setting for Texts {
 
     fn write(&self) -> String {
         write_list(self.0.iter())
+    }
+}
+
+/// Digits that are dialled, or none.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DialDigits(pub String);
+
+impl Setting for DialDigits {
+    const SHAPE: &'static str = "up to six digits in quotation marks, or empty";
+
+    fn read(raw: &Raw) -> Result<Self, String> {
+        let Raw::Text(text) = raw else { return Err(Self::expected(raw)) };
+        let digits = text.trim().trim_start_matches('+');
+        if digits.len() > 6 || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
+            return Err(Self::expected(raw));
+        }
+        Ok(Self(digits.to_owned()))
+    }
+
+    fn write(&self) -> String {
+        format!("{:?}", self.0)
+    }
+}
+
+/// Patterns of numbers; may be empty.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Patterns(pub Vec<Pattern>);
+
+impl Setting for Patterns {
+    const SHAPE: &'static str = "a pattern of a number, or a list of them";
+
+    fn read(raw: &Raw) -> Result<Self, String> {
+        let texts = list_of_texts(raw).ok_or_else(|| Self::expected(raw))??;
+        let read = |(at, text): (usize, &str)| {
+            text.parse().map_err(|error| format!("entry {} is not a pattern: {error}", at + 1))
+        };
+        texts.into_iter().enumerate().map(read).collect::<Result<_, _>>().map(Self)
+    }
+
+    fn write(&self) -> String {
+        let texts: Vec<String> = self.0.iter().map(ToString::to_string).collect();
+        write_list(texts.iter())
     }
 }
 

@@ -498,11 +498,48 @@ pub(crate) enum Configuration {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Users {
-    /// Import users from a file (comes with the directory; not in this version).
-    Import {
-        /// The file, CSV or TOML.
-        file: PathBuf,
+    /// Take users from a file: new ones come, known ones change, all of them or none.
+    Import(ImportUsers),
+    /// The users that there are.
+    List,
+    /// One user, every field.
+    Show {
+        /// The Webex e-mail.
+        email: String,
     },
+    /// Set fields of a user, or make one.
+    Set {
+        /// The Webex e-mail.
+        email: String,
+        /// Fields with their values, for example group=Sales level=group-supervisor; an empty value empties the field.
+        #[arg(required = true, value_name = "FIELD=VALUE", value_parser = field_and_value)]
+        fields: Vec<(String, String)>,
+    },
+    /// Remove a user. The recordings stay, with the name that the owner had.
+    Remove {
+        /// The Webex e-mail.
+        email: String,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ImportUsers {
+    /// The file: CSV whose first line names the fields, or TOML with a [[user]] for each.
+    pub(crate) file: PathBuf,
+    /// Only say what would be done.
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    /// Remove the users that are not in the file.
+    #[arg(long)]
+    pub(crate) remove_missing: bool,
+    /// It is meant, although unusually many users would be removed.
+    #[arg(long)]
+    pub(crate) confirm: bool,
+}
+
+fn field_and_value(text: &str) -> Result<(String, String), String> {
+    let (name, value) = text.split_once('=').ok_or("write FIELD=VALUE, for example group=Sales")?;
+    Ok((name.trim().to_owned(), value.to_owned()))
 }
 
 fn note_id(text: &str) -> Result<String, String> {

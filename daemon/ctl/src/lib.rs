@@ -32,6 +32,7 @@ mod selftest;
 mod table;
 mod tokens;
 mod unix;
+mod users;
 mod verbs;
 
 use std::ffi::OsString;

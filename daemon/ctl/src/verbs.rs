@@ -11,7 +11,7 @@ use crate::client::{Client, Method, Request, escaped, with_query};
 use crate::error::{CtlError, Exit};
 use crate::format::{NOTHING, duration, parse_time, size, text, time};
 use crate::table::{Table, harmless, write_pairs};
-use crate::{annotate, audit, drain, export, keys, recording, recover, selftest, tokens};
+use crate::{annotate, audit, drain, export, keys, recording, recover, selftest, tokens, users};
 
 /// Recordings asked for at a time when all are wanted.
 const PAGE: u32 = 200;
@@ -38,10 +38,6 @@ pub(crate) fn run(cli: &Cli, around: &mut Surroundings<'_>) -> Result<Exit, CtlE
         }
         // The daemon's own program does it: nothing else touches its data.
         Verb::Recover(parameters) => return recover::run(cli, parameters, around),
-        Verb::Users(cli::Users::Import { .. }) => {
-            let text = "import users: this version has no directory of users yet; until it has, every call is kept and belongs to nobody in particular";
-            return Err(CtlError::Usage(text.into()));
-        }
         _ => {}
     }
     let config = Config::load(&cli.config, around.environment.clone())
@@ -61,7 +57,8 @@ pub(crate) fn run(cli: &Cli, around: &mut Surroundings<'_>) -> Result<Exit, CtlE
         Verb::Drain(parameters) => drain::run(&mut session, parameters),
         Verb::Selftest(parameters) => selftest::run(&mut session, parameters),
         Verb::Config(_) => session.show_config(),
-        Verb::Recover(_) | Verb::Users(_) => Ok(Exit::Usage),
+        Verb::Users(verb) => users::run(&mut session, verb),
+        Verb::Recover(_) => Ok(Exit::Usage),
     }
 }
 

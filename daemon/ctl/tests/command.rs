@@ -519,7 +519,8 @@ fn wrong_command_lines_are_exit_2() {
     fails(&daemon, &["recordings", "show", "../health"], Exit::Usage, "not the id of a recording");
     fails(&daemon, &["recordings", "export", ID, "--format", "flac"], Exit::Usage, "[possible values: wav, opus, mp3]");
     fails(&daemon, &["recordings", "list", "--from", "yesterday"], Exit::Usage, "\"yesterday\" is not a time");
-    fails(&daemon, &["users", "import", "users.csv"], Exit::Usage, "no directory of users yet");
+    fails(&daemon, &["users", "import", "/nowhere/users.csv"], Exit::Failed, "/nowhere/users.csv: No such file");
+    fails(&daemon, &["users", "set", "ann@example.com", "group"], Exit::Usage, "write FIELD=VALUE");
     assert_eq!(daemon.run(&["--help"]).0, Exit::Done);
 }
 

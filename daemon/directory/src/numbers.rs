@@ -21,6 +21,13 @@ pub struct NumberingPlan {
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Number(String);
 
+impl Number {
+    /// As text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
 impl NumberingPlan {
     /// A plan. `country_code` has one to three digits or none, where only numbers with `+` are known to be whole; `national_prefix` is
     /// what is dialled before an area code (0 in most countries, none in Italy), `international_prefix` what stands for `+` (00);
@@ -64,6 +71,11 @@ impl NumberingPlan {
         }
         let national = behind(&self.national_prefix).filter(is_long)?;
         Some(format!("+{}{national}", self.country_code))
+    }
+
+    /// Whether it says which numbers are the organisation's own.
+    pub fn has_internal(&self) -> bool {
+        !self.internal.is_empty()
     }
 
     /// Whether a number is one of the organisation's own by its patterns, as it came or with its country.

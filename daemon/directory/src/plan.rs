@@ -108,6 +108,15 @@ impl Plan {
         self.removed.len() > REMOVED_FREELY && self.removed.len() * 100 > before * REMOVED_PERCENT_MAX
     }
 
+    /// How many catch-all users there are afterwards, of `before`, all users before.
+    pub fn catch_alls(&self, before: &[User]) -> usize {
+        let changed = self.changed.iter().map(|(user, _)| user);
+        let after: Vec<&User> = self.added.iter().chain(changed).chain(&self.removed).collect();
+        let stays = |user: &&User| !after.iter().any(|other| other.id == user.id);
+        let all = before.iter().filter(stays).chain(after.iter().copied());
+        all.filter(|user| user.catch_all && user.removed_at.is_none()).count()
+    }
+
     /// The users that are different afterwards.
     pub fn into_users(self) -> Vec<User> {
         self.added.into_iter().chain(self.changed.into_iter().map(|(user, _)| user)).chain(self.removed).collect()

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use crate::{Annotate, AuditQuery, NewToken, Snapshot};
+use crate::{Annotate, AuditQuery, NewToken, Snapshot, UserImport};
 
 /// The answer to a call: JSON, sent as it is.
 pub type Answer = Result<Value, ApiError>;
@@ -117,6 +117,37 @@ pub trait Api: Send + Sync + 'static {
     /// # Errors
     /// See [`Api::status`].
     fn me(&self, caller: &Caller) -> Answer;
+
+    /// `GET /v1/users`: `{"users": […]}`.
+    ///
+    /// # Errors
+    /// See [`Api::status`].
+    fn users(&self, caller: &Caller) -> Answer;
+
+    /// `GET /v1/users/EMAIL`.
+    ///
+    /// # Errors
+    /// See [`Api::status`].
+    fn user(&self, caller: &Caller, email: &str) -> Answer;
+
+    /// `PUT /v1/users/EMAIL`: sets fields of a user, or makes one.
+    ///
+    /// # Errors
+    /// See [`Api::status`].
+    fn set_user(&self, caller: &Caller, email: &str, fields: &[(String, String)]) -> Answer;
+
+    /// `DELETE /v1/users/EMAIL`: the user goes, the recordings stay.
+    ///
+    /// # Errors
+    /// See [`Api::status`].
+    fn remove_user(&self, caller: &Caller, email: &str) -> Answer;
+
+    /// `POST /v1/users/import`: users from a file, all of them or none.
+    ///
+    /// # Errors
+    /// See [`Api::status`]; [`ErrorKind::Unprocessable`] with every line that is wrong, [`ErrorKind::Conflict`] where unusually many users
+    /// would go.
+    fn import_users(&self, caller: &Caller, import: &UserImport) -> Answer;
 
     /// `GET /v1/tokens`: `{"tokens": […]}`.
     ///

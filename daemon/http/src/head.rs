@@ -9,6 +9,9 @@ pub const HEADERS_MAX: usize = 64;
 /// Bytes of a request's body. No request of this API needs one; this is room for those to come.
 pub const BODY_BYTES_MAX: usize = 64 << 10;
 
+/// The same of an import of users: a hundred thousand of them in a file.
+pub const IMPORT_BYTES_MAX: usize = 32 << 20;
+
 /// What of a head is used; everything else a client sends is dropped here.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Head {
@@ -71,7 +74,7 @@ pub(crate) fn parse(bytes: &[u8]) -> Result<Head, Refusal> {
             "transfer-encoding" => return Err(TRANSFER),
             "expect" => return Err(EXPECT),
             "content-length" if length.is_some() => return Err(MALFORMED),
-            "content-length" => length = Some(content_length(value)?),
+            "content-length" => length = Some(content_length(value, body_bytes_max(&head.target))?),
             "authorization" if head.token.is_some() => return Err(MALFORMED),
             "authorization" => head.token = bearer(value),
             _ => {}
@@ -112,13 +115,18 @@ fn field(line: &str) -> Result<(&str, &str), Refusal> {
     Ok((name, value.trim_matches([' ', '\t'])))
 }
 
-fn content_length(value: &str) -> Result<usize, Refusal> {
+/// Most bytes that a body of a request for this may have.
+fn body_bytes_max(target: &str) -> usize {
+    if target.split('?').next() == Some("/v1/users/import") { IMPORT_BYTES_MAX } else { BODY_BYTES_MAX }
+}
+
+fn content_length(value: &str, max: usize) -> Result<usize, Refusal> {
     if value.is_empty() || !value.bytes().all(|byte| byte.is_ascii_digit()) {
         return Err(MALFORMED);
     }
     // digits that do not fit are as much too large as digits that do
     match value.parse() {
-        Ok(bytes) if bytes <= BODY_BYTES_MAX => Ok(bytes),
+        Ok(bytes) if bytes <= max => Ok(bytes),
         _ => Err(BODY_TOO_LARGE),
     }
 }

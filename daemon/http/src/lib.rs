@@ -24,7 +24,7 @@
 //! | connections whose request is being read | [`Limits::reading_max`] | the oldest is cut off |
 //! | time from connecting to the last byte of a request | [`Limits::request_ms_max`] | 408 |
 //! | head of a request | [`HEAD_BYTES_MAX`], [`HEADERS_MAX`] fields | 431 |
-//! | body of a request | [`BODY_BYTES_MAX`]; `Transfer-Encoding` is refused | 413; 501 |
+//! | body of a request | [`BODY_BYTES_MAX`], of an import [`IMPORT_BYTES_MAX`]; `Transfer-Encoding` is refused | 413; 501 |
 //! | `/v1/` requests being answered | [`Limits::api_max`] | 503 with `Retry-After` |
 //! | open requests being answered | [`Limits::open_max`] | 503 with `Retry-After` |
 //! | time that a client may take none of an answer | [`Limits::stall_ms_max`] | the connection is closed |
@@ -54,6 +54,7 @@ mod route;
 mod server;
 mod snapshot;
 mod tickets;
+mod users;
 mod worker;
 
 pub use access::{AuditQuery, NewToken};
@@ -63,7 +64,8 @@ pub use api::{
 };
 pub use callvault_access::{Caller, Level};
 pub use error::HttpError;
-pub use head::{BODY_BYTES_MAX, HEAD_BYTES_MAX, HEADERS_MAX};
+pub use head::{BODY_BYTES_MAX, HEAD_BYTES_MAX, HEADERS_MAX, IMPORT_BYTES_MAX};
 pub use listen::Listen;
 pub use server::{Limits, Server};
 pub use snapshot::{Component, Health, Snapshot, Status};
+pub use users::UserImport;

@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use crate::{
     Annotate, ApiError, AudioFormat, AudioPurpose, AudioRequest, AuditQuery, CallAction, ErrorKind, NewToken,
-    RecordingsQuery, access, annotate,
+    RecordingsQuery, UserImport, access, annotate, users,
 };
 
 /// What a request under `/v1/` asks.
@@ -30,6 +30,11 @@ pub(crate) enum Call {
     Keys,
     RotateKeys,
     Me,
+    Users,
+    User(String),
+    SetUser(String, Vec<(String, String)>),
+    RemoveUser(String),
+    ImportUsers(UserImport),
     Tokens,
     CreateToken(NewToken),
     RevokeToken(Uuid),
@@ -121,6 +126,15 @@ pub(crate) fn route(method: &str, target: &str, body: &[u8]) -> Result<Call, Api
             None => Err(unknown()),
         },
         ["me"] => only("GET", Call::Me),
+        ["users"] => only("GET", Call::Users),
+        ["users", "import"] if method == "POST" => only("POST", Call::ImportUsers(users::import(body)?)),
+        ["users", email] if email.contains('@') => match method {
+            "GET" => only("GET", Call::User((*email).to_owned())),
+            "PUT" => only("PUT", Call::SetUser((*email).to_owned(), users::fields(body)?)),
+            "DELETE" => only("DELETE", Call::RemoveUser((*email).to_owned())),
+            _ => Err(ApiError::method("GET, PUT, DELETE")),
+        },
+        ["users", "import"] => Err(ApiError::method("POST")),
         ["tokens"] => match method {
             "GET" => only("GET", Call::Tokens),
             "POST" => only("POST", Call::CreateToken(access::new_token(body)?)),
@@ -343,6 +357,15 @@ mod tests {
         check("GET", "/v1/recordings/ID/audio?format=wav&for=play", 200);
         check("GET", "/v1/recordings/ID/audio?format=wav&for=fun", 400);
         check("GET", "/v1/me", 200);
+        check("GET", "/v1/users", 200);
+        check("POST", "/v1/users", 405);
+        check("GET", "/v1/users/ann@example.com", 200);
+        check("GET", "/v1/users/ann%40example.com", 200);
+        check("PUT", "/v1/users/ann@example.com", 400);
+        check("DELETE", "/v1/users/ann@example.com", 200);
+        check("GET", "/v1/users/ann", 404);
+        check("POST", "/v1/users/import", 400);
+        check("GET", "/v1/users/import", 405);
         check("GET", "/v1/tokens", 200);
         check("POST", "/v1/tokens", 400);
         check("DELETE", "/v1/tokens/ID", 200);

@@ -17,7 +17,7 @@ use tiny_http::{Method, Request};
 use uuid::Uuid;
 
 use crate::{
-    Api, ApiError, AudioRequest, BODY_BYTES_MAX, ErrorKind, Status,
+    Api, ApiError, AudioRequest, ErrorKind, IMPORT_BYTES_MAX, Status,
     respond::{self, Ready},
     route::{Call, NOTHING_HERE, Open, route},
     snapshot::Board,
@@ -91,7 +91,7 @@ pub(crate) fn answer_api(api: &Arc<dyn Api>, tickets: &Tickets, mut request: Req
         return send(request, respond::error(&error));
     };
     let mut body = Vec::new();
-    let call = match request.as_reader().take(BODY_BYTES_MAX as u64).read_to_end(&mut body) {
+    let call = match request.as_reader().take(IMPORT_BYTES_MAX as u64).read_to_end(&mut body) {
         Ok(_) => route(request.method().as_str(), request.url(), &body),
         Err(_) => Err(ApiError::new(ErrorKind::BadRequest, "the request's body did not come to its end")),
     };
@@ -122,6 +122,11 @@ fn json_call(api: &dyn Api, caller: &Caller, call: Call) -> Result<Value, ApiErr
         Call::Keys => api.keys(caller),
         Call::RotateKeys => api.rotate_keys(caller),
         Call::Me => api.me(caller),
+        Call::Users => api.users(caller),
+        Call::User(email) => api.user(caller, &email),
+        Call::SetUser(email, fields) => api.set_user(caller, &email, &fields),
+        Call::RemoveUser(email) => api.remove_user(caller, &email),
+        Call::ImportUsers(import) => api.import_users(caller, &import),
         Call::Tokens => api.tokens(caller),
         Call::CreateToken(token) => api.create_token(caller, &token),
         Call::RevokeToken(id) => api.revoke_token(caller, id),

@@ -17,6 +17,7 @@ use std::{
 use callvault_http::{
     Annotate, Answer, Api, ApiError, Audio, AudioFormat, AudioRequest, AuditQuery, CallAction, Caller, Component,
     ErrorKind, Health, HttpError, Level, Limits, Listen, NewToken, RecordingsQuery, Server, Snapshot, Status,
+    UserImport,
 };
 use callvault_seal::Secret;
 use serde_json::{Value, json};
@@ -142,6 +143,26 @@ impl Api for Fake {
 
     fn me(&self, _: &Caller) -> Answer {
         Ok(json!({}))
+    }
+
+    fn users(&self, _: &Caller) -> Answer {
+        Ok(json!({"users": []}))
+    }
+
+    fn user(&self, _: &Caller, email: &str) -> Answer {
+        Ok(json!({"webex_email": email}))
+    }
+
+    fn set_user(&self, _: &Caller, email: &str, fields: &[(String, String)]) -> Answer {
+        Ok(json!({"webex_email": email, "fields": fields}))
+    }
+
+    fn remove_user(&self, _: &Caller, email: &str) -> Answer {
+        Ok(json!({"removed": email}))
+    }
+
+    fn import_users(&self, _: &Caller, import: &UserImport) -> Answer {
+        Ok(json!({"name": import.name, "bytes": import.content.len(), "dry_run": import.is_dry_run}))
     }
 
     fn tokens(&self, _: &Caller) -> Answer {

@@ -9,7 +9,7 @@ mod people;
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use callvault_access::audit::Entry;
 use callvault_access::{Action, Caller, On, Owned, Permissions, Scope, Visible, WhoMay, decide, visible};
@@ -35,6 +35,9 @@ pub(crate) const AUDIT_BROKEN_NOTE: &str = "audit-chain";
 /// Part under which health shows that the settings are overruled.
 pub(crate) const PERMISSIONS_NOTE: &str = "permissions";
 
+/// Part under which health shows that users cannot be read.
+pub(crate) const USERS_NOTE: &str = "users";
+
 /// Entries at the end of the audit log that are checked at every start: about a second's work at most.
 const TAIL_ENTRIES: u64 = 10_000;
 
@@ -57,6 +60,8 @@ pub(crate) struct Access {
     draining: AtomicBool,
     stopped: Mutex<Option<Stopped>>,
     pub(crate) people: People,
+    /// Held while users change: what is changed is read first.
+    changing_users: Mutex<()>,
     /// Tokens refused lately, and when.
     refused: Mutex<HashMap<Uuid, i64>>,
     /// Whether the store has been asked what it knows of deletions by hand.
@@ -72,13 +77,23 @@ impl Access {
         check_tail(catalogue, notes)?;
         let never_delete = latch::open(config, catalogue, notes)?;
         let stopped = Stopped::read(catalogue)?;
+        let (users, damaged) = catalogue.users()?;
+        if !damaged.is_empty() {
+            let text = format!(
+                "{} users cannot be read, their rows are damaged; import the users again, `callvaultctl users import`",
+                damaged.len()
+            );
+            notes.set(USERS_NOTE, text);
+        }
+        let people = People::new(users, crate::told::numbering_plan(config));
         Ok(Self {
             settings: permissions(config),
             never_delete: AtomicBool::new(never_delete),
             closed: watch::Sender::new(stopped.is_some()),
             draining: AtomicBool::new(false),
             stopped: Mutex::new(stopped),
-            people: People::default(),
+            people,
+            changing_users: Mutex::default(),
             refused: Mutex::default(),
             store_asked: AtomicBool::new(false),
         })
@@ -87,6 +102,11 @@ impl Access {
     /// The settings in force.
     pub(crate) fn permissions(&self) -> Permissions {
         Permissions { never_delete: self.never_delete.load(Ordering::Relaxed), ..self.settings }
+    }
+
+    /// To be held while users are read, changed and kept.
+    pub(crate) fn changing_users(&self) -> MutexGuard<'_, ()> {
+        self.changing_users.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether new sessions are refused, as it changes.
@@ -240,8 +260,8 @@ impl Appliance {
 
     /// Which recordings the caller may find.
     pub(crate) fn visible(&self, caller: &Caller) -> Visible {
-        let people = self.access.people.all();
-        visible(caller, people.values().map(AsRef::as_ref))
+        let people = self.access.people.now();
+        visible(caller, people.all().iter().map(AsRef::as_ref))
     }
 
     /// Whose token that is.

@@ -2,6 +2,7 @@
 
 mod access;
 mod annotate;
+mod users;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -15,7 +16,7 @@ use callvault_control::{self as control, CallStanding, LiveCall, Refusal};
 use callvault_directory::User;
 use callvault_http::{
     Annotate, Answer, Api, ApiError, Audio, AudioFormat, AudioPurpose, AudioRequest, AuditQuery, CallAction, ErrorKind,
-    NewToken, RecordingsQuery, Snapshot,
+    NewToken, RecordingsQuery, Snapshot, UserImport,
 };
 use callvault_queue::{Filter as JobFilter, Job, JobId, JobKind, QueueError, State};
 use callvault_render_protocol::RenderError;
@@ -131,7 +132,7 @@ impl Control {
     fn users_in(&self, group: &str) -> BTreeSet<Uuid> {
         let group = group.trim();
         let is_in = |user: &&Arc<User>| !group.is_empty() && user.group.trim().eq_ignore_ascii_case(group);
-        self.0.access.people.all().values().filter(is_in).map(|user| user.id).collect()
+        self.0.access.people.now().all().iter().filter(is_in).map(|user| user.id).collect()
     }
 
     /// What belongs together with a recording is told only as far as it may be seen.
@@ -490,6 +491,26 @@ impl Api for Control {
 
     fn me(&self, caller: &Caller) -> Answer {
         access::me(&self.0, caller)
+    }
+
+    fn users(&self, caller: &Caller) -> Answer {
+        users::users(&self.0, caller)
+    }
+
+    fn user(&self, caller: &Caller, email: &str) -> Answer {
+        users::user(&self.0, caller, email)
+    }
+
+    fn set_user(&self, caller: &Caller, email: &str, fields: &[(String, String)]) -> Answer {
+        users::set(&self.0, caller, email, fields)
+    }
+
+    fn remove_user(&self, caller: &Caller, email: &str) -> Answer {
+        users::remove(&self.0, caller, email)
+    }
+
+    fn import_users(&self, caller: &Caller, import: &UserImport) -> Answer {
+        users::import(&self.0, caller, import)
     }
 
     fn tokens(&self, caller: &Caller) -> Answer {

@@ -23,7 +23,7 @@ use callvault_catalogue::{
     ArchiveState, CatalogueError, Flaw, IngestOutcome, Lane, NewRecording, OwedJob, Recording, Verdict,
 };
 use callvault_journal::facts::SessionEvent;
-use callvault_policy::{links, summarise};
+use callvault_policy::{fold_call, links, summarise};
 use callvault_queue::{JobId, JobKind, NewJob, QueueError, StateName};
 use callvault_render_protocol::ForeignCodec;
 use jiff::Timestamp;
@@ -331,6 +331,7 @@ impl<'a> Ingest<'a> {
         let summary = summarise(&reading.events, &reading.damage);
         read.reasons.clone_from(&summary.reasons);
         let mut recording = row::recording(id, summary, &reading.events);
+        row::belongs(&mut recording, &fold_call(&reading.events), &self.appliance.access.people.now());
         if reading.unplaced > 0 {
             if recording.verdict == Verdict::Ok {
                 recording.verdict = Verdict::Degraded;

@@ -1,8 +1,9 @@
 //! Rows of the catalogue: what the policy made of a session, or what there is to say when nothing can be read of it.
 
 use callvault_catalogue::{Annotations, Archive, Direction, Flaw, Recording, Track, Traffic, Verdict};
-use callvault_journal::facts::SessionEvent;
-use callvault_policy::{Summary, TrackHeard, flaws_heard};
+use callvault_directory::Directory;
+use callvault_journal::facts::{CallFacts, SessionEvent};
+use callvault_policy::{Owner, Ownership, Summary, TrackHeard, flaws_heard, owner, traffic_by};
 use callvault_render_protocol::Heard;
 use jiff::Timestamp;
 use uuid::Uuid;
@@ -22,6 +23,33 @@ pub(crate) const UNNAMED: &str = "id-lost";
 /// Flaws that leave nothing to be heard.
 const WITHOUT_AUDIO: [&str; 2] = [KEY_LOST, UNNAMED];
 
+/// Whose a recording is, and whether the other side belongs to the organisation, as the directory has it now.
+pub(crate) fn belongs(recording: &mut Recording, call: &CallFacts, directory: &Directory) {
+    recording.traffic = traffic_word(traffic_by(call, directory));
+    match owner(call, directory) {
+        Ownership::Of(Owner { user, by }) => {
+            recording.owner = Some(user.webex_email.clone());
+            recording.owner_id = Some(user.id);
+            recording.owner_name = Some(user.display_name());
+            recording.matched_by = Some(by.as_str().to_owned());
+        }
+        Ownership::Ambiguous => recording.flaws.push(Flaw {
+            code: "owner-ambiguous".to_owned(),
+            text: "several users have what the client calls the recorded user by; it is for administrators only"
+                .to_owned(),
+        }),
+        Ownership::Nobody => {}
+    }
+}
+
+fn traffic_word(traffic: callvault_policy::Traffic) -> Traffic {
+    match traffic {
+        callvault_policy::Traffic::Internal => Traffic::Internal,
+        callvault_policy::Traffic::External => Traffic::External,
+        callvault_policy::Traffic::Unknown => Traffic::Unknown,
+    }
+}
+
 /// The row of a recording from its summary.
 pub(crate) fn recording(id: Uuid, summary: Summary, events: &[SessionEvent]) -> Recording {
     Recording {
@@ -32,6 +60,8 @@ pub(crate) fn recording(id: Uuid, summary: Summary, events: &[SessionEvent]) -> 
         duration_ms: summary.duration_ms,
         owner: summary.owner,
         owner_id: None,
+        owner_name: None,
+        matched_by: None,
         direction: match summary.direction {
             callvault_journal::facts::Direction::Incoming => Direction::Incoming,
             callvault_journal::facts::Direction::Outgoing => Direction::Outgoing,
@@ -41,11 +71,7 @@ pub(crate) fn recording(id: Uuid, summary: Summary, events: &[SessionEvent]) -> 
         local_name: summary.local_name,
         remote_number: summary.remote_number,
         remote_name: summary.remote_name,
-        traffic: match summary.traffic {
-            callvault_policy::Traffic::Internal => Traffic::Internal,
-            callvault_policy::Traffic::External => Traffic::External,
-            callvault_policy::Traffic::Unknown => Traffic::Unknown,
-        },
+        traffic: traffic_word(summary.traffic),
         call_id: summary.call_id,
         tracks: summary
             .tracks
@@ -111,6 +137,8 @@ pub(crate) fn nameless(id: Uuid, verdict: Verdict, code: &str, text: &str) -> Re
         duration_ms: 0,
         owner: None,
         owner_id: None,
+        owner_name: None,
+        matched_by: None,
         direction: Direction::Unknown,
         local_number: None,
         local_name: None,

@@ -368,6 +368,7 @@ fn serve(
         crew.hire(appliance, "fd-store", move |a| keeping.run(a, &stay))?;
     }
     let policy = told::policy(&appliance.config);
+    let decides_for = Arc::clone(appliance);
     let driver = Driver {
         program: beside("callvault-recorder"),
         start: told::settings(appliance, &sockets),
@@ -376,7 +377,7 @@ fn serve(
         stays,
         closed: appliance.access.closed(),
         certificates,
-        decide: Arc::new(move |facts| told::decide(facts, &policy)),
+        decide: Arc::new(move |facts| told::decide(facts, &policy, &decides_for.access.people.now())),
         wake: appliance.wake_ingest.clone(),
         state: channels.state,
     };

@@ -3,10 +3,11 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
-use callvault_config::{Config, MediaAddress};
+use callvault_config::{Config, KeptDirection, KeptTraffic, MediaAddress, UnknownUser};
 use callvault_control::{Decision, Network, Start};
-use callvault_journal::facts::CallFacts;
-use callvault_policy::{KeepVerdict, PolicySettings, RecordingMode, keep};
+use callvault_directory::{Directory, NumberingPlan};
+use callvault_journal::facts::{CallFacts, Direction};
+use callvault_policy::{Filters, KeepVerdict, PolicySettings, RecordingMode, Traffic, keep};
 use callvault_seal::PublicKey;
 use uuid::Uuid;
 
@@ -19,12 +20,33 @@ pub(crate) fn policy(config: &Config) -> PolicySettings {
         callvault_config::RecordingMode::Always => RecordingMode::Always,
         callvault_config::RecordingMode::OnDemand => RecordingMode::OnDemand,
     };
-    PolicySettings::new(mode, &config.recording.on_demand_users.0, &config.recording.keep_types.0)
+    let filters = Filters {
+        direction: match config.filters.direction {
+            KeptDirection::Incoming => Some(Direction::Incoming),
+            KeptDirection::Outgoing => Some(Direction::Outgoing),
+            KeptDirection::Both => None,
+        },
+        traffic: match config.filters.traffic {
+            KeptTraffic::Internal => Some(Traffic::Internal),
+            KeptTraffic::External => Some(Traffic::External),
+            KeptTraffic::Both => None,
+        },
+        blacklist: config.filters.blacklist.0.clone(),
+        keeps_unknown: config.directory.unknown == UnknownUser::Keep,
+    };
+    PolicySettings::new(mode, &config.recording.on_demand_users.0, &config.recording.keep_types.0).with(filters)
+}
+
+/// How numbers are written where the organisation is.
+pub(crate) fn numbering_plan(config: &Config) -> NumberingPlan {
+    let numbers = &config.numbers;
+    let internal = numbers.internal.0.clone();
+    NumberingPlan::new(&numbers.country_code.0, &numbers.national_prefix.0, &numbers.international_prefix.0, internal)
 }
 
 /// What becomes of a call, by the rules of the policy.
-pub(crate) fn decide(facts: &CallFacts, settings: &PolicySettings) -> Decision {
-    match keep(facts, settings) {
+pub(crate) fn decide(facts: &CallFacts, settings: &PolicySettings, directory: &Directory) -> Decision {
+    match keep(facts, settings, directory) {
         KeepVerdict::Keep => Decision::Keep,
         KeepVerdict::OnDemand => Decision::OnDemand,
         KeepVerdict::Discard { rule } => Decision::Discard { rule },

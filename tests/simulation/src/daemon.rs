@@ -241,7 +241,7 @@ impl Daemon {
             }
         };
         out.point()?;
-        let row = Row { verdict, flaws, has_audio, call_id, archive: None, entered: 1, recorded: 0 };
+        let row = Row { verdict, flaws, has_audio, call_id, archive: None, entered: 1, archived_ns: 0, recorded: 0 };
         let entered = self.enter(out, id, views, row)?;
         out.point()?;
         Ok(Some(has_audio && entered != Entered::Deleted))
@@ -286,7 +286,9 @@ impl Daemon {
         if let Some(known) = catalogue.rows.get_mut(&id) {
             if remembers {
                 if known.archive.is_some() {
-                    out.too_late.extend(views.iter().map(|view| view.name.0));
+                    let began = |generation: &Uuid| out.began.get(generation).copied().unwrap_or(0);
+                    let late = views.iter().map(|view| view.name.0).filter(|of| began(of) > known.archived_ns);
+                    out.too_late.extend(late);
                 }
                 catalogue.lanes.extend(lanes);
                 return Ok(Entered::AlreadyThere);

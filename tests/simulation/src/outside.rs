@@ -1,6 +1,6 @@
 //! Everything that a daemon works on and that outlives it, and the points at which it can be killed.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::OnceLock;
 
 use callvault_seal::{Keyring, PrivateKey, PublicKey};
@@ -47,6 +47,8 @@ pub(crate) struct Outside {
     pub(crate) archives: u64,
     /// Generations with a part of a recording that was archived before.
     pub(crate) too_late: BTreeSet<Uuid>,
+    /// When each generation began.
+    pub(crate) began: BTreeMap<Uuid, u64>,
 }
 
 impl Outside {

@@ -28,6 +28,8 @@ pub(crate) struct Row {
     pub(crate) archive: Option<Place>,
     /// How often it was entered.
     pub(crate) entered: u32,
+    /// When its archive was put on record.
+    pub(crate) archived_ns: u64,
     /// How often an archive was put on record.
     pub(crate) recorded: u32,
 }

@@ -127,6 +127,7 @@ impl Daemon {
                 Some(row) => {
                     row.archive = Some(Place { path: path(id), sha256: summary.sha256 });
                     row.recorded += 1;
+                    row.archived_ns = out.now_ns;
                     out.archives += 1;
                 }
                 None => take_away(out, &device, &path(id))?,

@@ -149,6 +149,7 @@ impl World {
             wrong: None,
             archives: 0,
             too_late: BTreeSet::new(),
+            began: BTreeMap::new(),
         };
         Self {
             seed,
@@ -533,6 +534,7 @@ impl World {
             self.out.say(wrong);
         }
         self.out.live = Some(self.generation);
+        self.out.began.entry(self.generation).or_insert(self.now_ns);
         self.out.ready = Default::default();
         self.supervise(Event::Started);
         self.pass_on(&mut recorder, None);
@@ -545,7 +547,6 @@ impl World {
         let inodes: Vec<_> = device.names().iter().filter_map(|name| device.inode(name)).collect();
         let synced: Vec<bool> =
             inodes.iter().map(|inode| device.open_and_sync(*inode).is_ok() && !device.has_failed(*inode)).collect();
-        device.sync_folder();
         if synced.iter().all(|is_synced| *is_synced) {
             self.truth.synced();
         }

@@ -58,6 +58,8 @@ pub fn recording(n: u128) -> Recording {
         duration_ms: 61_234,
         owner: Some("zoe@example.org".into()),
         owner_id: None,
+        owner_name: None,
+        matched_by: None,
         direction: Direction::Incoming,
         local_number: Some(NUMBER.into()),
         local_name: Some(NAME.into()),

@@ -6,7 +6,7 @@
 //! could as well delete the archives. A file is no secret and needs no seal: to forge one is to switch deleting off.
 
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::atomic::Ordering;
 
 use anyhow::Context;

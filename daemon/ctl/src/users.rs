@@ -1,0 +1,135 @@
+//! Users: imports, lists, changes.
+
+use std::path::Path;
+
+use serde_json::{Map, Value, json};
+
+use crate::cli::{ImportUsers, Users};
+use crate::client::{Method, Request, escaped};
+use crate::error::{CtlError, Exit};
+use crate::format::{text, time};
+use crate::table::{Table, harmless, write_pairs};
+use crate::verbs::{Session, rows};
+
+/// Largest file of users that is sent.
+const FILE_BYTES_MAX: u64 = 24 << 20;
+
+/// Changes shown of an import; the rest is counted.
+const CHANGES_SHOWN: usize = 50;
+
+/// Runs a verb on the users.
+pub(crate) fn run(session: &mut Session<'_, '_>, verb: &Users) -> Result<Exit, CtlError> {
+    match verb {
+        Users::Import(import) => self::import(session, import),
+        Users::List => list(session),
+        Users::Show { email } => {
+            let user = session.client.json(&Request::get(path(email), "show the user"))?;
+            show(session, &user)
+        }
+        Users::Set { email, fields } => {
+            let body: Map<String, Value> = fields.iter().map(|(name, value)| (name.clone(), json!(value))).collect();
+            let request = Request::new(Method::Put, path(email), "set the user's fields");
+            let user = session.client.json(&request.with_body(&Value::Object(body)))?;
+            show(session, &user)
+        }
+        Users::Remove { email } => {
+            let user = session.client.json(&Request::new(Method::Delete, path(email), "remove the user"))?;
+            if !session.printed_json(&user)? {
+                session.say(&harmless(&format!("{} is removed; the recordings stay", text(&user["webex_email"]))))?;
+            }
+            Ok(Exit::Done)
+        }
+    }
+}
+
+fn path(email: &str) -> String {
+    format!("/v1/users/{}", escaped(email))
+}
+
+fn read(file: &Path) -> Result<String, CtlError> {
+    let shown = file.display();
+    let failed = |reason: String| CtlError::File { what: format!("read {shown}"), reason };
+    let bytes = std::fs::metadata(file).map_err(|error| failed(error.to_string()))?.len();
+    if bytes > FILE_BYTES_MAX {
+        return Err(failed("it is larger than 24 MiB, which no list of users is".to_owned()));
+    }
+    let content = std::fs::read(file).map_err(|error| failed(error.to_string()))?;
+    String::from_utf8(content).map_err(|error| {
+        let before = error.as_bytes().iter().take(error.utf8_error().valid_up_to());
+        let line = before.filter(|byte| **byte == b'\n').count() + 1;
+        failed(format!("line {line} is not UTF-8; save the file as UTF-8"))
+    })
+}
+
+fn import(session: &mut Session<'_, '_>, import: &ImportUsers) -> Result<Exit, CtlError> {
+    let content = read(&import.file)?;
+    let name = import.file.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    let body = json!({
+        "name": name, "content": content, "dry_run": import.dry_run, "remove_missing": import.remove_missing,
+        "confirm": import.confirm,
+    });
+    let request = Request::new(Method::Post, "/v1/users/import", "import the users").with_body(&body).long();
+    let answer = session.client.json(&request)?;
+    if session.printed_json(&answer)? {
+        return Ok(Exit::Done);
+    }
+    let changes = rows(&answer, "changes", "import the users")?;
+    let mut table = Table::new(&["CHANGE", "USER", "FIELDS"]);
+    for change in changes.iter().take(CHANGES_SHOWN) {
+        let fields: Vec<String> = change["fields"].as_array().into_iter().flatten().map(text).collect();
+        table.row([text(&change["change"]), text(&change["webex_email"]), fields.join(", ")]);
+    }
+    session.write_table(&table, "nothing changes")?;
+    if changes.len() > CHANGES_SHOWN {
+        session.say(&format!("… and {} more; --json has them all", changes.len() - CHANGES_SHOWN))?;
+    }
+    let number = |name: &str| answer[name].as_u64().unwrap_or(0);
+    let (added, changed, removed) = (number("added"), number("changed"), number("removed"));
+    let tense = if import.dry_run { "would be" } else { "were" };
+    let unchanged = number("unchanged");
+    session
+        .say(&format!("{added} {tense} added, {changed} changed, {removed} removed; {unchanged} stay as they are"))?;
+    Ok(Exit::Done)
+}
+
+fn list(session: &mut Session<'_, '_>) -> Result<Exit, CtlError> {
+    let answer = session.client.json(&Request::get("/v1/users", "list the users"))?;
+    if session.printed_json(&answer)? {
+        return Ok(Exit::Done);
+    }
+    let mut table = Table::new(&["USER", "NAME", "NUMBER", "GROUP", "LEVEL", "MODE", "MAIL"]);
+    for user in rows(&answer, "users", "list the users")? {
+        let mail = match (user["notify"].as_str(), user["attach"].as_str()) {
+            (Some("yes"), Some("yes")) => "with audio",
+            (Some("yes"), _) => "yes",
+            _ => "-",
+        };
+        table.row([
+            text(&user["webex_email"]),
+            text(&user["name"]),
+            text(&user["first_extension"]),
+            text(&user["group"]),
+            text(&user["level"]),
+            text(&user["recording_mode"]),
+            mail.to_owned(),
+        ]);
+    }
+    session.write_table(&table, "there are no users; `callvaultctl users import FILE` takes them from a file")?;
+    Ok(Exit::Done)
+}
+
+fn show(session: &mut Session<'_, '_>, user: &Value) -> Result<Exit, CtlError> {
+    if session.printed_json(user)? {
+        return Ok(Exit::Done);
+    }
+    let fields = user.as_object().into_iter().flatten();
+    let mut pairs: Vec<(&str, String)> = fields
+        .filter(|(name, value)| !value.is_null() && value.as_str() != Some("") && *name != "removed_at")
+        .map(|(name, value)| (name.as_str(), text(value)))
+        .collect();
+    if !user["removed_at"].is_null() {
+        pairs.push(("removed_at", time(&user["removed_at"], &session.around.zone)));
+    }
+    write_pairs(session.around.stdout, &pairs)?;
+    Ok(Exit::Done)
+}
