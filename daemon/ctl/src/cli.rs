@@ -33,7 +33,7 @@ pub(crate) enum Verb {
     Calls(Calls),
     /// Find, show, export, verify and delete recordings.
     #[command(subcommand)]
-    Recordings(Recordings),
+    Recordings(Box<Recordings>),
     /// Work after the calls: what waits, runs or is parked.
     #[command(subcommand)]
     Jobs(Jobs),
