@@ -28,6 +28,9 @@ impl Decree {
     }
 }
 
+/// The settings of the last start.
+const SETTINGS: &str = "settings_seen";
+
 impl Catalogue {
     /// What was kept with a decree that is in force; `None` when it is not.
     ///
@@ -63,6 +66,31 @@ impl Catalogue {
         let name = Decree::RecordingStopped.name();
         transaction.execute("DELETE FROM meta WHERE name = ?1", [name]).map_err(&what)?;
         self.auditing.append(&transaction, &mut **rng, entry)?;
+        transaction.commit().map_err(&what)
+    }
+
+    /// The settings as they were when this was last said, in whatever form they were given; `None` when it never was, or cannot be read.
+    ///
+    /// # Errors
+    /// Disk errors.
+    pub fn settings_seen(&self) -> Result<Option<Value>, CatalogueError> {
+        let sealed =
+            schema::meta(&self.reader(), SETTINGS).map_err(CatalogueError::sql("read the settings of before"))?;
+        Ok(sealed.and_then(|sealed| open(&self.sealing, SETTINGS, &sealed).ok()))
+    }
+
+    /// Remembers the settings, with the entry of the audit log that says that they are others.
+    ///
+    /// # Errors
+    /// [`CatalogueError::TooLarge`]; disk errors.
+    pub fn see_settings(&self, settings: &Value, entry: Option<&Entry>) -> Result<(), CatalogueError> {
+        let what = CatalogueError::sql("remember the settings");
+        let Writer { db, rng } = &mut *self.writer();
+        let transaction = schema::write(db).map_err(&what)?;
+        put(&transaction, &self.sealing, &mut **rng, SETTINGS, settings)?;
+        if let Some(entry) = entry {
+            self.auditing.append(&transaction, &mut **rng, entry)?;
+        }
         transaction.commit().map_err(&what)
     }
 
@@ -104,7 +132,7 @@ fn carry_over(
     (new, of_new): (&Connection, &Sealing),
     rng: &mut dyn CryptoRng,
 ) -> Result<(), CatalogueError> {
-    for name in Decree::ALL.map(Decree::name) {
+    for name in Decree::ALL.map(Decree::name).into_iter().chain([SETTINGS]) {
         let Some(sealed) = schema::meta(old, name).map_err(CatalogueError::sql("read what was decided"))? else {
             continue;
         };

@@ -6,6 +6,7 @@
 mod latch;
 mod pause;
 mod people;
+mod settings;
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -75,6 +76,7 @@ impl Access {
     /// The catalogue or the data folder cannot be used.
     pub(crate) fn open(config: &Config, catalogue: &Catalogue, notes: &Notes) -> anyhow::Result<Self> {
         check_tail(catalogue, notes)?;
+        settings::note_changes(config, catalogue)?;
         let never_delete = latch::open(config, catalogue, notes)?;
         let stopped = Stopped::read(catalogue)?;
         let (users, damaged) = catalogue.users()?;
@@ -216,6 +218,7 @@ impl Appliance {
     /// [`ErrorKind::Forbidden`], with who may and what to do.
     pub(crate) fn allow(&self, caller: &Caller, action: Action, on: On<'_>, entry: &Entry) -> Result<(), ApiError> {
         let Err(refusal) = decide(caller, action, on, &self.access.permissions()) else { return Ok(()) };
+        self.metrics.access_refused.fetch_add(1, Ordering::Relaxed);
         // It is refused either way.
         let _ = self.audit(&entry.clone().refused(&refusal));
         Err(ApiError::new(ErrorKind::Forbidden, refusal.to_string()))
@@ -260,8 +263,7 @@ impl Appliance {
 
     /// Which recordings the caller may find.
     pub(crate) fn visible(&self, caller: &Caller) -> Visible {
-        let people = self.access.people.now();
-        visible(caller, people.all().iter().map(AsRef::as_ref))
+        visible(caller, self.access.people.now().all().iter().map(AsRef::as_ref))
     }
 
     /// Whose token that is.
@@ -310,6 +312,7 @@ impl Appliance {
 
     /// Somebody came with a token that is not good any more.
     fn refused_token(&self, token: &Token, from: &str, now: Timestamp) {
+        self.metrics.access_refused.fetch_add(1, Ordering::Relaxed);
         let now_ms = now.as_millisecond();
         {
             let mut refused = self.access.refused.lock().unwrap_or_else(PoisonError::into_inner);

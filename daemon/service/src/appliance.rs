@@ -145,6 +145,7 @@ pub(crate) struct Metrics {
     pub(crate) archived: AtomicU64,
     pub(crate) archived_bytes: AtomicU64,
     pub(crate) job_failures: AtomicU64,
+    pub(crate) access_refused: AtomicU64,
     pub(crate) ingest_rounds: AtomicU64,
     /// When the certificate of SIP over TLS expires, in seconds since the Unix epoch; 0: there is none.
     pub(crate) certificate_expires_unix_s: AtomicI64,

@@ -133,6 +133,19 @@ pub(crate) fn metrics(
         "Jobs that failed, each attempt counted.",
         &count(&appliance.metrics.job_failures),
     );
+    let stopped = appliance.access.stopped().is_some();
+    metric(
+        "recording_stopped",
+        "gauge",
+        "Whether recording was stopped by an administrator: new calls are refused.",
+        &one(f64::from(u8::from(stopped))),
+    );
+    metric(
+        "access_refused_total",
+        "counter",
+        "Requests that were refused because whoever asked may not, or came with a token that is not good any more.",
+        &count(&appliance.metrics.access_refused),
+    );
     transport::write(&mut metric, before.transport.sum(beat.transport), beat.transport);
     let expires = appliance.metrics.certificate_expires_unix_s.load(Ordering::Relaxed);
     if expires > 0 {

@@ -441,9 +441,8 @@ impl Daemon {
         let has_archive = row.archive.is_some();
         catalogue.tombstones.insert(id);
         catalogue.owed.remove(&JobId::new(&JobKind::ARCHIVE, id));
-        if let Some(place) = row.archive {
-            catalogue.owe(JobKind::DELETE, id, Some(place.path));
-        }
+        // Also where there is none on record: an attempt may have left one.
+        catalogue.owe(JobKind::DELETE, id, row.archive.map(|place| place.path));
         out.note(|| format!("recording {id} deleted, with an archive: {has_archive}"));
         out.point()?;
         self.release(id);

@@ -140,9 +140,9 @@ impl Daemon {
 
     /// Removes the archive of a deleted recording.
     fn remove(&mut self, out: &mut Outside, job: &Job) -> Result<(), Trouble> {
-        let Some(path) = job.payload.get("path").and_then(serde_json::Value::as_str) else { return Ok(()) };
+        let place = job.payload.get("path").and_then(serde_json::Value::as_str);
         let device = store(out)?;
-        take_away(out, &device, path)
+        take_away(out, &device, &place.map_or_else(|| path(job.recording), str::to_owned))
     }
 }
 

@@ -49,6 +49,10 @@ impl Sut {
         Self { running, control, operator: Caller::operator("127.0.0.1") }
     }
 
+    fn set(&self, users: [User; 3]) {
+        self.running.appliance.access.people.set(users);
+    }
+
     /// A recording of that user.
     fn recording(&self, owner: Option<Uuid>) -> Uuid {
         let id = Uuid::now_v7();
@@ -129,9 +133,9 @@ fn each_sees_what_is_theirs() {
     check(&sut.operator, [true; 4]);
     // what becomes of the users counts at once, for tokens that are there
     let ann = sut.token(Level::Administrator, Some("ann")).unwrap();
-    sut.running.appliance.access.people.set(users().map(|user| User { group: "Legal".into(), ..user }));
+    sut.set(users().map(|user| User { group: "Legal".into(), ..user }));
     check(&sut.control.authenticate(&ann, "").unwrap(), [true, true, true, false]);
-    sut.running.appliance.access.people.set(users().map(|user| User { level: Level::RecordOnly, ..user }));
+    sut.set(users().map(|user| User { level: Level::RecordOnly, ..user }));
     let record_only = sut.control.authenticate(&ann, "").unwrap();
     assert_eq!(kind(sut.control.recordings(&record_only, &RecordingsQuery::default())), Some(ErrorKind::Forbidden));
 }
@@ -207,12 +211,12 @@ fn a_token_is_good_until_it_is_not() {
     let listed = &listed["tokens"][0];
     assert!(listed["state"] == "good" && listed["used_on"].is_string() && listed.get("token").is_none(), "{listed}");
     // of a removed user: at once, and in the log once a minute at most
-    sut.running.appliance.access.people.set(users().map(|user| User { removed_at: Some(Timestamp::now()), ..user }));
+    sut.set(users().map(|user| User { removed_at: Some(Timestamp::now()), ..user }));
     check(&token, "was removed");
     check(&token, "was removed");
     let refused = sut.log().iter().filter(|entry| entry["action"] == "sign-in").count();
     assert_eq!(refused, 1);
-    sut.running.appliance.access.people.set(users());
+    sut.set(users());
     api.authenticate(&token, "").unwrap();
     let id = listed["id"].as_str().unwrap().parse().unwrap();
     assert_eq!(api.revoke_token(&sut.operator, id).unwrap()["state"], "revoked");
@@ -335,6 +339,24 @@ fn without_the_log_nothing_is_shown_or_done() {
     db.execute_batch("DROP TRIGGER full").unwrap();
     assert!(api.recording(operator, id).is_ok());
     assert_eq!(sut.refused("audit"), None);
+}
+
+#[test]
+fn a_setting_that_was_changed_is_in_the_log() {
+    let rig = Rig::as_received();
+    let settings = |sut: &Sut| {
+        let log = sut.log();
+        log.iter()
+            .filter(|entry| entry["action"] == "settings")
+            .map(|entry| entry["details"].clone())
+            .collect::<Vec<_>>()
+    };
+    assert!(settings(&Sut::start(&rig)).is_empty(), "the first settings are nobody's change");
+    rig.configure("[permissions]\ndownload = \"users\"\n[archive]\ncodec = \"as-received\"\n[log]\nlevel = \"debug\"");
+    let expected = serde_json::json!({"permissions.download": "\"users\"", "log.level": "changed"});
+    for _ in 0..2 {
+        assert_eq!(settings(&Sut::start(&rig)), std::slice::from_ref(&expected), "once");
+    }
 }
 
 #[test]
