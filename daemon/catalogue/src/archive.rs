@@ -132,6 +132,7 @@ impl Catalogue {
         let sql = "UPDATE recordings SET verdict = ?2, details = ?3 WHERE id = ?1";
         transaction.execute(sql, (id.to_string(), recording.verdict.as_str(), details)).map_err(&what)?;
         transaction.commit().map_err(&what)?;
+        self.reindex(db, id);
         Ok(true)
     }
 

@@ -11,8 +11,9 @@ use rusqlite::{Connection, OptionalExtension as _};
 use uuid::Uuid;
 
 use crate::{
-    ArchiveState, CatalogueError, Recording, Verdict,
+    ArchiveState, CatalogueError, Recording, Verdict, annotations,
     audit::Auditing,
+    index::Index,
     link::{Linking, linked},
     row::{COLUMNS, FACTS, StoredRow},
     schema,
@@ -28,6 +29,8 @@ pub struct Catalogue {
     pub(crate) sealing: Sealing,
     pub(crate) linking: Linking,
     pub(crate) auditing: Auditing,
+    /// Guards the index of searches. Never held while the writer is waited for.
+    index: Mutex<Index>,
     /// Guards the one connection that writes, and the randomness for what it seals.
     writer: Mutex<Writer>,
     /// Guards the connection that lists and looks up, beside the writer. Never both at once.
@@ -57,7 +60,15 @@ impl Catalogue {
         let linking = Linking::open(&mut db, &sealing, &mut *rng)?;
         let auditing = Auditing::open(&mut db, &sealing, &mut *rng)?;
         let reader = schema::open_reader(path)?;
-        Ok(Self { sealing, linking, auditing, writer: Mutex::new(Writer { db, rng }), reader: Mutex::new(reader) })
+        let index = Mutex::default();
+        Ok(Self {
+            sealing,
+            linking,
+            auditing,
+            index,
+            writer: Mutex::new(Writer { db, rng }),
+            reader: Mutex::new(reader),
+        })
     }
 
     /// The recording with that id, its facts included; `None` when it is unknown or deleted.
@@ -79,6 +90,7 @@ impl Catalogue {
                 serde_json::from_slice(&json).map_err(|_| CatalogueError::Damaged { id, column: FACTS })?;
         }
         recording.linked = self.linked(id)?;
+        recording.annotations = annotations::read(&self.reader(), &self.sealing, id)?;
         Ok(Some(recording))
     }
 
@@ -122,6 +134,10 @@ impl Catalogue {
     pub(crate) fn writer(&self) -> MutexGuard<'_, Writer> {
         // a panic while it was held rolled the transaction back
         self.writer.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn index(&self) -> MutexGuard<'_, Index> {
+        self.index.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn reader(&self) -> MutexGuard<'_, Connection> {

@@ -8,7 +8,7 @@ use rusqlite::{Connection, OptionalExtension as _};
 use uuid::Uuid;
 
 use crate::{
-    ArchivePlace, ArchiveState, Catalogue, CatalogueError, OwedJob, Recording, RetentionRow, archive_keys,
+    ArchivePlace, ArchiveState, Catalogue, CatalogueError, OwedJob, Recording, RetentionRow, annotations, archive_keys,
     catalogue::Writer,
     link, mails,
     outbox::owe,
@@ -114,11 +114,12 @@ impl Catalogue {
             return Ok(IngestOutcome::Deleted);
         }
         let known = lanes_of(&transaction, id).map_err(&what)?;
-        let mut outcome = IngestOutcome::Inserted;
+        let (mut outcome, mut gone) = (IngestOutcome::Inserted, None);
         if let Some(state) = state_of(&transaction, id).map_err(&what)? {
             if !extends(new, &known, &state) {
                 return same_lanes(new, &known).map(|()| IngestOutcome::AlreadyThere);
             }
+            gone = Self::index_key(&transaction, id);
             transaction.execute("DELETE FROM recordings WHERE id = ?1", [id.to_string()]).map_err(&what)?;
             outcome = IngestOutcome::Extended;
         }
@@ -128,6 +129,10 @@ impl Catalogue {
         self.linking.insert(&transaction, id, &new.links).map_err(&what)?;
         owe(&transaction, &new.owed, now).map_err(&what)?;
         transaction.commit().map_err(&what)?;
+        if let Some(gone) = gone {
+            self.index().remove(gone);
+        }
+        self.reindex(db, id);
         Ok(outcome)
     }
 
@@ -237,6 +242,7 @@ impl Catalogue {
             Some(_) => {}
         }
         let archive = place_of(&transaction, id)?;
+        let gone = Self::index_key(&transaction, id);
         let text = id.to_string();
         let payload = archive.as_ref().map_or(serde_json::Value::Null, delete_payload);
         let run = || -> rusqlite::Result<()> {
@@ -248,6 +254,7 @@ impl Catalogue {
             link::remove(&transaction, &text)?;
             mails::remove(&transaction, &text)?;
             archive_keys::remove(&transaction, &text)?;
+            annotations::remove(&transaction, &text)?;
             owe(&transaction, &[OwedJob { payload: payload.clone(), ..OwedJob::new(DELETE, id) }], now)
         };
         run().map_err(&what)?;
@@ -255,6 +262,9 @@ impl Catalogue {
             self.auditing.append(&transaction, &mut **rng, entry)?;
         }
         transaction.commit().map_err(&what)?;
+        if let Some(gone) = gone {
+            self.index().remove(gone);
+        }
         // a reader in the middle of a list can prevent it: then the next deletion or an ordinary checkpoint does it
         schema::empty_wal(db).map_err(&what)?;
         Ok(Deletion::Deleted { archive })

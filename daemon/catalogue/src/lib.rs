@@ -20,9 +20,13 @@
 //! Which recordings belong to one call is kept as keyed hashes of what they share (see the module `link`), under a key that is sealed
 //! like a column: equal hashes show that two rows belong together, and nothing of by what.
 //!
-//! Searching for a number therefore opens rows one after the other, newest first, at most [`SCAN_ROWS_MAX`] a call (the cursor
-//! goes on from there). At scale, an index from normalised numbers and names to ids belongs into memory, built when the daemon
-//! starts and kept up by ingest and deletion; it takes the place of the scan in the module `find` and nothing else changes.
+//! What people add (module `annotations`) is one more sealed value for each recording that has any; that it is preserved is readable.
+//!
+//! # Searching
+//!
+//! A search looks through an index in memory (module `index`), which [`Catalogue::build_index`] reads after the start and every change
+//! keeps up; rows that it names are opened and asked again, so it can be too generous and never wrong. Until it is built a search opens rows
+//! one after the other, newest first, at most [`SCAN_ROWS_MAX`] a call, and [`Page::partial`] says so. Nothing of the index is on disk.
 //!
 //! # Durability
 //!
@@ -61,6 +65,7 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+mod annotations;
 mod archive;
 mod archive_keys;
 mod audit;
@@ -70,6 +75,7 @@ mod deliveries;
 mod discard;
 mod error;
 mod find;
+mod index;
 mod ingest;
 mod link;
 mod mails;
@@ -83,6 +89,9 @@ mod sealing;
 mod token;
 mod user;
 
+pub use annotations::{
+    Annotations, Author, NOTE_CHARS_MAX, NOTES_MAX, Note, Preserved, TAG_CHARS_MAX, TAGS_MAX, note_text, tag,
+};
 pub use archive::{Archived, Archiving};
 pub use audit::{
     AUDIT_FINDINGS_MAX, AUDIT_LIMIT_DEFAULT, AUDIT_LIMIT_MAX, AuditCheck, AuditFilter, AuditHead, AuditPage,
@@ -93,6 +102,7 @@ pub use deliveries::{Backlog, DeliveryState, DeliveryStep};
 pub use discard::Discard;
 pub use error::CatalogueError;
 pub use find::{Cursor, Filter, LIMIT_DEFAULT, LIMIT_MAX, Page, SCAN_ROWS_MAX};
+pub use index::NumberMatch;
 pub use ingest::{Deletion, IngestOutcome, Lane, NewRecording, Tombstone};
 pub use link::{LINKED_MAX, LINKS_MAX};
 pub use mails::{MailStanding, MailStep};

@@ -6,6 +6,8 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize, Serializer};
 use uuid::Uuid;
 
+use crate::Annotations;
+
 /// Makes an enum of words: JSON, SQL and `as_str` agree by construction.
 macro_rules! words {
     ($(#[$doc:meta])* $name:ident { $($(#[$variant_doc:meta])* $variant:ident = $word:literal,)+ }) => {
@@ -138,6 +140,9 @@ pub struct Recording {
     /// The other recordings of the same call, oldest first: the other half of a call between two users who are both recorded, and
     /// what was recorded of the same session before or after a stop. Worked out when it is read.
     pub linked: Vec<Uuid>,
+    /// What people added: `preserved`, `notes`, `tags`.
+    #[serde(flatten)]
+    pub annotations: Annotations,
     /// The same for both halves of an internal call, where the client says so.
     #[serde(skip)]
     pub tracking_id: Option<String>,

@@ -8,7 +8,7 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use crate::{
-    Catalogue, CatalogueError, Lane, OwedJob, Recording, Tombstone,
+    Catalogue, CatalogueError, Lane, OwedJob, Recording, Tombstone, annotations,
     catalogue::Writer,
     ingest::{DELETE, insert, insert_lanes, seal_facts, state_of, tombstone},
     outbox::owe,
@@ -111,7 +111,7 @@ impl Catalogue {
         let mut writer = self.writer();
         let Writer { db, rng } = &mut *writer;
         let transaction = schema::write(db).map_err(&what)?;
-        let mut entered = 0;
+        let (mut entered, mut changed) = (0, Vec::new());
         for Restored { recording, lanes, owed, links } in recordings {
             let id = recording.id;
             let is_known = state_of(&transaction, id).map_err(&what)?.is_some()
@@ -123,12 +123,15 @@ impl Catalogue {
             let facts = seal_facts(&self.sealing, &mut **rng, recording)?;
             insert(&transaction, recording, &details, facts.as_deref())?;
             set_archive(&transaction, recording)?;
+            annotations::put(&transaction, &self.sealing, &mut **rng, id, &recording.annotations)?;
+            changed.push(id);
             insert_lanes(&transaction, id, lanes).map_err(&what)?;
             self.linking.insert(&transaction, id, links).map_err(&what)?;
             owe(&transaction, owed, now).map_err(&what)?;
             entered += 1;
         }
         transaction.commit().map_err(&what)?;
+        changed.into_iter().for_each(|id| self.reindex(db, id));
         Ok(entered)
     }
 

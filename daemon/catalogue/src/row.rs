@@ -149,6 +149,7 @@ impl StoredRow {
             flaws: details.flaws,
             archive,
             linked: Vec::new(),
+            annotations: crate::Annotations::default(),
             tracking_id: details.tracking_id,
             facts: serde_json::Value::Null,
         })

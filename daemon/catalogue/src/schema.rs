@@ -3,6 +3,7 @@
 mod access;
 mod archive_keys;
 mod discards;
+mod library;
 mod mails;
 mod users;
 
@@ -99,6 +100,7 @@ const STEPS: &[&str] = &[
     deliveries::DELIVERIES,
     mails::MAILS,
     archive_keys::STEP,
+    library::STEP,
 ];
 
 /// Opens and migrates the file.

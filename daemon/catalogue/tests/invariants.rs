@@ -41,6 +41,9 @@ fn a_recordings_json_is_the_documented_one() {
         "flaws": [{"code": "loss", "text": "2 of 3002 packets never came"}],
         "archive": {"state": "journal", "bytes": null, "store": null},
         "linked": [],
+        "preserved": null,
+        "notes": [],
+        "tags": [],
     });
     assert_eq!(json, expected);
 }

@@ -39,7 +39,7 @@ fn rows_come_by_their_end_in_the_order_of_their_beginning() {
         id: id(2),
         started_at: at(2),
         ended_at: at(61_236),
-        preserved_at: None,
+        is_preserved: false,
         state: Some(ArchiveState::Archived),
         bytes: place(2).bytes,
     };

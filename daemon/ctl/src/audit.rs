@@ -166,7 +166,7 @@ fn csv_line(entry: &Value) -> String {
 
 /// A cell (RFC 4180 section 2). One that a spreadsheet would take for a formula begins with an apostrophe: what is in the log came from
 /// whoever asked.
-fn csv_cell(text: &str) -> String {
+pub(crate) fn csv_cell(text: &str) -> String {
     let text = harmless(text);
     let text = if text.starts_with(['=', '+', '-', '@', '\t']) { format!("'{text}") } else { text };
     if text.contains(['"', ',', ';']) { format!("\"{}\"", text.replace('"', "\"\"")) } else { text }

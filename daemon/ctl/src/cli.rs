@@ -33,7 +33,7 @@ pub(crate) enum Verb {
     Calls(Calls),
     /// Find, show, export, verify and delete recordings.
     #[command(subcommand)]
-    Recordings(Recordings),
+    Recordings(Box<Recordings>),
     /// Work after the calls: what waits, runs or is parked.
     #[command(subcommand)]
     Jobs(Jobs),
@@ -137,8 +137,28 @@ pub(crate) enum Recordings {
         #[arg(value_parser = recording_id)]
         id: String,
     },
-    /// Write a recording's audio to a file.
+    /// Write a recording's audio to a file, or the audio of all that is searched for into a folder.
     Export(Export),
+    /// Keep a recording beyond its time.
+    Preserve {
+        #[arg(value_parser = recording_id)]
+        id: String,
+    },
+    /// Let a preserved recording go with its time again.
+    Release {
+        #[arg(value_parser = recording_id)]
+        id: String,
+    },
+    /// Write, change and delete notes on recordings.
+    Note {
+        #[command(subcommand)]
+        verb: NoteVerb,
+    },
+    /// Tag recordings.
+    Tag {
+        #[command(subcommand)]
+        verb: TagVerb,
+    },
     /// Check that recordings are whole: all of them, or one.
     Verify {
         #[arg(value_parser = recording_id)]
@@ -171,8 +191,10 @@ pub(crate) enum Deliveries {
     },
 }
 
+/// Which recordings.
 #[derive(Debug, Args)]
-pub(crate) struct List {
+#[group(id = "search", multiple = true)]
+pub(crate) struct Search {
     /// Only those begun at or after this time: "2026-11-05", "2026-11-05T14:30", RFC 3339, or so long ago: "2h", "7d".
     #[arg(long, value_name = "TIME")]
     pub(crate) from: Option<String>,
@@ -185,12 +207,42 @@ pub(crate) struct List {
     /// Only calls in this direction, seen from the recorded user.
     #[arg(long, value_parser = ["incoming", "outgoing", "unknown"])]
     pub(crate) direction: Option<String>,
-    /// Only calls with this number on either side.
+    /// Only calls within the organisation, or with others.
+    #[arg(long, value_parser = ["internal", "external", "unknown"])]
+    pub(crate) traffic: Option<String>,
+    /// Only calls with this number on either side: its end, or all of it if it begins with "+".
     #[arg(long)]
     pub(crate) number: Option<String>,
+    /// Which part of the number was given.
+    #[arg(long, requires = "number", value_parser = ["prefix", "suffix", "part"])]
+    pub(crate) number_match: Option<String>,
     /// Only recordings of this user.
     #[arg(long)]
     pub(crate) owner: Option<String>,
+    /// Only recordings of the users in this group.
+    #[arg(long)]
+    pub(crate) group: Option<String>,
+    /// Only those with this tag; given several times, with all of them.
+    #[arg(long)]
+    pub(crate) tag: Vec<String>,
+    /// Only those with this text in a note.
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) note: Option<String>,
+    /// Only those that are preserved, or are not.
+    #[arg(long, value_name = "true|false")]
+    pub(crate) preserved: Option<bool>,
+    /// Only those of at least so many milliseconds.
+    #[arg(long, value_name = "MS")]
+    pub(crate) duration_min_ms: Option<u64>,
+    /// Only those of at most so many milliseconds.
+    #[arg(long, value_name = "MS")]
+    pub(crate) duration_max_ms: Option<u64>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct List {
+    #[command(flatten)]
+    pub(crate) search: Search,
     /// At most so many.
     #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub(crate) limit: u32,
@@ -202,10 +254,66 @@ pub(crate) struct List {
     pub(crate) all: bool,
 }
 
+#[derive(Debug, Subcommand)]
+pub(crate) enum NoteVerb {
+    /// Write a note.
+    Add {
+        #[arg(value_parser = recording_id)]
+        id: String,
+        /// What it says.
+        text: String,
+        /// Which moment it is about, in milliseconds from the recording's start.
+        #[arg(long, value_name = "MS")]
+        at_ms: Option<u64>,
+    },
+    /// Change what a note says.
+    Edit {
+        #[arg(value_parser = recording_id)]
+        id: String,
+        /// The note's id, as `recordings show` shows it.
+        #[arg(value_parser = note_id)]
+        note: String,
+        /// What it says from now on.
+        text: String,
+    },
+    /// Delete a note.
+    Delete {
+        #[arg(value_parser = recording_id)]
+        id: String,
+        /// The note's id, as `recordings show` shows it.
+        #[arg(value_parser = note_id)]
+        note: String,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum TagVerb {
+    /// Add a tag.
+    Add {
+        #[arg(value_parser = recording_id)]
+        id: String,
+        tag: String,
+    },
+    /// Take a tag away.
+    Remove {
+        #[arg(value_parser = recording_id)]
+        id: String,
+        tag: String,
+    },
+}
+
 #[derive(Debug, Args)]
 pub(crate) struct Export {
-    #[arg(value_parser = recording_id)]
-    pub(crate) id: String,
+    #[arg(value_parser = recording_id, required_unless_present = "folder", conflicts_with_all = ["folder", "search"])]
+    pub(crate) id: Option<String>,
+    /// Export all that is searched for into this folder, a file a call, with manifest.csv and manifest.json. Started again, it goes on.
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["output", "start_ms", "end_ms", "force"])]
+    pub(crate) folder: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) search: Search,
+    /// Recordings exported at once.
+    #[arg(long, value_name = "N", default_value_t = 2, requires = "folder", value_parser = clap::value_parser!(u32).range(1..=8))]
+    pub(crate) parallel: u32,
     /// The format; by default that of the file's ending, else WAV.
     #[arg(long)]
     pub(crate) format: Option<Format>,
@@ -518,6 +626,10 @@ pub(crate) enum Discards {
         #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=1000))]
         limit: u32,
     },
+}
+
+fn note_id(text: &str) -> Result<String, String> {
+    recording_id(text).map_err(|_| "not the id of a note; `callvaultctl recordings show` shows them".to_owned())
 }
 
 fn token_id(text: &str) -> Result<String, String> {

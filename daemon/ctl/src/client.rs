@@ -39,6 +39,7 @@ pub(crate) enum Method {
     Get,
     Post,
     Put,
+    Patch,
     Delete,
 }
 
@@ -63,7 +64,7 @@ impl Request {
         Self::new(Method::Get, path, what)
     }
 
-    /// With this JSON; only of requests with [`Method::Post`] or [`Method::Put`].
+    /// With this JSON; not of requests with [`Method::Get`] or [`Method::Delete`].
     pub(crate) fn with_body(self, body: &Value) -> Self {
         Self { body: body.to_string(), ..self }
     }
@@ -169,6 +170,7 @@ impl Client {
             // With a body, even if empty: a length is stated, and nothing is sent in pieces.
             Method::Post => call!(self.agent.post(&url), send, request.body.as_bytes()),
             Method::Put => call!(self.agent.put(&url), send, request.body.as_bytes()),
+            Method::Patch => call!(self.agent.patch(&url), send, request.body.as_bytes()),
         }
         .map_err(|error| self.unreachable(&error, request))
     }

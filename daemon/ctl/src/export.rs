@@ -13,16 +13,22 @@ use ureq::Body;
 use crate::cli::{Export, Format};
 use crate::client::{Request, with_query};
 use crate::error::{CtlError, Exit};
+use crate::export_many;
 use crate::format::size;
 use crate::verbs::Session;
 
 /// Bytes moved at a time.
 const BLOCK: usize = 64 * 1024;
 
-/// Exports one recording.
+/// Exports one recording, or many.
 pub(crate) fn run(session: &mut Session<'_, '_>, parameters: &Export) -> Result<Exit, CtlError> {
+    if let Some(folder) = &parameters.folder {
+        return export_many::run(session, parameters, folder);
+    }
     let format = parameters.format.unwrap_or_else(|| format_of(parameters.output.as_deref()));
-    let id = &parameters.id;
+    let Some(id) = &parameters.id else {
+        return Err(CtlError::Usage("export: name a recording, or a folder for all that is searched for".into()));
+    };
     let output = parameters.output.clone().unwrap_or_else(|| PathBuf::from(format!("{id}.{}", format.as_str())));
     let to_stdout = output.as_os_str() == "-";
     if !to_stdout {

@@ -16,6 +16,7 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+mod annotate;
 mod audit;
 mod cli;
 mod client;
@@ -24,6 +25,7 @@ mod discards;
 mod drain;
 mod error;
 mod export;
+mod export_many;
 mod format;
 mod keys;
 mod mail;

@@ -12,8 +12,8 @@ use crate::error::{CtlError, Exit};
 use crate::format::{NOTHING, duration, parse_time, size, text, time};
 use crate::table::{Table, harmless, write_pairs};
 use crate::{
-    audit, deliveries, discards, drain, export, keys, mail, recording, recover, retention, selftest, settings, tokens,
-    users,
+    annotate, audit, deliveries, discards, drain, export, keys, mail, recording, recover, retention, selftest,
+    settings, tokens, users,
 };
 
 /// Recordings asked for at a time when all are wanted.
@@ -201,32 +201,44 @@ impl Session<'_, '_> {
     }
 
     fn recordings(&mut self, verb: &cli::Recordings) -> Result<Exit, CtlError> {
+        if let Some(done) = annotate::run(self, verb) {
+            return done;
+        }
         match verb {
             cli::Recordings::List(list) => self.list(list),
             cli::Recordings::Show { id } => self.show(id),
             cli::Recordings::Export(parameters) => export::run(self, parameters),
             cli::Recordings::Verify { id } => self.verify(id.as_deref()),
             cli::Recordings::Delete { ids, yes } => self.delete(ids, *yes),
+            cli::Recordings::Preserve { .. }
+            | cli::Recordings::Release { .. }
+            | cli::Recordings::Note { .. }
+            | cli::Recordings::Tag { .. } => Ok(Exit::Usage),
         }
     }
 
-    fn list(&mut self, list: &cli::List) -> Result<Exit, CtlError> {
-        let mut answer = self.page(list, list.cursor.as_deref())?;
-        if list.all {
-            let mut pages = 1;
-            while let Some(cursor) = answer["next"].as_str().map(str::to_owned)
-                && pages < PAGES_MAX
-            {
-                let mut page = self.page(list, Some(&cursor))?;
-                if let (Some(all), Some(more)) =
-                    (answer["recordings"].as_array_mut(), page["recordings"].as_array_mut())
-                {
-                    all.append(more);
-                }
-                answer["next"] = page["next"].take();
-                pages += 1;
+    /// All pages of a search.
+    pub(crate) fn all(&self, search: &cli::Search) -> Result<Value, CtlError> {
+        let mut answer = self.page(search, PAGE, None)?;
+        let mut pages = 1;
+        while let Some(cursor) = answer["next"].as_str().map(str::to_owned)
+            && pages < PAGES_MAX
+        {
+            let mut page = self.page(search, PAGE, Some(&cursor))?;
+            if let (Some(all), Some(more)) = (answer["recordings"].as_array_mut(), page["recordings"].as_array_mut()) {
+                all.append(more);
             }
+            answer["next"] = page["next"].take();
+            pages += 1;
         }
+        Ok(answer)
+    }
+
+    fn list(&mut self, list: &cli::List) -> Result<Exit, CtlError> {
+        let answer = match list.all {
+            true => self.all(&list.search)?,
+            false => self.page(&list.search, list.limit, list.cursor.as_deref())?,
+        };
         if self.printed_json(&answer)? {
             return Ok(Exit::Done);
         }
@@ -252,20 +264,27 @@ impl Session<'_, '_> {
         Ok(Exit::Done)
     }
 
-    fn page(&self, list: &cli::List, cursor: Option<&str>) -> Result<Value, CtlError> {
+    fn page(&self, search: &cli::Search, limit: u32, cursor: Option<&str>) -> Result<Value, CtlError> {
         let now = jiff::Timestamp::now();
         let moment = |text: &Option<String>| {
             let parsed = text.as_ref().map(|text| parse_time(text, &self.around.zone, now));
             parsed.transpose().map_err(|error| CtlError::Usage(format!("list the recordings: {error}")))
         };
-        let limit = if list.all { PAGE } else { list.limit };
         let parameters = [
-            ("from", moment(&list.from)?),
-            ("to", moment(&list.to)?),
-            ("verdict", list.verdict.clone()),
-            ("direction", list.direction.clone()),
-            ("number", list.number.clone()),
-            ("owner", list.owner.clone()),
+            ("from", moment(&search.from)?),
+            ("to", moment(&search.to)?),
+            ("verdict", search.verdict.clone()),
+            ("direction", search.direction.clone()),
+            ("traffic", search.traffic.clone()),
+            ("number", search.number.clone()),
+            ("number_match", search.number_match.clone()),
+            ("owner", search.owner.clone()),
+            ("group", search.group.clone()),
+            ("tag", (!search.tag.is_empty()).then(|| search.tag.join(","))),
+            ("note", search.note.clone()),
+            ("preserved", search.preserved.map(|preserved| preserved.to_string())),
+            ("duration_min_ms", search.duration_min_ms.map(|ms| ms.to_string())),
+            ("duration_max_ms", search.duration_max_ms.map(|ms| ms.to_string())),
             ("limit", Some(limit.to_string())),
             ("cursor", cursor.map(str::to_owned)),
         ];
@@ -304,6 +323,7 @@ impl Session<'_, '_> {
         ];
         write_pairs(self.around.stdout, &pairs)?;
         self.show_tracks(&recording)?;
+        annotate::show(self, &recording)?;
         for flaw in recording["flaws"].as_array().into_iter().flatten() {
             self.say(&format!("flaw: {}", harmless(&flaw_text(flaw))))?;
         }

@@ -665,3 +665,95 @@ fn the_self_test_reports_calls_that_fail() {
     assert_eq!((&report["ok"], &report["failed"]), (&json!(false), &json!(3)));
     fails(&daemon, &["selftest", "--calls", "0"], Exit::Failed, "0 calls are not between 1 and 1000");
 }
+
+const OTHER: &str = "0199c0de-0000-7000-8000-000000000002";
+
+#[test]
+fn what_people_add_is_asked_for_by_path_and_body() {
+    let check = |arguments: &[&str], asked: &'static str| {
+        let answer = json!({"id": ID, "preserved": null, "notes": [], "tags": ["red"]});
+        let daemon = Daemon::tcp(vec![(asked, 200, body(answer))]);
+        let arguments: Vec<&str> = ["recordings"].iter().chain(arguments).copied().collect();
+        let (exit, stdout, stderr) = daemon.run(&arguments);
+        assert_eq!((exit, daemon.asked()), (Exit::Done, vec![asked.to_owned()]), "{stderr}");
+        assert!(stdout.contains("tags: red"), "{stdout}");
+    };
+    check(&["preserve", ID], "PUT /v1/recordings/0199c0de-0000-7000-8000-000000000001/preserve");
+    check(&["release", ID], "DELETE /v1/recordings/0199c0de-0000-7000-8000-000000000001/preserve");
+    check(
+        &["note", "add", ID, "hear this", "--at-ms", "5"],
+        "POST /v1/recordings/0199c0de-0000-7000-8000-000000000001/notes",
+    );
+    check(
+        &["note", "edit", ID, OTHER, "hear that"],
+        "PATCH /v1/recordings/0199c0de-0000-7000-8000-000000000001/notes/0199c0de-0000-7000-8000-000000000002",
+    );
+    check(
+        &["note", "delete", ID, OTHER],
+        "DELETE /v1/recordings/0199c0de-0000-7000-8000-000000000001/notes/0199c0de-0000-7000-8000-000000000002",
+    );
+    check(
+        &["tag", "add", ID, "very angry/x"],
+        "PUT /v1/recordings/0199c0de-0000-7000-8000-000000000001/tags/very%20angry%2Fx",
+    );
+    check(&["tag", "remove", ID, "a"], "DELETE /v1/recordings/0199c0de-0000-7000-8000-000000000001/tags/a");
+}
+
+const SEARCHED: &str = "GET /v1/recordings?number=4711&number_match=part&tag=red%2Cblue&limit=200";
+const AUDIO: &str = "GET /v1/recordings/0199c0de-0000-7000-8000-000000000001/audio?format=mp3";
+const OTHER_AUDIO: &str = "GET /v1/recordings/0199c0de-0000-7000-8000-000000000002/audio?format=mp3";
+
+fn export_many(daemon: &Daemon, folder: &str) -> (Exit, String, String) {
+    let search = ["--number", "4711", "--number-match", "part", "--tag", "red", "--tag", "blue"];
+    let export = ["recordings", "export", "--folder", folder, "--format", "mp3"];
+    daemon.run(&export.into_iter().chain(search).collect::<Vec<_>>())
+}
+
+#[test]
+fn all_that_is_found_is_exported_and_what_is_there_is_not_asked_for_again() {
+    let other = json!({"id": OTHER, "verdict": "ok", "started_at": "2026-11-05T09:00:00.000Z"});
+    let silent = json!({"id": "0199c0de-0000-7000-8000-000000000003", "verdict": "no-media", "started_at": "2026-11-05T08:00:00.000Z"});
+    let list = || body(json!({"recordings": [recording(), other, silent], "next": null}));
+    // one fails
+    let daemon = Daemon::tcp(vec![(SEARCHED, 200, list()), (AUDIO, 200, b"sound".to_vec())]);
+    let folder = daemon.path("exported");
+    let (exit, stdout, stderr) = export_many(&daemon, &folder);
+    assert_eq!(exit, Exit::Failed);
+    assert!(stdout.contains("3 recordings found: 1 exported, 0 there already, 1 without audio, 1 failed"), "{stdout}");
+    assert!(stderr.contains(&format!("export the recording {OTHER}")), "{stderr}");
+    let first = Path::new(&folder).join(format!("2026-11-05T093015Z_{ID}.mp3"));
+    assert_eq!(std::fs::read(&first).unwrap(), b"sound");
+    assert_eq!(std::fs::metadata(&first).unwrap().permissions().mode() & 0o777, 0o600);
+    // what an interrupted run left is no reason to believe it
+    std::fs::write(Path::new(&folder).join(format!(".2026-11-05T090000Z_{OTHER}.mp3.part")), b"half and more").unwrap();
+    let again = Daemon::tcp(vec![(SEARCHED, 200, list()), (OTHER_AUDIO, 200, b"voice".to_vec())]);
+    let (exit, stdout, _) = export_many(&again, &folder);
+    assert_eq!(exit, Exit::Done, "{stdout}");
+    assert!(stdout.contains("1 exported, 1 there already, 1 without audio, 0 failed"), "{stdout}");
+    assert_eq!(again.asked(), [SEARCHED, OTHER_AUDIO]);
+    let second = Path::new(&folder).join(format!("2026-11-05T090000Z_{OTHER}.mp3"));
+    assert_eq!(std::fs::read(second).unwrap(), b"voice");
+    let manifest = std::fs::read(Path::new(&folder).join("manifest.json")).unwrap();
+    let manifest: Value = serde_json::from_slice(&manifest).unwrap();
+    assert_eq!(manifest["recordings"].as_array().unwrap().len(), 3);
+    assert_eq!(manifest["recordings"][1]["bytes"], 5);
+    let csv = std::fs::read_to_string(Path::new(&folder).join("manifest.csv")).unwrap();
+    assert_eq!(csv.lines().count(), 4);
+    assert!(csv.contains("'+441632960002"), "{csv}");
+    let names = std::fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    assert!(!names.into_iter().any(|name| name.contains("part")), "nothing unfinished is left");
+}
+
+#[test]
+fn a_search_and_a_recording_are_not_exported_together() {
+    let daemon = Daemon::tcp(Vec::new());
+    let check = |arguments: &[&str]| {
+        let arguments: Vec<&str> = ["recordings", "export"].iter().chain(arguments).copied().collect();
+        assert_eq!(daemon.run(&arguments).0, Exit::Usage, "{arguments:?}");
+    };
+    check(&[]);
+    check(&[ID, "--number", "1"]);
+    check(&[ID, "--folder", "x"]);
+    check(&["--number", "1"]);
+    assert!(daemon.asked().is_empty());
+}

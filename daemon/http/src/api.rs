@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use crate::{AuditQuery, DiscardsQuery, NewToken, Snapshot, UserImport};
+use crate::{Annotate, AuditQuery, DiscardsQuery, NewToken, Snapshot, UserImport};
 
 /// The answer to a call: JSON, sent as it is.
 pub type Answer = Result<Value, ApiError>;
@@ -80,6 +80,13 @@ pub trait Api: Send + Sync + 'static {
     /// # Errors
     /// See [`Api::status`].
     fn delete_recording(&self, caller: &Caller, id: Uuid) -> Answer;
+
+    /// `PUT` and `DELETE /v1/recordings/ID/preserve`, `POST /v1/recordings/ID/notes`, `PATCH` and `DELETE /v1/recordings/ID/notes/NOTE`,
+    /// `PUT` and `DELETE /v1/recordings/ID/tags/TAG`: changes what people add to a recording, and answers what there is then.
+    ///
+    /// # Errors
+    /// See [`Api::status`]; [`ErrorKind::NotFound`] for a note that is none; [`ErrorKind::Conflict`] where there is no room for more.
+    fn annotate(&self, caller: &Caller, id: Uuid, change: &Annotate) -> Answer;
 
     /// `GET /v1/recordings/ID/verify`, and `GET /v1/verify` for everything: `{"checked": n, "findings": […]}`.
     ///
@@ -275,10 +282,26 @@ pub struct RecordingsQuery {
     pub verdict: Option<String>,
     /// One of `incoming`, `outgoing`, `unknown`.
     pub direction: Option<String>,
+    /// One of `internal`, `external`, `unknown`.
+    pub traffic: Option<String>,
+    /// At least so long.
+    pub duration_min_ms: Option<u64>,
+    /// At most so long.
+    pub duration_max_ms: Option<u64>,
     /// A number of either side.
     pub number: Option<String>,
+    /// Which part of a number that is: one of `prefix`, `suffix`, `part`; by default its end, or all of it if it begins with `+`.
+    pub number_match: Option<String>,
     /// The owner.
     pub owner: Option<String>,
+    /// The group that the owner is in.
+    pub group: Option<String>,
+    /// All of these tags.
+    pub tags: Vec<String>,
+    /// A text of a note.
+    pub note: Option<String>,
+    /// Whether it is preserved.
+    pub preserved: Option<bool>,
     /// At most so many, 1 to 1000.
     pub limit: Option<usize>,
     /// What an earlier answer gave as `next`.

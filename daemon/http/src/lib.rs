@@ -42,6 +42,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod access;
+mod annotate;
 mod api;
 mod error;
 mod front;
@@ -57,6 +58,7 @@ mod users;
 mod worker;
 
 pub use access::{AuditQuery, NewToken};
+pub use annotate::Annotate;
 pub use api::{
     Answer, Api, ApiError, Audio, AudioFormat, AudioPurpose, AudioRequest, CallAction, ErrorKind, RecordingsQuery,
 };

@@ -7,8 +7,8 @@ use serde::de::DeserializeOwned;
 use uuid::Uuid;
 
 use crate::{
-    ApiError, AudioFormat, AudioPurpose, AudioRequest, AuditQuery, CallAction, DiscardsQuery, ErrorKind, NewToken,
-    RecordingsQuery, UserImport, access, users,
+    Annotate, ApiError, AudioFormat, AudioPurpose, AudioRequest, AuditQuery, CallAction, DiscardsQuery, ErrorKind,
+    NewToken, RecordingsQuery, UserImport, access, annotate, users,
 };
 
 /// What a request under `/v1/` asks.
@@ -24,6 +24,7 @@ pub(crate) enum Call {
     Deliver(Uuid, String),
     Audio(Uuid, AudioRequest),
     Delete(Uuid),
+    Annotate(Uuid, Annotate),
     Verify(Option<Uuid>),
     Jobs,
     RetryJob(String),
@@ -74,11 +75,30 @@ impl Open {
     }
 }
 
-const RECORDINGS: &[&str] = &["from", "to", "verdict", "direction", "number", "owner", "limit", "cursor"];
 const MAIL: &[&str] = &["address", "language"];
+const RECORDINGS: &[&str] = &[
+    "from",
+    "to",
+    "verdict",
+    "direction",
+    "traffic",
+    "duration_min_ms",
+    "duration_max_ms",
+    "number",
+    "number_match",
+    "owner",
+    "group",
+    "tag",
+    "note",
+    "preserved",
+    "limit",
+    "cursor",
+];
 const AUDIO: &[&str] = &["format", "start_ms", "end_ms", "for"];
 const VERDICTS: &[&str] = &["ok", "degraded", "failed", "no-media", "discarded"];
 const DIRECTIONS: &[&str] = &["incoming", "outgoing", "unknown"];
+const TRAFFICS: &[&str] = &["internal", "external", "unknown"];
+const MATCHES: &[&str] = &["prefix", "suffix", "part"];
 const FORMATS: &[&str] = &["wav", "opus", "mp3"];
 const LIMIT_MAX: usize = 1000;
 
@@ -175,6 +195,11 @@ pub(crate) fn route(method: &str, target: &str, body: &[u8]) -> Result<Call, Api
             "GET" => Ok(Call::Audio(uuid(id)?, audio(query)?)),
             _ => Err(ApiError::method("GET")),
         },
+        ["recordings", id, rest @ ..] => {
+            let change = annotate::annotate(method, rest, body).ok_or_else(unknown)??;
+            Query::parse(query, &[])?;
+            Ok(Call::Annotate(uuid(id)?, change))
+        }
         _ => Err(unknown()),
     }
 }
@@ -199,8 +224,17 @@ fn recordings(query: &str) -> Result<RecordingsQuery, ApiError> {
         to: time("to", query.take("to"))?,
         verdict: query.take("verdict").map(|text| one_of("verdict", text, VERDICTS)).transpose()?,
         direction: query.take("direction").map(|text| one_of("direction", text, DIRECTIONS)).transpose()?,
+        traffic: query.take("traffic").map(|text| one_of("traffic", text, TRAFFICS)).transpose()?,
+        duration_min_ms: ms("duration_min_ms", query.take("duration_min_ms"))?,
+        duration_max_ms: ms("duration_max_ms", query.take("duration_max_ms"))?,
         number: non_empty("number", query.take("number"), "a number or the end of one")?,
+        number_match: query.take("number_match").map(|text| one_of("number_match", text, MATCHES)).transpose()?,
         owner: non_empty("owner", query.take("owner"), "a user's name")?,
+        group: non_empty("group", query.take("group"), "a group's name")?,
+        tags: query.take("tag").map_or_else(Vec::new, |tags| tags.split(',').map(str::to_owned).collect()),
+        note: non_empty("note", query.take("note"), "a text of a note")?,
+        preserved: (query.take("preserved").map(|text| one_of("preserved", text, &["true", "false"])).transpose()?)
+            .map(|text| text == "true"),
         limit: limit.transpose()?,
         cursor: non_empty("cursor", query.take("cursor"), "what an earlier answer gave as next")?,
     })
@@ -213,6 +247,10 @@ fn try_mail(query: &str) -> Result<Call, ApiError> {
     Ok(Call::TryMail(address, query.take("language")))
 }
 
+fn ms(name: &str, text: Option<String>) -> Result<Option<u64>, ApiError> {
+    text.map(|text| text.parse::<u64>().map_err(|_| wrong(name, "a number of milliseconds"))).transpose()
+}
+
 fn audio(query: &str) -> Result<AudioRequest, ApiError> {
     let mut query = Query::parse(query, AUDIO)?;
     let format = query.take("format").ok_or_else(|| wrong("format", &listed(FORMATS)))?;
@@ -220,9 +258,6 @@ fn audio(query: &str) -> Result<AudioRequest, ApiError> {
         "wav" => AudioFormat::Wav,
         "opus" => AudioFormat::Opus,
         _ => AudioFormat::Mp3,
-    };
-    let ms = |name: &str, text: Option<String>| {
-        text.map(|text| text.parse::<u64>().map_err(|_| wrong(name, "a number of milliseconds"))).transpose()
     };
     let start_ms = ms("start_ms", query.take("start_ms"))?.unwrap_or(0);
     let end_ms = ms("end_ms", query.take("end_ms"))?;
@@ -402,7 +437,22 @@ mod tests {
         check("GET", "/v2/status", 404);
         check("GET", "/v1/recordings/", 400);
         check("GET", "/v1/recordings/ID/", 404);
-        check("GET", "/v1/recordings/ID/notes", 404);
+        check("GET", "/v1/recordings/ID/notes", 405);
+        check("PUT", "/v1/recordings/ID/preserve", 200);
+        check("DELETE", "/v1/recordings/ID/preserve", 200);
+        check("POST", "/v1/recordings/ID/preserve", 405);
+        check("POST", "/v1/recordings/ID/notes", 400);
+        check("PATCH", "/v1/recordings/ID/notes/ID", 400);
+        check("DELETE", "/v1/recordings/ID/notes/ID", 200);
+        check("DELETE", "/v1/recordings/ID/notes/1", 400);
+        check("PUT", "/v1/recordings/ID/notes/ID", 405);
+        check("PUT", "/v1/recordings/ID/tags/very%20angry", 200);
+        check("DELETE", "/v1/recordings/ID/tags/very%20angry", 200);
+        check("GET", "/v1/recordings/ID/tags", 404);
+        check("PUT", "/v1/recordings/ID/tags/x?y=1", 400);
+        check("GET", "/v1/recordings?preserved=maybe", 400);
+        check("GET", "/v1/recordings?number=1&number_match=part&tag=a,b&note=x&group=Sales&traffic=external", 200);
+        check("GET", "/v1/recordings?duration_min_ms=1&duration_max_ms=x", 400);
         check("GET", "/v1/status/%zz", 404);
         check("GET", "/v1/status/%", 404);
         check("GET", "/v1/recordings/1", 400);
@@ -434,6 +484,7 @@ mod tests {
             owner: Some("zoë".into()),
             limit: Some(7),
             cursor: Some("1_2".into()),
+            ..RecordingsQuery::default()
         };
         assert!(query == expected);
         let audio = route("GET", &format!("/v1/recordings/{ID}/audio?end_ms=9&format=opus&start_ms=5"), b"");
@@ -455,6 +506,10 @@ mod tests {
         check("/v1/tokens", r#"{"name": "x", "level": "base", "expires_days": 3661}"#, "1 to 3660");
         check("/v1/tokens", r#"{"name": "x", "level": "base", "secret-name": 1}"#, "look at line 1, column 44");
         check("/v1/tokens", "", "not the JSON");
+        let notes = format!("/v1/recordings/{ID}/notes");
+        check(&notes, r#"{"text": "a", "at_ms": 5}"#, "fine");
+        check(&notes, r#"{"text": "a", "at_ms": -5}"#, "look at line 1");
+        check(&notes, r#"{"text": "a", "by": "me"}"#, "look at line 1");
         check("/v1/recording/stop", r#"{"reason": "moving house"}"#, "fine");
         check("/v1/recording/stop", r#"{"reason": "  "}"#, "says why");
         check("/v1/recording/stop", "{\"reason\": \"a\\nb\"}", "on one line");

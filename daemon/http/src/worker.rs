@@ -116,6 +116,7 @@ fn json_call(api: &dyn Api, caller: &Caller, call: Call) -> Result<Value, ApiErr
         Call::Deliver(id, sink) => api.deliver(caller, id, &sink),
         Call::Deliveries(id) => api.deliveries(caller, id),
         Call::Delete(id) => api.delete_recording(caller, id),
+        Call::Annotate(id, change) => api.annotate(caller, id, &change),
         Call::Verify(id) => api.verify(caller, id),
         Call::Jobs => api.jobs(caller),
         Call::RetryJob(id) => api.retry_job(caller, &id),

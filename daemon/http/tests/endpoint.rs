@@ -15,9 +15,9 @@ use std::{
 };
 
 use callvault_http::{
-    Answer, Api, ApiError, Audio, AudioFormat, AudioRequest, AuditQuery, CallAction, Caller, Component, DiscardsQuery,
-    ErrorKind, Health, HttpError, Level, Limits, Listen, NewToken, RecordingsQuery, Server, Snapshot, Status,
-    UserImport,
+    Annotate, Answer, Api, ApiError, Audio, AudioFormat, AudioRequest, AuditQuery, CallAction, Caller, Component,
+    DiscardsQuery, ErrorKind, Health, HttpError, Level, Limits, Listen, NewToken, RecordingsQuery, Server, Snapshot,
+    Status, UserImport,
 };
 use callvault_seal::Secret;
 use serde_json::{Value, json};
@@ -199,6 +199,10 @@ impl Api for Fake {
 
     fn stop_recording(&self, _: &Caller, reason: &str) -> Answer {
         Ok(json!({"reason": reason}))
+    }
+
+    fn annotate(&self, _: &Caller, _: Uuid, _: &Annotate) -> Answer {
+        Ok(json!({}))
     }
 
     fn start_recording(&self, _: &Caller) -> Answer {

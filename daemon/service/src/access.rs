@@ -257,7 +257,8 @@ impl Appliance {
     pub(crate) fn owned<T>(&self, row: &Recording, then: impl FnOnce(Owned<'_>) -> T) -> T {
         let owner = row.owner_id.and_then(|id| self.access.people.by_id(id));
         // A user that the directory does not have any more still owns it, and is in no group.
-        then(Owned { owner: row.owner_id, ..Owned::by(owner.as_deref()) })
+        let preserved_by = row.annotations.preserved.as_ref().map(|preserved| preserved.by.level);
+        then(Owned { owner: row.owner_id, preserved_by, ..Owned::by(owner.as_deref()) })
     }
 
     /// Which recordings the caller may find.

@@ -1,20 +1,22 @@
 //! What the control endpoint answers. Each answer begins with whether the caller may have it.
 
 mod access;
+mod annotate;
 mod users;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use callvault_access::audit::Entry;
 use callvault_access::{Action, Caller, Level, On, Owned, Visible, decide};
-use callvault_catalogue::{CatalogueError, Cursor, Deletion, Filter, Recording};
+use callvault_catalogue::{CatalogueError, Cursor, Deletion, Filter, NumberMatch, Recording};
 use callvault_control::{self as control, CallStanding, LiveCall, Refusal};
 use callvault_directory::User;
 use callvault_http::{
-    Answer, Api, ApiError, Audio, AudioFormat, AudioPurpose, AudioRequest, AuditQuery, CallAction, DiscardsQuery,
-    ErrorKind, NewToken, RecordingsQuery, Snapshot, UserImport,
+    Annotate, Answer, Api, ApiError, Audio, AudioFormat, AudioPurpose, AudioRequest, AuditQuery, CallAction,
+    DiscardsQuery, ErrorKind, NewToken, RecordingsQuery, Snapshot, UserImport,
 };
 use callvault_queue::{Filter as JobFilter, Job, JobId, QueueError, State};
 use callvault_render_protocol::RenderError;
@@ -128,6 +130,13 @@ impl Control {
         };
         let entry = self.0.entry(caller, action).on(id);
         self.0.permit(caller, action, On::One(Owned::by(owner.as_deref())), &entry)
+    }
+
+    /// The users who are in a group, those that were removed among them; a blank group is nobody's.
+    fn users_in(&self, group: &str) -> BTreeSet<Uuid> {
+        let group = group.trim();
+        let is_in = |user: &&Arc<User>| !group.is_empty() && user.group.trim().eq_ignore_ascii_case(group);
+        self.0.access.people.now().all().iter().filter(is_in).map(|user| user.id).collect()
     }
 
     /// What belongs together with a recording is told only as far as it may be seen.
@@ -308,8 +317,22 @@ impl Api for Control {
             to: query.to,
             verdict: query.verdict.as_deref().map(str::parse).transpose().map_err(|()| parse("verdict"))?,
             direction: query.direction.as_deref().map(str::parse).transpose().map_err(|()| parse("direction"))?,
+            traffic: query.traffic.as_deref().map(str::parse).transpose().map_err(|()| parse("traffic"))?,
+            duration_min_ms: query.duration_min_ms,
+            duration_max_ms: query.duration_max_ms,
+            preserved: query.preserved,
             number: query.number.clone(),
+            number_match: match query.number_match.as_deref() {
+                Some("prefix") => NumberMatch::Prefix,
+                Some("suffix") => NumberMatch::Suffix,
+                Some("part") => NumberMatch::Part,
+                _ => NumberMatch::Usual,
+            },
             owner: query.owner.clone(),
+            owners: query.group.as_deref().map(|group| self.users_in(group)),
+            tags: query.tags.clone(),
+            note: query.note.clone(),
+            visible: Some(self.0.visible(caller)),
             limit: query.limit,
         };
         let entry = searched(self.0.entry(caller, Action::Search), query);
@@ -317,9 +340,9 @@ impl Api for Control {
         let visible = self.0.visible(caller);
         let mut page = self.0.catalogue.list(&filter, cursor).map_err(internal)?;
         note_damaged(&self.0, &page.damaged);
-        page.recordings.retain(|recording| visible.has(recording.owner_id));
         self.hide_linked(&visible, &mut page.recordings)?;
-        Ok(json!({"recordings": page.recordings, "next": page.next.map(|c| c.to_string())}))
+        let next = page.next.map(|c| c.to_string());
+        Ok(json!({"recordings": page.recordings, "next": next, "partial": page.partial}))
     }
 
     fn recording(&self, caller: &Caller, id: Uuid) -> Answer {
@@ -380,6 +403,10 @@ impl Api for Control {
             )),
             Deletion::Unknown | Deletion::Kept => Err(not_found(id)),
         }
+    }
+
+    fn annotate(&self, caller: &Caller, id: Uuid, change: &Annotate) -> Answer {
+        self.change_annotations(caller, id, change)
     }
 
     fn verify(&self, caller: &Caller, id: Option<Uuid>) -> Answer {
@@ -557,6 +584,14 @@ fn searched(entry: Entry, query: &RecordingsQuery) -> Entry {
         ("direction", query.direction.clone()),
         ("number", query.number.clone()),
         ("owner", query.owner.clone()),
+        ("traffic", query.traffic.clone()),
+        ("duration_min_ms", query.duration_min_ms.map(|ms| ms.to_string())),
+        ("duration_max_ms", query.duration_max_ms.map(|ms| ms.to_string())),
+        ("number_match", query.number_match.clone()),
+        ("group", query.group.clone()),
+        ("tag", (!query.tags.is_empty()).then(|| query.tags.join(","))),
+        ("note", query.note.clone()),
+        ("preserved", query.preserved.map(|preserved| preserved.to_string())),
     ];
     asked
         .into_iter()

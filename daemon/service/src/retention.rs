@@ -392,7 +392,7 @@ fn awaiting_upload(appliance: &Appliance) -> HashSet<Uuid> {
 fn candidate(appliance: &Appliance, row: &RetentionRow, awaiting: &HashSet<Uuid>) -> Candidate {
     Candidate {
         ended_at: row.ended_at,
-        is_preserved: row.preserved_at.is_some(),
+        is_preserved: row.is_preserved,
         is_playing: appliance.retention.playing.is(row.id),
         is_being_archived: row.state == Some(ArchiveState::Archiving),
         awaits_upload: awaiting.contains(&row.id),

@@ -1,6 +1,6 @@
 //! Rows of the catalogue: what the policy made of a session, or what there is to say when nothing can be read of it.
 
-use callvault_catalogue::{Archive, Direction, Flaw, Recording, Track, Traffic, Verdict};
+use callvault_catalogue::{Annotations, Archive, Direction, Flaw, Recording, Track, Traffic, Verdict};
 use callvault_directory::Directory;
 use callvault_journal::facts::{CallFacts, SessionEvent};
 use callvault_policy::{Owner, Ownership, Summary, TrackHeard, flaws_heard, owner, traffic_by};
@@ -98,6 +98,7 @@ pub(crate) fn recording(id: Uuid, summary: Summary, events: &[SessionEvent]) -> 
         flaws: summary.flaws.into_iter().map(|f| Flaw { code: f.code, text: f.text }).collect(),
         archive: Archive::journal(),
         linked: Vec::new(),
+        annotations: Annotations::default(),
         tracking_id: summary.tracking_id,
         facts: serde_json::to_value(events).unwrap_or_default(),
     }
@@ -150,6 +151,7 @@ pub(crate) fn nameless(id: Uuid, verdict: Verdict, code: &str, text: &str) -> Re
         flaws: vec![Flaw { code: code.to_owned(), text: text.to_owned() }],
         archive: Archive::journal(),
         linked: Vec::new(),
+        annotations: Annotations::default(),
         tracking_id: None,
         facts: serde_json::Value::Null,
     }

@@ -292,6 +292,12 @@ fn take_sockets(
     Ok((sockets, (!is_whole).then_some(names)))
 }
 
+/// Rows that are read into the index at once: some milliseconds, for which what comes in waits.
+const INDEX_ROWS: usize = 500;
+
+/// The rest after them, in which what waits goes first.
+const INDEX_REST: Duration = Duration::from_millis(1);
+
 /// The threads beside the runtime.
 #[derive(Default)]
 struct Crew(Vec<JoinHandle<()>>);
@@ -329,6 +335,26 @@ impl Crew {
     }
 }
 
+/// Reads the catalogue into the index of searches; until it has, they look at rows one by one.
+fn build_index(appliance: &Appliance) {
+    let begun = Instant::now();
+    while !appliance.stopping.load(Ordering::Relaxed) {
+        match appliance.catalogue.build_index(INDEX_ROWS) {
+            Ok(false) => thread::sleep(INDEX_REST),
+            Ok(true) => {
+                let (rows, bytes) = appliance.catalogue.index_size();
+                let took_ms = begun.elapsed().as_millis();
+                tracing::debug!(rows, bytes, took_ms, "the index of searches is built");
+                return;
+            }
+            Err(error) => {
+                tracing::error!("failed to {error}; searches stay slow until the next start");
+                return;
+            }
+        }
+    }
+}
+
 /// Runs everything until the signal to stop.
 fn serve(
     runtime: &tokio::runtime::Runtime,
@@ -340,6 +366,7 @@ fn serve(
 ) -> anyhow::Result<()> {
     let server = start_server(appliance)?;
     let mut crew = Crew::default();
+    crew.hire(appliance, "index", build_index)?;
     crew.hire(appliance, "ingest", move |a| Ingest::new(a).run(&channels.wake))?;
     crew.hire(appliance, "store", workers::watch_store)?;
     crew.hire(appliance, "retention", retention::run)?;

@@ -87,6 +87,7 @@ pub fn recording(n: u128) -> Recording {
         flaws: vec![Flaw { code: "loss".into(), text: "2 of 3002 packets never came".into() }],
         archive: Archive::journal(),
         linked: Vec::new(),
+        annotations: callvault_catalogue::Annotations::default(),
         tracking_id: Some("track-815".into()),
         facts: serde_json::json!([{"event": "raw", "text": format!("<participant>{NAME}</participant>")}]),
     }

@@ -5,7 +5,7 @@ use std::io::{self, BufReader};
 use std::path::{Path, PathBuf};
 
 use callvault_archive::{ArchiveFacts, KeysFound, Reader, key_context, verify};
-use callvault_catalogue::{Archive, ArchivePlace, ArchiveState, Flaw, Recording, Track, Verdict};
+use callvault_catalogue::{Annotations, Archive, ArchivePlace, ArchiveState, Flaw, Recording, Track, Verdict};
 use callvault_journal::facts::SessionEvent;
 use callvault_policy::{Damage, fold_call, summarise};
 use callvault_seal::Keyring;
@@ -237,6 +237,7 @@ impl Row {
             flaws: rest.flaws,
             archive: Archive::journal(),
             linked: Vec::new(),
+            annotations: Annotations::default(),
             tracking_id: None,
             facts: Value::Null,
         }

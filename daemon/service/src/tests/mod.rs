@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod access;
+mod annotating;
 mod archives;
 mod clocks;
 mod failing_files;
