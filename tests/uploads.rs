@@ -154,7 +154,7 @@ fn a_daemon_that_is_killed_at_any_step_delivers_once() {
     let mut entries = 0;
     for (number, (at, fault, adds)) in (10..).zip(steps.clone()) {
         let before = receiver.count(at);
-        receiver.fail(at, &[fault.clone()]);
+        receiver.fail(at, std::slice::from_ref(&fault));
         let recording = record(&appliance, number);
         wait_until("the step under way", || receiver.count(at) > before);
         if fault == Fault::DoneAndStall && at == At::Put {

@@ -369,7 +369,9 @@ proptest! {
 fn retention_knows_what_is_preserved() {
     let folder = tempfile::tempdir().unwrap();
     let catalogue = open(folder.path());
-    [1, 2].map(|n| catalogue.ingest(&new(n), at(0)).unwrap());
+    for n in 1..=2 {
+        catalogue.ingest(&new(n), at(0)).unwrap();
+    }
     let check = |expected: [bool; 2]| {
         let rows = catalogue.retention_rows(jiff::Timestamp::MAX, None).unwrap();
         assert_eq!([rows[0].is_preserved, rows[1].is_preserved], expected);
