@@ -597,7 +597,7 @@ pub(crate) enum Users {
 
 #[derive(Debug, Args)]
 pub(crate) struct ImportUsers {
-    /// The file: CSV whose first line names the fields, or TOML with a [[user]] for each.
+    /// The file: CSV whose first line names the fields, or TOML with an array of tables named user.
     pub(crate) file: PathBuf,
     /// Only say what would be done.
     #[arg(long)]
