@@ -335,8 +335,8 @@ settings! {
 }
 
 settings! {
-    /// What becomes of recordings once they are archived: they can be uploaded to Voice Analytics ([analytics]), posted to a web
-    /// server of your own ([webhook]), and put into a folder ([export_folder]), each by itself. What is sent is an MP3 that is not
+    /// What becomes of recordings once they are archived: they can be uploaded to Voice Analytics (`[analytics]`), posted to a web
+    /// server of your own (`[webhook]`), and put into a folder (`[export_folder]`), each by itself. What is sent is an MP3 that is not
     /// encrypted any more: whoever receives it is answerable for it. These keys are for all three.
     pub struct Uploads in "uploads." {
         /// How many recordings are delivered at once, to each of them.

@@ -5,7 +5,7 @@
 //! the second, one that it has not counts as the time after the gap. Where a month is too short its last day counts: what ended on
 //! 29 February goes, by a rule of twelve months, on 28 February at the same time of day.
 //!
-//! Three things make retention stop and ask: a clock that jumped ([`clock`]), a rule that was made shorter, and a run that would
+//! Three things make retention stop and ask: a clock that jumped ([`clock()`]), a rule that was made shorter, and a run that would
 //! delete an unusually large share ([`Tally::question`]). Nothing here deletes anything.
 
 mod clock;
