@@ -35,10 +35,13 @@ impl SmallDisk {
 
     /// Fills it, all but so many bytes.
     fn fill(&self, but_bytes: u64) {
-        let about = nix::sys::statvfs::statvfs(&self.0).unwrap();
-        let free = about.blocks_available() * about.fragment_size();
         let file = fs::File::create(self.filler()).unwrap();
-        nix::fcntl::posix_fallocate(&file, 0, (free - but_bytes).cast_signed()).unwrap();
+        // The appliance takes some of it in between: then it is tried again with what there is.
+        wait_until("the disk is filled", || {
+            let about = nix::sys::statvfs::statvfs(&self.0).unwrap();
+            let free = about.blocks_available() * about.fragment_size();
+            nix::fcntl::posix_fallocate(&file, 0, (free - but_bytes).cast_signed()).is_ok()
+        });
     }
 
     fn filler(&self) -> PathBuf {
