@@ -55,6 +55,9 @@ pub(crate) enum Verb {
     /// Who did what: the audit log.
     #[command(subcommand)]
     Audit(Audit),
+    /// Look at everything that the appliance needs (configuration, keys, store, ports, certificate, mail server, clock and more), running or
+    /// stopped, and say what is wrong and what to do.
+    Doctor,
     /// Take no new calls and let those in progress end.
     Drain(Drain),
     /// Call the appliance as a SIPREC client would, and compare what was recorded with what was said.

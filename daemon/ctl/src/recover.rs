@@ -1,7 +1,7 @@
 //! `callvaultctl recover`: runs `callvaultd --recover`, which alone knows how the data is kept.
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Output};
 
 use crate::Surroundings;
 use crate::cli::{Cli, Recover};
@@ -15,20 +15,31 @@ const PACKAGED: &str = "/usr/libexec/callvault";
 
 /// Runs it and passes on what it says.
 pub(crate) fn run(cli: &Cli, parameters: &Recover, around: &mut Surroundings<'_>) -> Result<Exit, CtlError> {
-    let program = beside();
-    let mut command = Command::new(&program);
+    let (program, mut command) = daemon();
     command.arg("--config").arg(&cli.config).arg("--recover");
     let flags =
         [(parameters.dry_run, "--dry-run"), (parameters.without_store, "--without-store"), (cli.json, "--json")];
     command.args(flags.iter().filter(|(is_set, _)| *is_set).map(|(_, flag)| flag));
-    let said = command.output().map_err(|error| CtlError::File {
-        what: format!("run {}", program.display()),
-        reason: format!("{error}; callvaultd belongs beside callvaultctl, or to {PACKAGED}"),
-    })?;
+    let said = output(&program, &mut command)?;
     around.stdout.write_all(&said.stdout)?;
     // Nobody is left to hear of an error of standard error.
     let _ = around.stderr.write_all(&said.stderr);
     Ok(if said.status.success() { Exit::Done } else { Exit::Failed })
+}
+
+/// The daemon's program, and a command that runs it.
+pub(crate) fn daemon() -> (PathBuf, Command) {
+    let program = beside();
+    let command = Command::new(&program);
+    (program, command)
+}
+
+/// Runs it to its end.
+pub(crate) fn output(program: &Path, command: &mut Command) -> Result<Output, CtlError> {
+    command.output().map_err(|error| CtlError::File {
+        what: format!("run {}", program.display()),
+        reason: format!("{error}; callvaultd belongs beside callvaultctl, or to {PACKAGED}"),
+    })
 }
 
 /// Where the daemon's program is: beside this one, or where packages put it.

@@ -12,7 +12,7 @@ use crate::error::{CtlError, Exit};
 use crate::format::{NOTHING, duration, parse_time, size, text, time};
 use crate::table::{Table, harmless, write_pairs};
 use crate::{
-    annotate, audit, deliveries, discards, drain, export, keys, mail, recording, recover, retention, selftest,
+    annotate, audit, deliveries, discards, doctor, drain, export, keys, mail, recording, recover, retention, selftest,
     settings, tokens, users,
 };
 
@@ -41,6 +41,7 @@ pub(crate) fn run(cli: &Cli, around: &mut Surroundings<'_>) -> Result<Exit, CtlE
         }
         // The daemon's own program does it: nothing else touches its data.
         Verb::Recover(parameters) => return recover::run(cli, parameters, around),
+        Verb::Doctor => return doctor::run(cli, around),
         _ => {}
     }
     let config = Config::load(&cli.config, around.environment.clone())
@@ -66,7 +67,7 @@ pub(crate) fn run(cli: &Cli, around: &mut Surroundings<'_>) -> Result<Exit, CtlE
         Verb::Mail(verb) => mail::run(&mut session, verb),
         Verb::Users(verb) => users::run(&mut session, verb),
         Verb::Discards(verb) => discards::run(&mut session, verb),
-        Verb::Recover(_) => Ok(Exit::Usage),
+        Verb::Recover(_) | Verb::Doctor => Ok(Exit::Usage),
     }
 }
 

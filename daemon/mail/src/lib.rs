@@ -27,5 +27,5 @@ mod templates;
 
 pub use message::{ATTACHMENT_BYTES_MAX, ComposeError, Message, Sender, compose, message_id};
 pub use notice::{Attachment, Call, Direction, Notice, Person};
-pub use send::{Accepted, Failed, Failing, Protection, Server, Stage, send};
+pub use send::{Accepted, Failed, Failing, Protection, Server, Stage, send, try_server};
 pub use templates::{TEMPLATE_BYTES_MAX, TEMPLATES_MAX, TemplateFlaw, Templates};

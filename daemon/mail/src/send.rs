@@ -153,6 +153,20 @@ pub fn send(server: &Server, message: &Message, about_to: impl FnOnce() -> bool)
     result
 }
 
+/// Connects, encrypts and signs in as for a mail, and leaves again.
+///
+/// # Errors
+/// How far it came, with [`Failing::Server`].
+pub fn try_server(server: &Server) -> Result<(), Failed> {
+    let hello = ClientId::Domain(server.hello.clone());
+    let tls = match server.protection {
+        Protection::None => None,
+        _ => Some(tls_parameters(server)?),
+    };
+    connect(server, &hello, tls.as_ref())?.abort();
+    Ok(())
+}
+
 fn tls_parameters(server: &Server) -> Result<TlsParameters, Failed> {
     let failed = |what: &str| Failed::new(Failing::Server, Stage::Prepare, what);
     let mut builder = TlsParameters::builder(server.host.clone());

@@ -77,6 +77,15 @@ pub(crate) fn load_or_make(
     Ok(Keys { keyring, made, path })
 }
 
+/// Reads all keys as a start would, and makes none. Gives the name of the current one.
+pub(crate) fn look(folder: &Path) -> Result<KeyId, KeysError> {
+    let current = read(&folder.join(CURRENT_NAME))?;
+    let id = current.public().id();
+    Keyring::new(current, older(folder)?)
+        .map_err(|error| KeysError::Content { path: folder.display().to_string(), error })?;
+    Ok(id)
+}
+
 /// Makes a new current key; the one before stays beside it under its own name. Takes effect with the next start.
 pub(crate) fn rotate(folder: &Path, current: &Path, rng: &mut dyn CryptoRng) -> Result<KeyId, KeysError> {
     let old = read(current)?;

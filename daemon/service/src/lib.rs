@@ -28,6 +28,7 @@ mod certificates;
 mod check;
 mod deciding;
 mod deliveries;
+mod doctor;
 mod fd_store;
 mod files;
 mod follow;
@@ -91,8 +92,12 @@ struct Arguments {
     /// With --recover: go on although the store is not there.
     #[arg(long, requires = "recover")]
     without_store: bool,
-    /// With --recover: say it as JSON.
-    #[arg(long, requires = "recover")]
+    /// Look at everything that the appliance needs, say what is wrong and what to do, and exit: 0 when nothing is wrong, 1 otherwise.
+    /// `callvaultctl doctor` calls this.
+    #[arg(long, conflicts_with_all = ["check", "recover"])]
+    doctor: bool,
+    /// With --recover and --doctor: say it as JSON.
+    #[arg(long)]
     json: bool,
 }
 
@@ -113,6 +118,17 @@ fn recover_catalogue(arguments: &Arguments) -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// `--doctor`.
+fn examine(arguments: &Arguments) -> ExitCode {
+    let diagnosis = doctor::examine(&arguments.config);
+    if arguments.json {
+        println!("{:#}", serde_json::to_value(&diagnosis).unwrap_or_default());
+    } else {
+        print!("{diagnosis}");
+    }
+    if diagnosis.state() == doctor::State::Problem { ExitCode::FAILURE } else { ExitCode::SUCCESS }
 }
 
 /// `--check`: the configuration, and the certificates that it names.
@@ -138,6 +154,9 @@ pub fn main() -> ExitCode {
     }
     if arguments.recover {
         return recover_catalogue(&arguments);
+    }
+    if arguments.doctor {
+        return examine(&arguments);
     }
     match start::run(&arguments.config) {
         Ok(()) => ExitCode::SUCCESS,

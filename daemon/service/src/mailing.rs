@@ -451,6 +451,14 @@ fn without_audio(error: &SoundError, job: &Job) -> Result<Attachment, NotSent> {
     Err(NotSent::new(Failure::Transient, error))
 }
 
+/// The mail server, as the settings name it.
+///
+/// # Errors
+/// As for [`server::of`].
+pub(crate) fn server_of(mail: &callvault_config::Mail) -> Result<callvault_mail::Server, String> {
+    server::of(mail)
+}
+
 /// Sends a try to this address, now.
 ///
 /// # Errors

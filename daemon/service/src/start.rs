@@ -245,15 +245,10 @@ fn queue_settings(config: &Config) -> Settings {
     Settings { retry: RetryPolicies { default: policy, kinds }, ..Settings::default() }
 }
 
-/// Takes the sockets that an earlier daemon brought, and opens what is missing. Says which names of the store are to go once it has the
-/// sockets anew; none where all were brought, and nothing else.
-fn take_sockets(
-    config: &Config,
-    mut brought: Brought,
-    store: Option<&FdStore>,
-) -> anyhow::Result<(Sockets, Option<BTreeSet<String>>)> {
+/// What is to be bound.
+pub(crate) fn wanted_sockets(config: &Config) -> Wanted<'_> {
     let range = config.media.ports;
-    let wanted = Wanted {
+    Wanted {
         udp: &config.sip.udp.0,
         tcp: &config.sip.tcp.0,
         tls: &config.sip.tls.0,
@@ -261,7 +256,17 @@ fn take_sockets(
         media_ports: range.first..=range.last,
         pairs_max: (config.limits.sessions_max as usize).saturating_mul(TRACKS_USUAL).saturating_add(PAIRS_SPARE),
         buffer_bytes: usize::try_from(config.media.receive_buffer_bytes.0).unwrap_or(usize::MAX),
-    };
+    }
+}
+
+/// Takes the sockets that an earlier daemon brought, and opens what is missing. Says which names of the store are to go once it has the
+/// sockets anew; none where all were brought, and nothing else.
+fn take_sockets(
+    config: &Config,
+    mut brought: Brought,
+    store: Option<&FdStore>,
+) -> anyhow::Result<(Sockets, Option<BTreeSet<String>>)> {
+    let wanted = wanted_sockets(config);
     let count = brought.sockets.len();
     let unwanted = brought.retain(|place, fd| wanted.has(place, fd));
     if unwanted > 0 {
@@ -482,6 +487,6 @@ fn control_token(path: &PathBuf) -> anyhow::Result<Secret<String>> {
 }
 
 /// A program of this package: beside this one.
-fn beside(name: &str) -> PathBuf {
+pub(crate) fn beside(name: &str) -> PathBuf {
     std::env::current_exe().ok().and_then(|p| p.parent().map(|folder| folder.join(name))).unwrap_or_else(|| name.into())
 }

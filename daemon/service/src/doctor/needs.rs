@@ -1,0 +1,237 @@
+//! What the configuration names: keys, folders, the store, ports, certificates, servers.
+
+use std::fs;
+use std::io;
+use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+
+use callvault_config::{Config, HttpListen};
+use nix::sys::statvfs::statvfs;
+use nix::unistd::{AccessFlags, access};
+use uuid::Uuid;
+
+use super::{Finding, Patient};
+use crate::certificates::{self, CertificateFiles};
+use crate::fd_store::Brought;
+use crate::sockets::Sockets;
+use crate::start::wanted_sockets;
+use crate::store::{EXPECTED_NAME, Store};
+use crate::{deliveries, keys as key_files, mailing};
+
+/// Permissions that nobody but the daemon's user may have on a private key.
+const OTHERS: u32 = 0o077;
+
+/// The private keys: there, readable, and by nobody else.
+pub(super) fn keys(patient: &Patient) -> Vec<Finding> {
+    let part = "keys";
+    let config = &patient.config;
+    let path = config.keys_path().join(key_files::CURRENT_NAME);
+    let mode = fs::metadata(&path).map(|about| about.permissions().mode());
+    if let Ok(mode) = mode
+        && mode & OTHERS != 0
+    {
+        let text = format!(
+            "others may read the private key {} (mode {:o}); `chmod 600 {}`, and if anybody has read it, `callvaultctl keys rotate`",
+            path.display(),
+            mode & 0o777,
+            path.display()
+        );
+        return vec![Finding::problem(part, text)];
+    }
+    match key_files::look(&config.keys_path()) {
+        Ok(id) => {
+            vec![Finding::well(part, format!("the private key is {id}; is its backup apart from the recordings?"))]
+        }
+        Err(key_files::KeysError::Read { error, .. }) if error.kind() == io::ErrorKind::NotFound => {
+            let folder = config.keys_path();
+            if patient.running.is_some() {
+                return vec![Finding::well(part, "the running daemon has its private key as a credential")];
+            }
+            if config.catalogue_path().exists() {
+                let text = format!(
+                    "there is no private key in {}, and there are recordings that only it can open; restore it from your backup, or give it as the credential {} of the unit",
+                    folder.display(),
+                    key_files::CURRENT_NAME
+                );
+                return vec![Finding::problem(part, text)];
+            }
+            vec![Finding::well(
+                part,
+                format!("the first start makes a private key in {}; back it up then", folder.display()),
+            )]
+        }
+        Err(error) => vec![Finding::problem(part, format!("failed to {error}"))],
+    }
+}
+
+/// The folders on this machine.
+pub(super) fn data(patient: &Patient) -> Vec<Finding> {
+    let part = "data";
+    let config = &patient.config;
+    let mut findings = Vec::new();
+    for (path, key) in [(&config.data_dir, "data_dir"), (&config.runtime_dir, "runtime_dir")] {
+        if let Some(text) = unusable(path) {
+            let remedy = "give it to the user that callvaultd runs as, or name another one";
+            findings.push(Finding::problem(part, format!("{} ({key}) {text}; {remedy}", path.display())));
+        }
+    }
+    if findings.is_empty() {
+        findings.push(Finding::well(part, format!("{} can be written", config.data_dir.display())));
+    }
+    findings
+}
+
+/// Why the folder, or what it would be made in, cannot be written.
+fn unusable(path: &Path) -> Option<String> {
+    let there = path.ancestors().find(|folder| folder.exists())?;
+    let flags = AccessFlags::R_OK | AccessFlags::W_OK | AccessFlags::X_OK;
+    let what = if there == path { String::new() } else { format!("is not there, and {} ", there.display()) };
+    if !there.is_dir() {
+        return Some(format!("{what}is not a folder"));
+    }
+    access(there, flags).err().map(|error| format!("{what}cannot be written ({})", error.desc()))
+}
+
+/// Room for calls.
+pub(super) fn spool(patient: &Patient) -> Vec<Finding> {
+    let part = "spool";
+    let journal = patient.config.journal_path();
+    let Some(there) = journal.ancestors().find(|folder| folder.exists()) else { return Vec::new() };
+    let floor = patient.config.journal.spool_free_min.0;
+    match statvfs(there) {
+        Ok(about) => {
+            let free = about.blocks_available().saturating_mul(about.fragment_size());
+            let (has, needs) = (mib(free), mib(floor));
+            if free < floor {
+                let text = format!(
+                    "the disk of {} has {has} MiB free, and below {needs} MiB (journal.spool_free_min) calls are refused; make room, or lower the floor",
+                    journal.display()
+                );
+                return vec![Finding::problem(part, text)];
+            }
+            vec![Finding::well(part, format!("{has} MiB are free for calls, {needs} MiB of them kept back"))]
+        }
+        Err(error) => vec![Finding::problem(
+            part,
+            format!("{} cannot be looked at: {error}; is its disk mounted?", there.display()),
+        )],
+    }
+}
+
+fn mib(bytes: u64) -> u64 {
+    bytes >> 20
+}
+
+/// The store: there, the right one, and takes files.
+pub(super) fn store(patient: &Patient) -> Vec<Finding> {
+    let part = "store";
+    let config = &patient.config;
+    let path = config.store_path();
+    if !config.data_dir.join(EXPECTED_NAME).exists() {
+        // Nothing was ever put there, and a look would make it a store.
+        return vec![match unusable(&path) {
+            Some(text) => Finding::problem(
+                part,
+                format!(
+                    "{} (store.path) {text}; mount the share, or give the folder to the user that callvaultd runs as",
+                    path.display()
+                ),
+            ),
+            None => Finding::well(part, format!("{} becomes the store with the first archive", path.display())),
+        }];
+    }
+    let store = Store::new(&path, &config.data_dir, Uuid::now_v7(), config.store.timeout);
+    store.look();
+    let condition = store.condition();
+    store.stop();
+    vec![match condition.away {
+        Some(text) => Finding::problem(part, text),
+        None => {
+            let room = condition.free_bytes.map(|free| format!(", {} MiB free", mib(free))).unwrap_or_default();
+            Finding::well(part, format!("{} takes files{room}", path.display()))
+        }
+    }]
+}
+
+/// What is bound.
+pub(super) fn ports(patient: &Patient) -> Vec<Finding> {
+    let part = "ports";
+    let config = &patient.config;
+    if let Some(process) = patient.running {
+        return vec![Finding::well(part, format!("they are with callvaultd (process {process})"))];
+    }
+    let mut findings = Vec::new();
+    match Sockets::open(&wanted_sockets(config), &mut Brought::default()) {
+        Ok(sockets) if sockets.taken_pairs > 0 => findings.push(Finding::warning(
+            part,
+            format!(
+                "{} pairs of ports in media.ports are taken by other programs, and passed over; `ss -lunp` shows by whom",
+                sockets.taken_pairs
+            ),
+        )),
+        Ok(sockets) => {
+            let text = format!("{} SIP addresses and {} pairs of media ports can be bound", sockets.sip_addresses().len(), sockets.media.len() / 2);
+            findings.push(Finding::well(part, text));
+        }
+        Err(error) => findings.push(Finding::problem(part, format!("failed to {error}; `ss -lntup` shows who has it"))),
+    }
+    if let HttpListen::Tcp(address) = &config.http.listen
+        && let Err(error) = TcpListener::bind(address)
+    {
+        let text = format!(
+            "{address} (http.listen) cannot be bound: {error}; `ss -lntp` shows who has it, or name another address"
+        );
+        findings.push(Finding::problem(part, text));
+    }
+    findings
+}
+
+/// The certificate for SIP over TLS.
+pub(super) fn certificates(patient: &Patient) -> Vec<Finding> {
+    let part = "certificates";
+    if CertificateFiles::of(&patient.config).is_none() {
+        return vec![Finding::well(part, "no SIP over TLS is configured, so none is needed")];
+    }
+    let (is_usable, text) = certificates::check(&patient.config, certificates::unix_s());
+    let text = text.trim().trim_start_matches("remark: ").to_owned();
+    vec![match (is_usable, text.is_empty()) {
+        (true, true) => Finding::well(part, "certificate and key belong together and are in force"),
+        (true, false) => Finding::warning(part, text),
+        (false, _) => Finding::problem(part, text),
+    }]
+}
+
+/// The mail server: connects, encrypts, lets us in.
+pub(super) fn mail(patient: &Patient) -> Vec<Finding> {
+    let part = "mail";
+    let mail = &patient.config.mail;
+    if mail.server.is_empty() {
+        return vec![Finding::well(part, "no mail is sent (mail.server is empty)")];
+    }
+    let tried = mailing::server_of(mail)
+        .and_then(|server| callvault_mail::try_server(&server).map_err(|failed| failed.to_string()));
+    vec![match tried {
+        Ok(()) => Finding::well(
+            part,
+            format!("{} answers and lets us in; `callvaultctl mail test ADDRESS` sends one", mail.server),
+        ),
+        Err(text) => {
+            Finding::problem(part, format!("the mail server {}: {text}; mails wait until it works", mail.server))
+        }
+    }]
+}
+
+/// What deliveries to others need on this machine.
+pub(super) fn uploads(patient: &Patient) -> Vec<Finding> {
+    let part = "uploads";
+    let config: &Config = &patient.config;
+    let text = deliveries::check(config);
+    let wrong: Vec<_> =
+        text.lines().map(|line| Finding::problem(part, line.trim_start_matches("remark: ").to_owned())).collect();
+    if wrong.is_empty() {
+        vec![Finding::well(part, "nothing is missing for the deliveries that are configured")]
+    } else {
+        wrong
+    }
+}
