@@ -71,6 +71,15 @@ impl Catalogue {
         })
     }
 
+    /// Writes a copy of the catalogue at `path` as it is at one moment to `copy`, which must not be there, without keys and while others
+    /// use it. What was deleted is not in it, not even in unused pages.
+    ///
+    /// # Errors
+    /// [`CatalogueError::Foreign`], [`CatalogueError::Newer`]; disk errors.
+    pub fn copy(path: &Path, copy: &Path) -> Result<(), CatalogueError> {
+        schema::copy(path, copy)
+    }
+
     /// The recording with that id, its facts included; `None` when it is unknown or deleted.
     ///
     /// # Errors

@@ -14,7 +14,7 @@ use std::{
     time::Duration,
 };
 
-use rusqlite::{Connection, OptionalExtension as _, Transaction, TransactionBehavior};
+use rusqlite::{Connection, OpenFlags, OptionalExtension as _, Transaction, TransactionBehavior};
 
 use crate::CatalogueError;
 
@@ -124,6 +124,17 @@ pub(crate) fn open_reader(path: &Path) -> Result<Connection, CatalogueError> {
     prepare(&db).map_err(&what)?;
     db.pragma_update(None, "query_only", true).map_err(&what)?;
     Ok(db)
+}
+
+/// Copies the file as it is at one moment.
+pub(crate) fn copy(path: &Path, copy: &Path) -> Result<(), CatalogueError> {
+    let what = CatalogueError::sql("copy the catalogue");
+    // Without the flag that makes a file: there is one, or there is nothing to copy.
+    let db = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE).map_err(&what)?;
+    db.busy_timeout(BUSY).map_err(&what)?;
+    check_whose(&db, path)?;
+    db.execute("VACUUM INTO ?1", [copy.to_string_lossy()]).map_err(&what)?;
+    Ok(())
 }
 
 /// A transaction that takes the write lock at once, so that it cannot fail half way for want of it.

@@ -64,6 +64,10 @@ pub(crate) enum Verb {
     Selftest(Selftest),
     /// Make a lost or damaged catalogue again from store and journal; callvaultd must be stopped.
     Recover(Recover),
+    /// Make a backup of keys, catalogue and settings, while everything goes on.
+    Backup(Backup),
+    /// Put a backup into the empty data folder of a new machine; callvaultd must be stopped.
+    Restore(Restore),
     /// The configuration.
     #[command(subcommand)]
     Config(Configuration),
@@ -501,6 +505,35 @@ pub(crate) enum AuditFormat {
     Csv,
     /// A JSON object a line.
     Json,
+}
+
+#[derive(Debug, Args)]
+#[command(group = clap::ArgGroup::new("lock").required(true))]
+pub(crate) struct Backup {
+    /// The file to make, which must not be there.
+    pub(crate) file: PathBuf,
+    /// The file with the passphrase that opens it, of twelve characters or more.
+    #[arg(long, value_name = "FILE", group = "lock")]
+    pub(crate) passphrase_file: Option<PathBuf>,
+    /// The age recipient (age1…) that it is made for: then nothing on this machine opens it. `age-keygen` makes one.
+    #[arg(long, value_name = "AGE", group = "lock")]
+    pub(crate) recipient: Option<String>,
+}
+
+#[derive(Debug, Args)]
+#[command(group = clap::ArgGroup::new("lock").required(true))]
+pub(crate) struct Restore {
+    /// The backup.
+    pub(crate) file: PathBuf,
+    /// The file with the passphrase that it was made with.
+    #[arg(long, value_name = "FILE", group = "lock")]
+    pub(crate) passphrase_file: Option<PathBuf>,
+    /// The file of the age identity that belongs to the recipient that it was made for.
+    #[arg(long, value_name = "FILE", group = "lock")]
+    pub(crate) identity_file: Option<PathBuf>,
+    /// Read it, look whether its keys open its catalogue, and change nothing.
+    #[arg(long)]
+    pub(crate) dry_run: bool,
 }
 
 #[derive(Debug, Args)]

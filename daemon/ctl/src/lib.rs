@@ -18,6 +18,7 @@
 
 mod annotate;
 mod audit;
+mod backup;
 mod cli;
 mod client;
 mod deliveries;

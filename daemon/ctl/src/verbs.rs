@@ -12,8 +12,8 @@ use crate::error::{CtlError, Exit};
 use crate::format::{NOTHING, duration, parse_time, size, text, time};
 use crate::table::{Table, harmless, write_pairs};
 use crate::{
-    annotate, audit, deliveries, discards, doctor, drain, export, keys, mail, recording, recover, retention, selftest,
-    settings, tokens, users,
+    annotate, audit, backup, deliveries, discards, doctor, drain, export, keys, mail, recording, recover, retention,
+    selftest, settings, tokens, users,
 };
 
 /// Recordings asked for at a time when all are wanted.
@@ -42,6 +42,8 @@ pub(crate) fn run(cli: &Cli, around: &mut Surroundings<'_>) -> Result<Exit, CtlE
         // The daemon's own program does it: nothing else touches its data.
         Verb::Recover(parameters) => return recover::run(cli, parameters, around),
         Verb::Doctor => return doctor::run(cli, around),
+        Verb::Backup(parameters) => return backup::make(cli, parameters, around),
+        Verb::Restore(parameters) => return backup::restore(cli, parameters, around),
         _ => {}
     }
     let config = Config::load(&cli.config, around.environment.clone())
@@ -67,7 +69,7 @@ pub(crate) fn run(cli: &Cli, around: &mut Surroundings<'_>) -> Result<Exit, CtlE
         Verb::Mail(verb) => mail::run(&mut session, verb),
         Verb::Users(verb) => users::run(&mut session, verb),
         Verb::Discards(verb) => discards::run(&mut session, verb),
-        Verb::Recover(_) | Verb::Doctor => Ok(Exit::Usage),
+        Verb::Recover(_) | Verb::Doctor | Verb::Backup(_) | Verb::Restore(_) => Ok(Exit::Usage),
     }
 }
 

@@ -23,7 +23,7 @@ use tokio::sync::watch;
 use uuid::Uuid;
 
 use crate::appliance::{Appliance, Notes};
-pub(crate) use latch::keep_in_store;
+pub(crate) use latch::{FILE_NAME as NEVER_DELETE_NAME, keep_in_store};
 pub(crate) use pause::Stopped;
 pub(crate) use people::People;
 

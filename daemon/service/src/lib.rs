@@ -24,6 +24,7 @@ mod access;
 mod api;
 mod appliance;
 mod archiving;
+mod backup;
 mod certificates;
 mod check;
 mod deciding;
@@ -65,6 +66,7 @@ mod tests;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use callvault_backup::Lock;
 use callvault_config::Config;
 use clap::Parser;
 
@@ -86,8 +88,8 @@ struct Arguments {
     /// something could not be. No other callvaultd may run. `callvaultctl recover` calls this.
     #[arg(long, conflicts_with = "check")]
     recover: bool,
-    /// With --recover: say what would be done and change nothing.
-    #[arg(long, requires = "recover")]
+    /// With --recover and --restore: say what would be done and change nothing.
+    #[arg(long)]
     dry_run: bool,
     /// With --recover: go on although the store is not there.
     #[arg(long, requires = "recover")]
@@ -96,7 +98,22 @@ struct Arguments {
     /// `callvaultctl doctor` calls this.
     #[arg(long, conflicts_with_all = ["check", "recover"])]
     doctor: bool,
-    /// With --recover and --doctor: say it as JSON.
+    /// Make a backup of keys, catalogue and settings in this new file, and exit. `callvaultctl backup` calls this.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["check", "recover", "doctor"])]
+    backup: Option<PathBuf>,
+    /// Put a backup into the empty data folder, and exit. No callvaultd may run. `callvaultctl restore` calls this.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["check", "recover", "doctor", "backup"])]
+    restore: Option<PathBuf>,
+    /// With --backup and --restore: the file with the passphrase.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["recipient", "identity_file"])]
+    passphrase_file: Option<PathBuf>,
+    /// With --backup: the age recipient (age1…) that it is made for.
+    #[arg(long, value_name = "AGE", requires = "backup")]
+    recipient: Option<String>,
+    /// With --restore: the file of the age identity that the backup was made for.
+    #[arg(long, value_name = "FILE", requires = "restore")]
+    identity_file: Option<PathBuf>,
+    /// With --recover, --doctor, --backup and --restore: say it as JSON.
     #[arg(long)]
     json: bool,
 }
@@ -112,6 +129,35 @@ fn recover_catalogue(arguments: &Arguments) -> ExitCode {
                 print!("{report}");
             }
             if report.has_gaps() { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+        }
+        Err(error) => {
+            eprintln!("callvaultd failed to {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// `--backup` and `--restore`; their answer is JSON, and `callvaultctl` says it in words.
+fn keep_or_restore(arguments: &Arguments) -> ExitCode {
+    let lock = || -> anyhow::Result<Lock> {
+        Ok(match (&arguments.passphrase_file, &arguments.recipient, &arguments.identity_file) {
+            (Some(path), _, _) => Lock::Passphrase(backup::secret(path, "passphrase")?),
+            (_, Some(recipient), _) => Lock::Key(recipient.clone()),
+            (_, _, Some(path)) => Lock::Key(backup::secret(path, "identity")?),
+            _ => anyhow::bail!(
+                "lock the backup: name the file of a passphrase (--passphrase-file), or a recipient (--recipient) and its identity (--identity-file)"
+            ),
+        })
+    };
+    let result = lock().and_then(|lock| match (&arguments.backup, &arguments.restore) {
+        (Some(target), _) => backup::make(&arguments.config, target, &lock),
+        (_, Some(source)) => backup::restore(&arguments.config, source, &lock, arguments.dry_run),
+        _ => Ok(serde_json::Value::Null),
+    });
+    match result {
+        Ok(report) => {
+            println!("{report:#}");
+            ExitCode::SUCCESS
         }
         Err(error) => {
             eprintln!("callvaultd failed to {error:#}");
@@ -154,6 +200,9 @@ pub fn main() -> ExitCode {
     }
     if arguments.recover {
         return recover_catalogue(&arguments);
+    }
+    if arguments.backup.is_some() || arguments.restore.is_some() {
+        return keep_or_restore(&arguments);
     }
     if arguments.doctor {
         return examine(&arguments);

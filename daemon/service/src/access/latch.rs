@@ -23,7 +23,7 @@ use crate::files::write_whole;
 use crate::store::StoreError;
 
 /// Its name in the data folder.
-const FILE_NAME: &str = "never-delete";
+pub(crate) const FILE_NAME: &str = "never-delete";
 
 /// Its name in the store.
 const STORE_NAME: &str = ".callvault-never-delete";
