@@ -43,6 +43,7 @@ torture: rust
 	packaging/prerequisites packages
 	cargo build --release --locked -p callvault -p callvault-manual
 	cargo test --release --locked --test packages -- --nocapture
+	tests/torture/alerts
 	tests/torture/shares
 	tests/torture/clock
 	tests/torture/powercut $${CUTS:-30}

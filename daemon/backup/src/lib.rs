@@ -258,7 +258,13 @@ pub fn read<E: From<BackupError>>(
         } else if bytes > SMALL_BYTES_MAX {
             return Err(BackupError::damaged(format!("{path} is larger than any such file")).into());
         }
-        each(known, &place, &mut entry)?;
+        let mut watched = Watched { inner: &mut entry, error: None };
+        let used = each(known, &place, &mut watched);
+        // Whatever was made of it: it was the backup that could not be read.
+        if let Some(error) = watched.error {
+            return Err(BackupError::damaged(error).into());
+        }
+        used?;
     }
     // The end of the archive comes before that of the encryption, which alone shows that nothing is missing.
     io::copy(&mut archive.into_inner(), &mut io::sink()).map_err(BackupError::damaged)?;
@@ -267,6 +273,22 @@ pub fn read<E: From<BackupError>>(
         return Err(BackupError::damaged("it has no catalogue").into());
     }
     Ok(manifest)
+}
+
+/// Remembers that reading failed, which whoever reads cannot tell from its own errors.
+struct Watched<'a> {
+    inner: &'a mut dyn Read,
+    error: Option<io::Error>,
+}
+
+impl Read for Watched<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.inner.read(buffer).map_err(|error| {
+            let told = io::Error::new(error.kind(), error.to_string());
+            self.error = Some(error);
+            told
+        })
+    }
 }
 
 fn read_manifest(path: &str, bytes: u64, entry: &mut dyn Read) -> Result<Manifest, BackupError> {
