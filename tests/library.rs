@@ -39,7 +39,7 @@ fn found(appliance: &Appliance, search: &[&str]) -> BTreeSet<String> {
 
 #[test]
 fn what_is_added_is_found_also_after_a_restart_and_goes_with_the_recording() {
-    let mut appliance = Appliance::start("[archive]\ncodec = \"as-received\"\n");
+    let mut appliance = Appliance::start("[archive]\ncodec = \"as-received\"\n[retention]\nrule = \"12-months\"\n");
     let (first, second) = (call(&appliance, 1), call(&appliance, 2));
     let done = |arguments: &[&str]| {
         let (status, answer) = ctl(&appliance, &[&["recordings"], arguments].concat());
@@ -69,6 +69,18 @@ fn what_is_added_is_found_also_after_a_restart_and_goes_with_the_recording() {
     ctl(&appliance, &["recordings", "delete", "--yes", &first]);
     assert!(found(&appliance, &["--tag", "complaint"]).is_empty());
     appliance.assert_verifies();
+}
+
+#[test]
+fn where_everything_is_kept_nothing_is_preserved() {
+    let appliance = Appliance::start("[archive]\ncodec = \"as-received\"\n");
+    let id = call(&appliance, 1);
+    let refused = appliance.ctl(&["recordings", "preserve", &id]);
+    let said = String::from_utf8_lossy(&refused.stderr);
+    assert!(!refused.status.success() && said.contains("keep-all") && said.contains("administrator"), "{said}");
+    assert!(found(&appliance, &["--preserved", "true"]).is_empty());
+    // What was preserved under another rule can be let go.
+    assert!(appliance.ctl(&["recordings", "release", &id]).status.success());
 }
 
 #[test]
