@@ -49,6 +49,9 @@ pub(crate) enum Verb {
     /// How long recordings stay: what would be deleted, and the answer to what is asked before that.
     #[command(subcommand)]
     Retention(Retention),
+    /// Where archives are, and moving them to another folder or share.
+    #[command(subcommand)]
+    Store(StoreVerb),
     /// Tokens with which programs and people use the appliance.
     #[command(subcommand)]
     Tokens(Tokens),
@@ -410,6 +413,28 @@ pub(crate) enum Retention {
         /// Do not ask.
         #[arg(long)]
         yes: bool,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum StoreVerb {
+    /// The stores, what they have, and how far a move is.
+    Status,
+    /// Have new archives go to another folder, and move those that there are, while everything goes on. It needs no restart, and goes on
+    /// by itself after one.
+    Migrate {
+        /// The folder, a whole path, on a disk or a mounted share.
+        #[arg(long, value_name = "FOLDER")]
+        to: String,
+        /// Most megabytes a second; without this as fast as it goes.
+        #[arg(long, value_name = "MB", value_parser = clap::value_parser!(u32).range(1..=100_000))]
+        rate: Option<u32>,
+        /// Only say what would be moved, and whether there is room.
+        #[arg(long)]
+        dry_run: bool,
+        /// Wait until everything is moved.
+        #[arg(long, conflicts_with = "dry_run")]
+        wait: bool,
     },
 }
 

@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use crate::{
     Annotate, ApiError, AudioFormat, AudioPurpose, AudioRequest, AuditQuery, CallAction, DiscardsQuery, ErrorKind,
-    NewToken, RecordingsQuery, UserImport, access, annotate, users,
+    MigrateStore, NewToken, RecordingsQuery, UserImport, access, annotate, users,
 };
 
 /// What a request under `/v1/` asks.
@@ -50,6 +50,8 @@ pub(crate) enum Call {
     Settings,
     /// To which address, in which language.
     TryMail(String, Option<String>),
+    Store,
+    MigrateStore(MigrateStore),
     Retention,
     RunRetention,
     /// What is asked, by its name.
@@ -172,6 +174,9 @@ pub(crate) fn route(method: &str, target: &str, body: &[u8]) -> Result<Call, Api
             "POST" => try_mail(query),
             _ => Err(ApiError::method("POST")),
         },
+        ["store"] => only("GET", Call::Store),
+        ["store", "migrate"] if method == "POST" => only("POST", Call::MigrateStore(json_in(body)?)),
+        ["store", "migrate"] => Err(ApiError::method("POST")),
         ["retention"] => only("GET", Call::Retention),
         ["retention", "run"] => only("POST", Call::RunRetention),
         ["retention", "confirm"] if method == "POST" => only("POST", Call::ConfirmRetention(access::answer(body)?)),
@@ -423,6 +428,10 @@ mod tests {
         check("POST", "/v1/mail/test", 400);
         check("POST", "/v1/mail/test?address=ann", 400);
         check("GET", "/v1/mail/test?address=ann@example.com", 405);
+        check("GET", "/v1/store", 200);
+        check("POST", "/v1/store", 405);
+        check("POST", "/v1/store/migrate", 400);
+        check("GET", "/v1/store/migrate", 405);
         check("GET", "/v1/retention", 200);
         check("POST", "/v1/retention", 405);
         check("POST", "/v1/retention/run", 200);

@@ -139,6 +139,8 @@ fn json_call(api: &dyn Api, caller: &Caller, call: Call) -> Result<Value, ApiErr
         Call::VerifyAudit(head) => api.verify_audit(caller, head.as_deref()),
         Call::StopRecording(reason) => api.stop_recording(caller, &reason),
         Call::StartRecording => api.start_recording(caller),
+        Call::Store => api.store(caller),
+        Call::MigrateStore(wanted) => api.migrate_store(caller, &wanted),
         Call::Retention => api.retention(caller),
         Call::RunRetention => api.run_retention(caller),
         Call::ConfirmRetention(token) => api.confirm_retention(caller, &token),

@@ -16,7 +16,7 @@ use std::{
 
 use callvault_http::{
     Annotate, Answer, Api, ApiError, Audio, AudioFormat, AudioRequest, AuditQuery, CallAction, Caller, Component,
-    DiscardsQuery, ErrorKind, Health, HttpError, Level, Limits, Listen, NewToken, RecordingsQuery, Server, Snapshot,
+    DiscardsQuery, ErrorKind, Health, HttpError, Level, Limits, Listen, MigrateStore, NewToken, RecordingsQuery, Server, Snapshot,
     Status, UserImport,
 };
 use callvault_seal::Secret;
@@ -215,6 +215,14 @@ impl Api for Fake {
 
     fn run_retention(&self, _: &Caller) -> Answer {
         Ok(json!({"question": null}))
+    }
+
+    fn store(&self, _: &Caller) -> Answer {
+        Ok(json!({"stores": []}))
+    }
+
+    fn migrate_store(&self, _: &Caller, wanted: &MigrateStore) -> Answer {
+        Ok(json!({"to": wanted.to}))
     }
 
     fn confirm_retention(&self, _: &Caller, token: &str) -> Answer {

@@ -13,7 +13,7 @@ use std::path::Path;
 pub(crate) use invariant::Invariant;
 
 use callvault_archive::{Reader, verify};
-use callvault_catalogue::{CatalogueError, Filter, Recording};
+use callvault_catalogue::{ArchivePlace, CatalogueError, Filter, Recording};
 use callvault_journal::{FindingKind, verify_lane};
 use callvault_queue::{JobId, JobKind, StateName};
 use callvault_seal::DataKey;
@@ -26,7 +26,7 @@ use crate::playback::archive_key;
 use crate::recover::find_archives;
 use crate::row::has_audio;
 use crate::sound::{SoundError, open_lanes};
-use crate::store::StoreFile;
+use crate::store::{Store, StoreFile};
 
 /// Recordings taken from the catalogue at once.
 const PAGE: usize = 500;
@@ -117,7 +117,7 @@ impl<'a> Check<'a> {
     pub(crate) fn recording(&mut self, row: &Recording) {
         self.checked += 1;
         match row.archive.place() {
-            Some(place) => self.archived(row, &place.path),
+            Some(place) => self.archived(row, &place),
             None if has_audio(row) => {
                 self.journalled(row);
                 self.lanes_kept(row.id);
@@ -127,8 +127,9 @@ impl<'a> Check<'a> {
         }
     }
 
-    fn archived(&mut self, row: &Recording, path: &str) {
-        let open = || self.appliance.store.get(Path::new(path));
+    fn archived(&mut self, row: &Recording, place: &ArchivePlace) {
+        let path = place.path.as_str();
+        let open = || self.appliance.store.of(&place.store)?.get(Path::new(path));
         let key = open().map_err(SoundError::from).and_then(|file| self.archive_key(file));
         let report = open()
             .map_err(SoundError::from)
@@ -339,7 +340,17 @@ impl<'a> Check<'a> {
 
     /// Archives in the store that are on no record.
     fn store_files(&mut self) {
-        let store = &self.appliance.store;
+        let current = self.appliance.store.record().current;
+        for name in std::iter::once(current).chain(self.appliance.store.sources()) {
+            match self.appliance.store.of(&name) {
+                Ok(store) => self.files_of(&name, &store),
+                Err(error) => self.away(&error.to_string()),
+            }
+        }
+    }
+
+    fn files_of(&mut self, name: &str, store: &Store) {
+        let left = self.appliance.catalogue.leavings().unwrap_or_default();
         if let Err(error) = store.check() {
             return self.away(&error.to_string());
         }
@@ -348,11 +359,15 @@ impl<'a> Check<'a> {
             self.note(Invariant::ArchiveOnRecord, None, "store", "unreadable", &text);
         }
         for (id, path) in found {
+            // What a move leaves is taken away by it.
+            if left.iter().any(|one| one.id == id && one.store == name && one.path == path) {
+                continue;
+            }
             let row = self.appliance.catalogue.get(id);
             let tombstone = self.appliance.catalogue.tombstone(id);
             match (row, tombstone) {
                 (Ok(Some(row)), _) => match row.archive.place() {
-                    Some(place) if place.path != path => {
+                    Some(place) if place.path != path || place.store != name => {
                         let text = "the archive of this recording is another file";
                         self.note(Invariant::ArchiveOnRecord, Some(id), &path, "second-file", text);
                     }
@@ -361,7 +376,7 @@ impl<'a> Check<'a> {
                 },
                 (Ok(None), Ok(Some(_))) => {
                     let owed = self.appliance.catalogue.deletions_owed().unwrap_or_default();
-                    let is_there = self.appliance.store.get(Path::new(&path)).is_ok();
+                    let is_there = store.get(Path::new(&path)).is_ok();
                     if is_there && !owed.iter().any(|one| one.recording == id) {
                         let text = "the recording was deleted, and its archive is still there";
                         self.note(Invariant::DeletionOwed, Some(id), &path, "deleted-file", text);

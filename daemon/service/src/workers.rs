@@ -13,7 +13,7 @@ use rand::Rng;
 
 use crate::access;
 use crate::appliance::Appliance;
-use crate::archiving::{self, AWAY_MS};
+use crate::archiving::{self, AWAY_MS, STORE_NAME};
 use crate::ingest::unix_ms;
 use crate::store::StoreError;
 
@@ -148,8 +148,11 @@ impl DeleteError {
 /// Removes what was made of a deleted recording, its archive or what attempts at one left; only then is the deletion no longer owed.
 fn delete(appliance: &Appliance, job: &Job) -> Result<(), DeleteError> {
     match job.payload.get("path").and_then(serde_json::Value::as_str) {
-        Some(path) => appliance.store.remove(Path::new(path))?,
-        None => archiving::remove_leavings(appliance, job.recording)?,
+        Some(path) => {
+            let name = job.payload.get("store").and_then(serde_json::Value::as_str).unwrap_or(STORE_NAME);
+            appliance.store.of(name)?.remove(Path::new(path))?;
+        }
+        None => archiving::remove_leavings::<DeleteError>(appliance, job.recording)?,
     }
     Ok(appliance.catalogue.removed(job.recording)?)
 }

@@ -1,0 +1,14 @@
+//! Archives in more than one store.
+
+/// The index answers which archives a store has, how many and how large, without a look at the rows. A leaving is a file that is not the
+/// one on record, or not yet: written down before it is made, and taken off once it is gone.
+pub(super) const STEP: &str = "
+    CREATE INDEX recordings_by_store ON recordings (archive_store, started_at_ms, id, archive_bytes)
+        WHERE archive_store IS NOT NULL;
+    CREATE TABLE archive_leavings (
+        recording_id TEXT NOT NULL,
+        store TEXT NOT NULL,
+        path TEXT NOT NULL,
+        PRIMARY KEY (recording_id, store, path)
+    );
+";
