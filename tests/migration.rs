@@ -51,6 +51,12 @@ fn id(recording: &Value) -> &str {
     recording["id"].as_str().unwrap()
 }
 
+/// Path of an archive in its store: the day on which it began, which is in every store the same.
+fn path_of(recording: &Value) -> String {
+    let day = recording["started_at"].as_str().unwrap()[..10].replace('-', "/");
+    format!("{day}/{}.cva", id(recording))
+}
+
 /// That every packet of each call can be heard.
 fn assert_heard(appliance: &Appliance, calls: &[(u32, Value)]) {
     for (number, recording) in calls {
@@ -114,7 +120,7 @@ fn record_files(appliance: &Appliance, _: &Move<'_>) -> Vec<PathBuf> {
 fn below(store: &Path, calls: &[(u32, Value)]) -> Vec<PathBuf> {
     let mut files = vec![store.to_owned()];
     for (_, recording) in calls {
-        let path = store.join(recording["archive"]["path"].as_str().unwrap());
+        let path = store.join(path_of(recording));
         let name = path.file_name().unwrap().to_str().unwrap();
         files.push(path.with_file_name(format!(".{name}.tmp")));
         files.extend(path.ancestors().take_while(|above| *above != store).map(Path::to_owned));
@@ -271,7 +277,7 @@ fn check_share(fault: &str, state: &str) {
         component["status"] == "degraded" && component["reason"].as_str().unwrap().starts_with(state)
     });
     // What is here still can be played, whatever happens there.
-    let here = |one: &&(u32, Value)| local.join(one.1["archive"]["path"].as_str().unwrap()).exists();
+    let here = |one: &&(u32, Value)| local.join(path_of(&one.1)).exists();
     let untouched: Vec<(u32, Value)> = all.iter().filter(here).cloned().collect();
     assert!(untouched.len() >= 3);
     assert_heard(&appliance, &untouched);
@@ -310,7 +316,7 @@ fn an_archive_that_is_not_what_is_on_record_stays_where_it_is() {
     let appliance = Appliance::start(SETTINGS);
     let calls = calls(&appliance, 1..=3);
     let (local, other) = (appliance.data().join("store"), appliance.home().join("other"));
-    let damaged = local.join(calls[1].1["archive"]["path"].as_str().unwrap());
+    let damaged = local.join(path_of(&calls[1].1));
     let whole = fs::read(&damaged).unwrap();
     let mut bytes = whole.clone();
     let middle = bytes.len() / 2;
