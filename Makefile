@@ -38,6 +38,8 @@ torture: rust
 	KILLS=$${KILLS:-100} CALLS=$${CALLS:-100} cargo test --release --locked --test resume -- --nocapture
 	KILLS=$${KILLS:-20} CALLS=$${CALLS:-100} cargo test --release --locked --test restart every_call -- --nocapture
 	KILLS=$${KILLS:-20} CALLS=$${CALLS:-100} cargo test --release --locked --test systemd -- --nocapture
+	packaging/prerequisites mail
+	cargo test --release --locked --test mail_servers -- --nocapture
 	packaging/prerequisites packages
 	cargo build --release --locked -p callvault -p callvault-manual
 	cargo test --release --locked --test packages -- --nocapture

@@ -7,20 +7,11 @@ mod rig;
 use std::fs;
 use std::process::Output;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use nix::sys::signal::Signal;
-use rig::mail::{MailServer, PASSWORD, configure, prepare};
-use rig::offer::Offer;
-use rig::shapes::{Facts, webex_offering};
-use rig::sip::Client;
-use rig::sound::{FRAME, correlation, decoded, packets, speech};
-use rig::speaker::Speaker;
+use rig::mail::{ANN, MailServer, PASSWORD, assert_holds_the_call, call, configure, import_user, prepare};
 use rig::tls::Authority;
 use rig::{Appliance, process, wait_for, wait_until};
 use serde_json::Value;
-
-const ANN: &str = "ann@example.com";
 
 fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
@@ -42,44 +33,6 @@ fn component(appliance: &Appliance, name: &str) -> Value {
     appliance.get("/health")["components"][name].clone()
 }
 
-/// A user who is told, with the audio; the one whose number calls with this number come to.
-fn import_user(appliance: &Appliance, number: u32) {
-    let file = appliance.home().join("users.csv");
-    let local = Facts::incoming(number).local_number;
-    let text = format!(
-        "webex_email;first_name;last_name;preferred_language;first_extension;notify;attach\n\
-         {ANN};Ann;Lee;fr;{local};yes;yes\n"
-    );
-    fs::write(&file, text).unwrap();
-    let output = appliance.ctl(&["users", "import", file.to_str().unwrap()]);
-    assert!(output.status.success(), "{}", text_of(&output));
-}
-
-fn text_of(output: &Output) -> String {
-    text(&[output.stdout.clone(), output.stderr.clone()].concat())
-}
-
-/// Two seconds of what is said by each side, and the call's facts.
-fn call(appliance: &Appliance, number: u32) -> (Facts, [Vec<i16>; 2]) {
-    let facts = Facts::incoming(number);
-    let offer = Offer::two(appliance.place.ip);
-    let mut client = Client::udp(appliance.sip());
-    let media = client.call(&webex_offering(&facts, &offer.text()));
-    let said = [120.0, 200.0].map(|pitch| speech(u64::from(number), pitch, 8_000, 100 * FRAME));
-    let sent = said.each_ref().map(|voice| packets(voice));
-    Speaker::start(&media).say_all(&[&sent[0], &sent[1]]);
-    client.bye();
-    (facts, said)
-}
-
-/// The file that is attached to a mail.
-fn attached(mail: &str) -> Vec<u8> {
-    let from = mail.find("Content-Type: audio/mpeg").expect("nothing is attached");
-    let from = from + mail[from..].find("\r\n\r\n").unwrap() + 4;
-    let encoded: String = mail[from..].lines().take_while(|line| !line.starts_with("--")).collect();
-    STANDARD.decode(encoded).unwrap()
-}
-
 fn message_id(mail: &str) -> &str {
     mail.lines().find(|line| line.starts_with("Message-ID:")).unwrap()
 }
@@ -98,11 +51,7 @@ fn the_owner_of_a_call_gets_it_by_mail() {
     for part in ["To: Ann Lee <ann@example.com>", "Content-Language: fr", "Bonjour Ann Lee,", &facts.remote_number] {
         assert!(flat.contains(part) || flat.replace('"', "").contains(part), "no {part} in\n{flat:.3000}");
     }
-    // It plays, and is the call: the user on the left, the other on the right, or the other way round.
-    let channels = decoded(&attached(mail), 8_000, 2);
-    let like = |channel: usize, voice: usize| correlation(&channels[channel], &said[voice], 2_000);
-    let best = (like(0, 0).min(like(1, 1))).max(like(0, 1).min(like(1, 0)));
-    assert!(best > 0.8, "the audio is like the call by {best} only");
+    assert_holds_the_call(mail, &said);
     let recording = appliance.archived(&facts.call_id);
     assert!(mail.contains(recording["id"].as_str().unwrap()));
     wait_until("nothing is left to do", || appliance.jobs_left().is_empty());

@@ -5,13 +5,23 @@ use std::net::{IpAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use tempfile::TempDir;
 
+use super::offer::Offer;
+use super::shapes::{Facts, webex_offering};
+use super::sip::Client;
+use super::sound::{FRAME, correlation, decoded, packets, speech};
+use super::speaker::Speaker;
 use super::tls::{Authority, GOOD};
 use super::{Appliance, wait_for, wait_until};
 
 /// Where it listens, at the address of the test's appliance.
 pub const MAIL_PORT: u16 = 15_025;
+
+/// Who gets the mails of calls.
+pub const ANN: &str = "ann@example.com";
 
 pub const USER: &str = "callvault";
 pub const PASSWORD: &str = "not-in-any-log";
@@ -97,4 +107,46 @@ pub fn configure(appliance: &Appliance, protection: &str, more: &str) {
         appliance.place.ip
     );
     appliance.configure(&text);
+}
+
+/// A user who is told, with the audio; the one whose number calls with this number come to.
+pub fn import_user(appliance: &Appliance, number: u32) {
+    let file = appliance.home().join("users.csv");
+    let local = Facts::incoming(number).local_number;
+    let text = format!(
+        "webex_email;first_name;last_name;preferred_language;first_extension;notify;attach\n\
+         {ANN};Ann;Lee;fr;{local};yes;yes\n"
+    );
+    fs::write(&file, text).unwrap();
+    let output = appliance.ctl(&["users", "import", file.to_str().unwrap()]);
+    assert!(output.status.success(), "{output:?}");
+}
+
+/// Two seconds of what is said by each side, and the call's facts.
+pub fn call(appliance: &Appliance, number: u32) -> (Facts, [Vec<i16>; 2]) {
+    let facts = Facts::incoming(number);
+    let offer = Offer::two(appliance.place.ip);
+    let mut client = Client::udp(appliance.sip());
+    let media = client.call(&webex_offering(&facts, &offer.text()));
+    let said = [120.0, 200.0].map(|pitch| speech(u64::from(number), pitch, 8_000, 100 * FRAME));
+    let sent = said.each_ref().map(|voice| packets(voice));
+    Speaker::start(&media).say_all(&[&sent[0], &sent[1]]);
+    client.bye();
+    (facts, said)
+}
+
+/// The file that is attached to a mail.
+fn attached(mail: &str) -> Vec<u8> {
+    let from = mail.find("Content-Type: audio/mpeg").expect("nothing is attached");
+    let from = from + mail[from..].find("\r\n\r\n").unwrap() + 4;
+    let encoded: String = mail[from..].lines().take_while(|line| !line.starts_with("--")).collect();
+    STANDARD.decode(encoded).unwrap()
+}
+
+/// What is attached plays, and is the call: the user on the left, the other on the right, or the other way round.
+pub fn assert_holds_the_call(mail: &str, said: &[Vec<i16>; 2]) {
+    let channels = decoded(&attached(mail), 8_000, 2);
+    let like = |channel: usize, voice: usize| correlation(&channels[channel], &said[voice], 2_000);
+    let best = (like(0, 0).min(like(1, 1))).max(like(0, 1).min(like(1, 0)));
+    assert!(best > 0.8, "the audio is like the call by {best} only");
 }

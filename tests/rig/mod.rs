@@ -11,6 +11,7 @@ pub mod lasting;
 pub mod mail;
 pub mod offer;
 pub mod place;
+pub mod postfix;
 pub mod process;
 pub mod random;
 pub mod receiver;

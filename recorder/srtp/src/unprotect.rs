@@ -148,13 +148,15 @@ impl Unprotector {
                 opened => opened.map(Unprotected::Rtcp),
             },
         };
-        match &opened {
-            Ok(Unprotected::Rtp(_)) => self.counts.rtp += 1,
-            Ok(Unprotected::Rtcp(_)) => self.counts.rtcp += 1,
-            Ok(Unprotected::Other) => self.counts.other += 1,
-            Err(SrtpError::Replayed | SrtpError::TooOld) => self.counts.replayed += 1,
-            Err(_) => self.counts.undecipherable += 1,
-        }
+        let count = match &opened {
+            Ok(Unprotected::Rtp(_)) => &mut self.counts.rtp,
+            Ok(Unprotected::Rtcp(_)) => &mut self.counts.rtcp,
+            Ok(Unprotected::Other) => &mut self.counts.other,
+            Err(SrtpError::Replayed | SrtpError::TooOld) => &mut self.counts.replayed,
+            Err(_) => &mut self.counts.undecipherable,
+        };
+        // A checkpoint may bring any count.
+        *count = count.saturating_add(1);
         opened
     }
 
@@ -175,7 +177,7 @@ impl Unprotector {
             match key.open_rtp(packet, &header, mki_bytes, Some([likely, Some(0), Some(1), Some(search)])) {
                 Ok(plain) => {
                     let worn = key.rtp.accepted() > key.lifetime_packets;
-                    self.counts.past_lifetime += u64::from(worn);
+                    self.counts.past_lifetime = self.counts.past_lifetime.saturating_add(u64::from(worn));
                     self.note_new_key();
                     return Ok(plain);
                 }
