@@ -139,7 +139,7 @@ fn source_files(_: &Appliance, one: &Move<'_>) -> Vec<PathBuf> {
 }
 
 const STEPS: [Steps; 8] = [
-    Steps { system_call: "fsync", files: catalogue_files, min: 6 },
+    Steps { system_call: "fsync", files: catalogue_files, min: 4 },
     Steps { system_call: "fsync", files: record_files, min: 1 },
     Steps { system_call: "rename", files: record_files, min: 1 },
     Steps { system_call: "openat", files: target_files, min: 2 },
@@ -200,7 +200,8 @@ fn is_moved_if_asked(appliance: &Appliance, to: &Path) -> bool {
     let Ok(answer) = answer else { return false };
     let Ok(status) = serde_json::from_slice::<Value>(&answer.body) else { return false };
     let stores = status["stores"].as_array().cloned().unwrap_or_default();
-    stores.iter().any(|store| store["current"] == true && store["path"] == to.to_str().unwrap()) && status["move"].is_null()
+    stores.iter().any(|store| store["current"] == true && store["path"] == to.to_str().unwrap())
+        && status["move"].is_null()
 }
 
 #[test]
@@ -255,7 +256,8 @@ fn while_it_is_moved_everything_can_be_played_and_deleted_and_new_calls_go_to_th
     refused(appliance.data().join("journal").to_str().unwrap(), "appliance's own");
     refused("/proc/no-store", "failed to");
     assert!(is_moved(&appliance, &other), "what is refused changes nothing");
-    let audit = String::from_utf8(appliance.ctl(&["--json", "audit", "list", "--action", "change-store"]).stdout).unwrap();
+    let audit =
+        String::from_utf8(appliance.ctl(&["--json", "audit", "list", "--action", "change-store"]).stdout).unwrap();
     assert!(audit.contains("migrate") && audit.contains(other.to_str().unwrap()), "{audit}");
 }
 

@@ -52,7 +52,8 @@ pub fn open_files(process: u32) -> Vec<PathBuf> {
 
 /// Whether any process has a file open below this folder.
 pub fn any_has_open_below(folder: &Path) -> bool {
-    let processes = fs::read_dir("/proc").unwrap().filter_map(|entry| entry.unwrap().file_name().to_str()?.parse::<u32>().ok());
+    let processes =
+        fs::read_dir("/proc").unwrap().filter_map(|entry| entry.unwrap().file_name().to_str()?.parse::<u32>().ok());
     processes.into_iter().any(|process| {
         let entries = fs::read_dir(format!("/proc/{process}/fd")).into_iter().flatten();
         entries.filter_map(|entry| fs::read_link(entry.ok()?.path()).ok()).any(|path| path.starts_with(folder))

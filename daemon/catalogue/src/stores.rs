@@ -168,9 +168,8 @@ impl Catalogue {
         let read = || -> rusqlite::Result<_> {
             let db = self.reader();
             let mut statement = db.prepare_cached(&sql)?;
-            let rows = statement.query_map([], |row| {
-                Ok(Leaving { id: row::uuid(row, 0)?, store: row.get(1)?, path: row.get(2)? })
-            })?;
+            let rows = statement
+                .query_map([], |row| Ok(Leaving { id: row::uuid(row, 0)?, store: row.get(1)?, path: row.get(2)? }))?;
             rows.collect()
         };
         read().map_err(CatalogueError::sql("read what is left in stores"))
@@ -215,8 +214,7 @@ pub(crate) fn carry_over(
     let mut statement = old.prepare("SELECT recording_id, store, path FROM archive_leavings").map_err(&what)?;
     let mut rows = statement.query([]).map_err(&what)?;
     while let Ok(Some(row)) = rows.next() {
-        let (Ok(id), Ok(store), Ok(path)) =
-            (row::uuid(row, 0), row.get::<_, String>(1), row.get::<_, String>(2))
+        let (Ok(id), Ok(store), Ok(path)) = (row::uuid(row, 0), row.get::<_, String>(1), row.get::<_, String>(2))
         else {
             continue;
         };

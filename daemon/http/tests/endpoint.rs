@@ -16,8 +16,8 @@ use std::{
 
 use callvault_http::{
     Annotate, Answer, Api, ApiError, Audio, AudioFormat, AudioRequest, AuditQuery, CallAction, Caller, Component,
-    DiscardsQuery, ErrorKind, Health, HttpError, Level, Limits, Listen, MigrateStore, NewToken, RecordingsQuery, Server, Snapshot,
-    Status, UserImport,
+    DiscardsQuery, ErrorKind, Health, HttpError, Level, Limits, Listen, MigrateStore, NewToken, RecordingsQuery,
+    Server, Snapshot, Status, UserImport,
 };
 use callvault_seal::Secret;
 use serde_json::{Value, json};

@@ -188,7 +188,8 @@ fn move_all(appliance: &Appliance, source: &str) -> Result<u64, MoveError> {
                     }
                 }
             }
-            let _ = appliance.moving.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1));
+            let _ =
+                appliance.moving.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1));
         }
         if page.len() < STORED_ROWS_MAX as usize {
             return Ok(stay);

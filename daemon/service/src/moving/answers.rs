@@ -79,9 +79,7 @@ impl Appliance {
         }
         let is_new = changed.current != record.current;
         let path = self.config.data_dir.join(RECORD_NAME);
-        self.store
-            .set_record(changed)
-            .map_err(|error| failed(format!("write {}: {error}", path.display())))?;
+        self.store.set_record(changed).map_err(|error| failed(format!("write {}: {error}", path.display())))?;
         if is_new {
             self.access.ask_store_again();
             tracing::warn!(

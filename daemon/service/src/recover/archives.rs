@@ -116,12 +116,8 @@ fn try_read(store: &Known, path: &str, keyring: &Keyring) -> Result<Seen, String
     })?;
     let report = verify(open()?, Some(&key)).map_err(|error| format!("failed to {error}"))?;
     let archive = reader.unlock(&key).map_err(|error| format!("failed to {error}"))?;
-    let place = ArchivePlace {
-        bytes: report.bytes,
-        store: store.name.clone(),
-        path: path.to_owned(),
-        sha256: report.sha256,
-    };
+    let place =
+        ArchivePlace { bytes: report.bytes, store: store.name.clone(), path: path.to_owned(), sha256: report.sha256 };
     let findings = u64::try_from(report.findings.len()).unwrap_or(u64::MAX).saturating_add(report.findings_left_out);
     let (mut recording, events) = match archive.facts() {
         Ok(facts) => of_facts(id, facts),

@@ -24,7 +24,8 @@ impl Standing {
     pub(super) fn of(known: &Known, data: &Path) -> Self {
         let store = known.path.as_path();
         let read = |path: &Path| fs::read(path).ok().and_then(|text| serde_json::from_slice::<Value>(&text).ok());
-        let (expected, found) = (read(&data.join(Record::expected_name(&known.name))), read(&store.join(IDENTITY_NAME)));
+        let (expected, found) =
+            (read(&data.join(Record::expected_name(&known.name))), read(&store.join(IDENTITY_NAME)));
         let shown = store.display();
         match (expected, found) {
             (Some(expected), Some(found)) if expected != found => {
