@@ -109,5 +109,12 @@ fn an_export_of_many_goes_on_where_it_was_interrupted() {
     assert_eq!(export(), [1, 2, 0]);
     assert_eq!((files(), fs::read(folder.join(lost)).unwrap()), (all, whole));
     let manifest: Value = serde_json::from_slice(&fs::read(folder.join("manifest.json")).unwrap()).unwrap();
-    assert_eq!(manifest["recordings"].as_array().unwrap().len(), 3);
+    let entries = manifest["recordings"].as_array().unwrap();
+    assert_eq!(entries.len(), 3);
+    // What a run before left is in it as well, each with the sum that any other program has of the file.
+    for entry in entries {
+        let file = folder.join(entry["file"].as_str().unwrap());
+        let said = std::process::Command::new("sha256sum").arg(&file).output().unwrap().stdout;
+        assert_eq!(String::from_utf8(said).unwrap().split(' ').next(), entry["sha256"].as_str(), "{entry}");
+    }
 }
