@@ -31,7 +31,10 @@ fn a_move_leaves_word_of_every_file_that_there_may_be() {
     let (from, to) = (place("default"), "store-2");
     assert!(catalogue.copying(id(1), &from, to).unwrap());
     assert!(catalogue.copying(id(1), &from, to).unwrap(), "once more, after a crash");
-    assert_eq!((catalogue.archive_place(id(1)).unwrap(), catalogue.leavings().unwrap()), (Some(from.clone()), vec![left(to)]));
+    assert_eq!(
+        (catalogue.archive_place(id(1)).unwrap(), catalogue.leavings().unwrap()),
+        (Some(from.clone()), vec![left(to)])
+    );
     assert!(catalogue.moved(id(1), &from, to).unwrap());
     assert_eq!(
         (catalogue.archive_place(id(1)).unwrap(), catalogue.leavings().unwrap()),

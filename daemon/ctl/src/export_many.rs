@@ -187,9 +187,8 @@ impl Work<'_> {
                 bytes += length as u64;
             }
         });
-        let whole = got.and_then(|got| {
-            file.sync_all().and_then(|()| std::fs::rename(&part, path)).map(|()| got).map_err(failed)
-        });
+        let whole = got
+            .and_then(|got| file.sync_all().and_then(|()| std::fs::rename(&part, path)).map(|()| got).map_err(failed));
         if whole.is_err() {
             // What is not whole is not left behind; that it could not be removed is not the fault to report.
             let _ = std::fs::remove_file(&part);
@@ -359,7 +358,14 @@ mod tests {
             "notes": [{"text": "two\nlines"}], "duration_ms": 5,
         });
         let file = Some("a.wav".into());
-        let line = csv_line(&Done { recording, file, bytes: 7, sha256: Some("ab".into()), outcome: Outcome::Exported, why: String::new() });
+        let line = csv_line(&Done {
+            recording,
+            file,
+            bytes: 7,
+            sha256: Some("ab".into()),
+            outcome: Outcome::Exported,
+            why: String::new(),
+        });
         assert_eq!(line, "a.wav,7,ab,exported,1,,,5,,,,,,,'+391234,\"'=HYPERLINK(\"\"x\"\")\",,\"'-a; b\",two lines");
     }
 }

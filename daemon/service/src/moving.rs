@@ -2,9 +2,12 @@
 //!
 //! An archive is moved so, each step durable before the next:
 //!
-//! 1. the catalogue notes that there may be a copy; 2. the copy is written ([`Store::put`]); 3. it is read back, and must be, byte by byte,
-//! the file that is on record by its SHA-256; 4. the catalogue names the copy in the place of the original, and notes that there may still
-//! be the original; 5. the original is removed; 6. the note goes.
+//! 1. the catalogue notes that there may be a copy;
+//! 2. the copy is written ([`Store::put`]);
+//! 3. it is read back, and must be, byte by byte, the file that is on record by its SHA-256;
+//! 4. the catalogue names the copy in the place of the original, and notes that there may still be the original;
+//! 5. the original is removed;
+//! 6. the note goes.
 //!
 //! Everything that must be known is in the catalogue and in `stores.json`, so whatever is killed at any of these goes on by itself, and the
 //! recording can be played and deleted all the while: what is noted goes with its keys when the recording is deleted, and without, as
