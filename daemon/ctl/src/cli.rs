@@ -604,14 +604,23 @@ pub(crate) enum Users {
     Show {
         /// The Webex e-mail.
         email: String,
+        /// Write the user's picture to this file instead.
+        #[arg(long, value_name = "FILE")]
+        picture: Option<PathBuf>,
     },
     /// Set fields of a user, or make one.
     Set {
         /// The Webex e-mail.
         email: String,
         /// Fields with their values, for example group=Sales level=group-supervisor; an empty value empties the field.
-        #[arg(required = true, value_name = "FIELD=VALUE", value_parser = field_and_value)]
+        #[arg(required_unless_present_any = ["picture", "no_picture"], value_name = "FIELD=VALUE", value_parser = field_and_value)]
         fields: Vec<(String, String)>,
+        /// The user's picture, a PNG, JPEG or BMP file.
+        #[arg(long, value_name = "FILE")]
+        picture: Option<PathBuf>,
+        /// The user has no picture any more.
+        #[arg(long, conflicts_with = "picture")]
+        no_picture: bool,
     },
     /// Remove a user. The recordings stay, with the name that the owner had.
     Remove {

@@ -167,6 +167,18 @@ pub trait Api: Send + Sync + 'static {
     /// See [`Api::status`].
     fn remove_user(&self, caller: &Caller, email: &str) -> Answer;
 
+    /// `GET /v1/users/EMAIL/picture`: `{"type", "bytes", "base64"}`.
+    ///
+    /// # Errors
+    /// See [`Api::status`]; [`ErrorKind::NotFound`] for a user without one.
+    fn user_picture(&self, caller: &Caller, email: &str) -> Answer;
+
+    /// `PUT /v1/users/EMAIL/picture`: a picture in base64, a PNG, JPEG or BMP file. `DELETE`: none any more.
+    ///
+    /// # Errors
+    /// See [`Api::status`]; [`ErrorKind::Unprocessable`] for what is none, or is too large.
+    fn set_user_picture(&self, caller: &Caller, email: &str, base64: Option<&str>) -> Answer;
+
     /// `POST /v1/users/import`: users from a file, all of them or none.
     ///
     /// # Errors

@@ -130,6 +130,8 @@ fn json_call(api: &dyn Api, caller: &Caller, call: Call) -> Result<Value, ApiErr
         Call::Users => api.users(caller),
         Call::User(email) => api.user(caller, &email),
         Call::SetUser(email, fields) => api.set_user(caller, &email, &fields),
+        Call::UserPicture(email) => api.user_picture(caller, &email),
+        Call::SetUserPicture(email, picture) => api.set_user_picture(caller, &email, picture.as_deref()),
         Call::RemoveUser(email) => api.remove_user(caller, &email),
         Call::ImportUsers(import) => api.import_users(caller, &import),
         Call::Tokens => api.tokens(caller),

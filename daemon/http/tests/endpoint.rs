@@ -217,6 +217,14 @@ impl Api for Fake {
         Ok(json!({"question": null}))
     }
 
+    fn user_picture(&self, _: &Caller, email: &str) -> Answer {
+        Ok(json!({"of": email}))
+    }
+
+    fn set_user_picture(&self, _: &Caller, email: &str, base64: Option<&str>) -> Answer {
+        Ok(json!({"of": email, "length": base64.map(str::len)}))
+    }
+
     fn store(&self, _: &Caller) -> Answer {
         Ok(json!({"stores": []}))
     }

@@ -569,6 +569,14 @@ impl Api for Control {
         self.0.retention_run(caller)
     }
 
+    fn user_picture(&self, caller: &Caller, email: &str) -> Answer {
+        users::picture(&self.0, caller, email)
+    }
+
+    fn set_user_picture(&self, caller: &Caller, email: &str, base64: Option<&str>) -> Answer {
+        users::set_picture(&self.0, caller, email, base64)
+    }
+
     fn store(&self, caller: &Caller) -> Answer {
         self.0.store_status(caller)
     }
