@@ -175,6 +175,22 @@ impl Catalogue {
         read().map_err(CatalogueError::sql("read what is left in stores"))
     }
 
+    /// Those of one recording.
+    ///
+    /// # Errors
+    /// Disk errors.
+    pub fn leavings_of(&self, id: Uuid) -> Result<Vec<Leaving>, CatalogueError> {
+        let sql = "SELECT store, path FROM archive_leavings WHERE recording_id = ?1";
+        let read = || -> rusqlite::Result<_> {
+            let db = self.reader();
+            let mut statement = db.prepare_cached(sql)?;
+            let rows = statement
+                .query_map([id.to_string()], |row| Ok(Leaving { id, store: row.get(0)?, path: row.get(1)? }))?;
+            rows.collect()
+        };
+        read().map_err(CatalogueError::sql("read what is left of an archive in stores"))
+    }
+
     /// Whether the recording was deleted, so that whatever is left of it goes with its keys.
     ///
     /// # Errors

@@ -57,6 +57,10 @@ fn what_is_deleted_in_the_middle_leaves_word_of_its_copy() {
     assert!(!catalogue.moved(id(1), &from, "store-2").unwrap());
     assert!(catalogue.is_deleted(id(1)).unwrap());
     assert_eq!(catalogue.leavings().unwrap(), [left("store-2")]);
+    assert_eq!(
+        (catalogue.leavings_of(id(1)).unwrap(), catalogue.leavings_of(id(2)).unwrap()),
+        (vec![left("store-2")], vec![])
+    );
     // The deletion itself knows of the original.
     assert_eq!(catalogue.deletions_owed().unwrap()[0].payload["store"], "default");
 }

@@ -305,8 +305,8 @@ fn due_after(bytes: u64, rate_bytes_per_s: u64) -> Duration {
 }
 
 fn take_leavings_of(appliance: &Appliance, id: Uuid) -> Result<(), MoveError> {
-    for leaving in appliance.catalogue.leavings()?.iter().filter(|leaving| leaving.id == id) {
-        take_leaving(appliance, leaving)?;
+    for leaving in appliance.catalogue.leavings_of(id)? {
+        take_leaving(appliance, &leaving)?;
     }
     Ok(())
 }

@@ -80,6 +80,12 @@ pub(crate) fn watch_store(appliance: &Appliance) {
         if appliance.store.look() {
             appliance.work.ring();
         }
+        // One that archives are moved away from is looked at only after a failure, as then it has to take a file.
+        for source in appliance.store.sources().iter().filter_map(|name| appliance.store.of(name).ok()) {
+            if !source.is_ok() && source.look() {
+                appliance.moving.bell.ring();
+            }
+        }
         if appliance.store.is_ok() {
             access::keep_in_store(appliance);
         }

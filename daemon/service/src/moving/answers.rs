@@ -127,10 +127,12 @@ impl Appliance {
         let has = self.catalogue.store_has().map_err(failed)?;
         let store_json = |known: &Known| {
             let has = has.get(&known.name).copied().unwrap_or_default();
+            // Of one that nothing is done with, nothing is known.
+            let is_used = known.name == record.current || record.moving.is_some();
             let condition = self.store.of(&known.name).map(|store| store.condition()).unwrap_or_default();
             json!({
                 "name": known.name, "path": known.path.display().to_string(), "current": known.name == record.current,
-                "archives": has.archives, "bytes": has.bytes, "state": condition.state.name(), "why": condition.away,
+                "archives": has.archives, "bytes": has.bytes, "state": is_used.then(|| condition.state.name()), "why": condition.away,
                 "free_bytes": condition.free_bytes,
             })
         };
