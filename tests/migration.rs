@@ -342,3 +342,86 @@ fn an_archive_that_is_not_what_is_on_record_stays_where_it_is() {
     wait_until("the end of the move", || is_moved(&appliance, &other));
     assert_heard(&appliance, &calls);
 }
+
+#[test]
+fn the_settings_are_obeyed_after_a_move_and_a_lost_catalogue_comes_back_from_the_new_store() {
+    let forbidding = format!("{SETTINGS}[permissions]\ndelete = \"nobody-irreversibly\"\n");
+    let mut appliance = Appliance::start(&forbidding);
+    let first = calls(&appliance, 1..=2);
+    let (local, other) = (appliance.data().join("store"), appliance.home().join("other"));
+    assert_eq!(migrate(&appliance, &other, 0).status, 200);
+    wait_until("the end of the move", || is_moved(&appliance, &other));
+    wait_until("the new store knows that nobody deletes", || other.join(".callvault-never-delete").exists());
+    let remark = status(&appliance)["remark"].as_str().unwrap().to_owned();
+    assert!(remark.contains("set store.path"), "{remark}");
+
+    // store.path names the old store still, which means nothing; nor does it when it names the new one.
+    let with_path = |path: &Path| forbidding.replace("[store]\n", &format!("[store]\npath = {path:?}\n"));
+    let restart = |appliance: &mut Appliance, settings: &str| {
+        appliance.stop();
+        appliance.configure(settings);
+        appliance.launch();
+    };
+    let place_of_new = |appliance: &Appliance, number: u32, store: &Path| {
+        let made = calls(appliance, number..=number);
+        assert!(store.join(path_of(&made[0].1)).exists(), "{} goes to {}", number, store.display());
+        made
+    };
+    restart(&mut appliance, &forbidding);
+    let mut all = [first, place_of_new(&appliance, 3, &other)].concat();
+    restart(&mut appliance, &with_path(&other));
+    all.extend(place_of_new(&appliance, 4, &other));
+    assert!(status(&appliance)["remark"].is_null());
+    // The old one again: new archives go there, and nothing is moved by that.
+    restart(&mut appliance, &with_path(&local));
+    let back = place_of_new(&appliance, 5, &local);
+    assert!(status(&appliance)["move"].is_null());
+    assert_heard(&appliance, &[all.clone(), back.clone()].concat());
+    restart(&mut appliance, &with_path(&other));
+    assert_heard(&appliance, &[all.clone(), back.clone()].concat());
+
+    // Of a lost catalogue each store brings back its own.
+    for (store, known) in [(&other, all.clone()), (&local, [all, back].concat())] {
+        appliance.stop();
+        appliance.configure(&with_path(store));
+        if store == &other {
+            for name in ["catalogue.db", "catalogue.db-wal", "catalogue.db-shm"] {
+                let _ = fs::remove_file(appliance.data().join(name));
+            }
+        }
+        let done = appliance.ctl(&["--json", "recover"]);
+        assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stdout));
+        appliance.launch();
+        assert_eq!(appliance.recordings().len(), known.len());
+        assert_heard(&appliance, &known);
+    }
+}
+
+#[test]
+fn what_is_deleted_while_it_is_copied_is_gone_from_both_also_when_the_daemon_is_killed() {
+    let mut appliance = Appliance::start(SETTINGS);
+    let mut all = calls(&appliance, 1..=4);
+    let (local, other) = (appliance.data().join("store"), appliance.home().join("other"));
+    // Some seconds each, so that the first is found in the middle.
+    assert_eq!(migrate(&appliance, &other, 8_000).status, 200);
+    for kills in [true, false] {
+        let part = || {
+            let name = stored(&other).into_iter().find(|name| name.ends_with(".tmp"))?;
+            all.iter().position(|(_, one)| name.contains(id(one)))
+        };
+        let (_, gone) = all.remove(rig::wait_for("a copy that is made", part));
+        assert!(appliance.ctl(&["recordings", "delete", "--yes", id(&gone)]).status.success());
+        if kills {
+            appliance.kill();
+            appliance.launch();
+        }
+        let is_anywhere =
+            || [&local, &other].iter().any(|store| stored(store).iter().any(|name| name.contains(id(&gone))));
+        wait_until("it is gone from both", || !is_anywhere());
+    }
+    assert_eq!(migrate(&appliance, &other, 0).status, 200);
+    wait_until("the end of the move", || is_moved(&appliance, &other));
+    assert_eq!((stored(&local), stored(&other)), (BTreeSet::new(), names(&all)));
+    assert_heard(&appliance, &all);
+    appliance.assert_verifies();
+}
