@@ -62,8 +62,8 @@ impl Catalogue {
         let linking = Linking::open(&mut db, &sealing, &mut *rng)?;
         let auditing = Auditing::open(&mut db, &sealing, &mut *rng)?;
         // A daemon that died behind the transaction of a deletion left what was deleted in the file, and its end in the log. A backup that
-        // reads meanwhile can be in the way; then each deletion tries again.
-        let keeps_deleted = !schema::empty_wal(&db).map_err(CatalogueError::sql("empty the catalogue's log"))?;
+        // reads meanwhile can be in the way, or a full disk: then whoever brings a deletion to its end tries again.
+        let keeps_deleted = !schema::try_to_empty_wal(&db);
         let reader = schema::open_reader(path)?;
         let index = Mutex::default();
         Ok(Self {

@@ -138,6 +138,12 @@ pub(crate) fn empty_wal(db: &Connection) -> rusqlite::Result<bool> {
     db.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get::<_, i64>(0)).map(|busy| busy == 0)
 }
 
+/// The same, without waiting for anybody. Says whether it is empty.
+pub(crate) fn try_to_empty_wal(db: &Connection) -> bool {
+    let emptied = db.busy_timeout(Duration::ZERO).and_then(|()| empty_wal(db));
+    db.busy_timeout(BUSY).is_ok() && matches!(emptied, Ok(true))
+}
+
 /// SQLite's own check of the file: empty when all is well.
 pub(crate) fn check(db: &Connection) -> rusqlite::Result<Vec<String>> {
     let mut statement = db.prepare("PRAGMA integrity_check(20)")?;

@@ -144,6 +144,12 @@ impl<'a> Check<'a> {
             Err(error) => {
                 // A recording that was deleted while it was looked at is no finding.
                 let is_gone = matches!(self.appliance.catalogue.tombstone(row.id), Ok(Some(_)));
+                // Nor is one that was moved to another store.
+                if let Ok(Some(now)) = self.appliance.catalogue.archive_place(row.id)
+                    && now != *place
+                {
+                    return self.archived(row, &now);
+                }
                 if !is_gone {
                     self.note(Invariant::ArchiveWhole, Some(row.id), path, "unreadable", &format!("failed to {error}"));
                 }
@@ -350,7 +356,6 @@ impl<'a> Check<'a> {
     }
 
     fn files_of(&mut self, name: &str, store: &Store) {
-        let left = self.appliance.catalogue.leavings().unwrap_or_default();
         if let Err(error) = store.check() {
             return self.away(&error.to_string());
         }
@@ -359,15 +364,13 @@ impl<'a> Check<'a> {
             self.note(Invariant::ArchiveOnRecord, None, "store", "unreadable", &text);
         }
         for (id, path) in found {
-            // What a move leaves is taken away by it.
-            if left.iter().any(|one| one.id == id && one.store == name && one.path == path) {
-                continue;
-            }
             let row = self.appliance.catalogue.get(id);
             let tombstone = self.appliance.catalogue.tombstone(id);
             match (row, tombstone) {
                 (Ok(Some(row)), _) => match row.archive.place() {
-                    Some(place) if place.path != path || place.store != name => {
+                    Some(place)
+                        if (place.path != path || place.store != name) && !self.is_being_moved(id, name, &path) =>
+                    {
                         let text = "the archive of this recording is another file";
                         self.note(Invariant::ArchiveOnRecord, Some(id), &path, "second-file", text);
                     }
@@ -377,7 +380,8 @@ impl<'a> Check<'a> {
                 (Ok(None), Ok(Some(_))) => {
                     let owed = self.appliance.catalogue.deletions_owed().unwrap_or_default();
                     let is_there = store.get(Path::new(&path)).is_ok();
-                    if is_there && !owed.iter().any(|one| one.recording == id) {
+                    if is_there && !self.is_being_moved(id, name, &path) && !owed.iter().any(|one| one.recording == id)
+                    {
                         let text = "the recording was deleted, and its archive is still there";
                         self.note(Invariant::DeletionOwed, Some(id), &path, "deleted-file", text);
                     }
@@ -389,6 +393,14 @@ impl<'a> Check<'a> {
                 _ => {}
             }
         }
+    }
+
+    /// Whether a file that was not on record is one that a move takes away, or is on record by now.
+    fn is_being_moved(&self, id: Uuid, store: &str, path: &str) -> bool {
+        let left = self.appliance.catalogue.leavings_of(id).unwrap_or_default();
+        let place = self.appliance.catalogue.archive_place(id).ok().flatten();
+        left.iter().any(|one| one.store == store && one.path == path)
+            || place.is_some_and(|place| place.store == store && place.path == path)
     }
 
     fn journal_files(&mut self) {
