@@ -159,9 +159,12 @@ impl Appliance {
         let Some(status) = daemon.try_wait().unwrap() else { return false };
         assert!(status.code().is_none(), "the daemon ended by itself: {status}");
         self.daemon = None;
-        // Its recorder, and what it was about to start.
-        let data = self.data();
-        wait_until("the end of all that it started", || !process::any_has_open_below(&data));
+        // Its recorder, and what it was about to start, which has copies of its locks until it is its own program.
+        for lock in ["lock", "recorder.lock"].map(|name| self.data().join(name)) {
+            wait_until("the end of all that it started", || {
+                File::open(&lock).is_ok_and(|file| file.try_lock().is_ok()) || !lock.exists()
+            });
+        }
         true
     }
 

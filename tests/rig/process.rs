@@ -1,7 +1,7 @@
 //! Looking at processes and ending them.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -48,16 +48,6 @@ fn parent_of(process: u32) -> Option<u32> {
 pub fn open_files(process: u32) -> Vec<PathBuf> {
     let entries = fs::read_dir(format!("/proc/{process}/fd")).unwrap();
     entries.filter_map(|entry| fs::read_link(entry.ok()?.path()).ok()).collect()
-}
-
-/// Whether any process has a file open below this folder.
-pub fn any_has_open_below(folder: &Path) -> bool {
-    let processes =
-        fs::read_dir("/proc").unwrap().filter_map(|entry| entry.unwrap().file_name().to_str()?.parse::<u32>().ok());
-    processes.into_iter().any(|process| {
-        let entries = fs::read_dir(format!("/proc/{process}/fd")).into_iter().flatten();
-        entries.filter_map(|entry| fs::read_link(entry.ok()?.path()).ok()).any(|path| path.starts_with(folder))
-    })
 }
 
 /// CPU time that a process has taken so far, in milliseconds.
