@@ -138,3 +138,55 @@ fn a_file_that_is_wrong_changes_nothing() {
     let shown = ctl(&appliance, &["users", "show", "u0@x", "--json"]).1;
     assert!(!shown.contains("4711") && !shown.contains("geheim") && shown.contains("u0@x"), "{shown}");
 }
+
+#[test]
+fn a_user_has_a_picture_that_nobody_reads_on_the_disk() {
+    let mut appliance = Appliance::start("[directory]\npicture_max = \"2KiB\"\n");
+    const ANN: &str = "ann@example.com";
+    let done = |appliance: &Appliance, arguments: &[&str]| {
+        let (ok, said) = ctl(appliance, &[&["users"], arguments].concat());
+        assert!(ok, "{arguments:?}: {said}");
+        said
+    };
+    let file = |name: &str, bytes: &[u8]| {
+        let path = appliance.home().join(name);
+        fs::write(&path, bytes).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    let face: Vec<u8> = (0..1_000_u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
+    let png = [b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR".as_slice(), &face].concat();
+    let (good, text, large) = (
+        file("ann.png", &png),
+        file("fake.png", b"<svg/>"),
+        file("large.png", &[png.clone(), png.clone(), png.clone()].concat()),
+    );
+    let out = file("out.png", b"");
+
+    let (ok, said) = ctl(&appliance, &["users", "set", ANN, "--picture", &good]);
+    assert!(!ok && said.contains("there is no user"), "{said}");
+    done(&appliance, &["set", ANN, "group=Sales", "--picture", &good]);
+    for (wrong, why) in [(&text, "no PNG, JPEG or BMP"), (&large, "directory.picture_max allows 2 KiB")] {
+        let (ok, said) = ctl(&appliance, &["users", "set", ANN, "--picture", wrong]);
+        assert!(!ok && said.contains(why), "{said}");
+    }
+    for _ in 0..2 {
+        let said = done(&appliance, &["show", ANN, "--picture", &out]);
+        assert!(said.contains("image/png"), "{said}");
+        assert_eq!(fs::read(&out).unwrap(), png, "as it was given, whatever was refused since");
+        let has = |path: &std::path::PathBuf| fs::read(path).unwrap().windows(64).any(|run| run == &face[200..264]);
+        assert!(!rig::inspect::files_below(&appliance.data()).iter().any(has), "it is sealed");
+        appliance.stop();
+        appliance.launch();
+    }
+    let none = |appliance: &Appliance| {
+        let (ok, said) = ctl(appliance, &["users", "show", ANN, "--picture", &out]);
+        assert!(!ok && said.contains("has no picture"), "{said}");
+    };
+    done(&appliance, &["set", ANN, "--no-picture"]);
+    none(&appliance);
+    // It goes with the user, and does not come back when the user does.
+    done(&appliance, &["set", ANN, "--picture", &good]);
+    done(&appliance, &["remove", ANN]);
+    done(&appliance, &["set", ANN, "group=Sales"]);
+    none(&appliance);
+}

@@ -39,7 +39,7 @@ fn found(appliance: &Appliance, search: &[&str]) -> BTreeSet<String> {
 
 #[test]
 fn what_is_added_is_found_also_after_a_restart_and_goes_with_the_recording() {
-    let mut appliance = Appliance::start("[archive]\ncodec = \"as-received\"\n");
+    let mut appliance = Appliance::start("[archive]\ncodec = \"as-received\"\n[retention]\nrule = \"12-months\"\n");
     let (first, second) = (call(&appliance, 1), call(&appliance, 2));
     let done = |arguments: &[&str]| {
         let (status, answer) = ctl(&appliance, &[&["recordings"], arguments].concat());
@@ -72,6 +72,18 @@ fn what_is_added_is_found_also_after_a_restart_and_goes_with_the_recording() {
 }
 
 #[test]
+fn where_everything_is_kept_nothing_is_preserved() {
+    let appliance = Appliance::start("[archive]\ncodec = \"as-received\"\n");
+    let id = call(&appliance, 1);
+    let refused = appliance.ctl(&["recordings", "preserve", &id]);
+    let said = String::from_utf8_lossy(&refused.stderr);
+    assert!(!refused.status.success() && said.contains("keep-all") && said.contains("administrator"), "{said}");
+    assert!(found(&appliance, &["--preserved", "true"]).is_empty());
+    // What was preserved under another rule can be let go.
+    assert!(appliance.ctl(&["recordings", "release", &id]).status.success());
+}
+
+#[test]
 fn an_export_of_many_goes_on_where_it_was_interrupted() {
     let appliance = Appliance::start("[archive]\ncodec = \"as-received\"\n");
     let ids: Vec<String> = (1..=3).map(|number| call(&appliance, number)).collect();
@@ -97,5 +109,12 @@ fn an_export_of_many_goes_on_where_it_was_interrupted() {
     assert_eq!(export(), [1, 2, 0]);
     assert_eq!((files(), fs::read(folder.join(lost)).unwrap()), (all, whole));
     let manifest: Value = serde_json::from_slice(&fs::read(folder.join("manifest.json")).unwrap()).unwrap();
-    assert_eq!(manifest["recordings"].as_array().unwrap().len(), 3);
+    let entries = manifest["recordings"].as_array().unwrap();
+    assert_eq!(entries.len(), 3);
+    // What a run before left is in it as well, each with the sum that any other program has of the file.
+    for entry in entries {
+        let file = folder.join(entry["file"].as_str().unwrap());
+        let said = std::process::Command::new("sha256sum").arg(&file).output().unwrap().stdout;
+        assert_eq!(String::from_utf8(said).unwrap().split(' ').next(), entry["sha256"].as_str(), "{entry}");
+    }
 }

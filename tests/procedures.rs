@@ -184,6 +184,54 @@ fn the_system_calls_of_a_recording_come_in_the_order_that_is_written_down() {
     ]);
 }
 
+#[test]
+fn the_system_calls_of_a_move_come_in_the_order_that_is_written_down() {
+    let mut appliance = Appliance::start(AS_RECEIVED);
+    let recording = record(&appliance);
+    wait_until("no job is left", || appliance.jobs_left().is_empty());
+    appliance.stop();
+    let (trace_path, other) = (appliance.home().join("trace"), appliance.home().join("other"));
+    appliance.launch_traced(SYSTEM_CALLS, &trace_path);
+    assert!(appliance.ctl(&["store", "migrate", "--to", other.to_str().unwrap()]).status.success());
+    let log = |appliance: &Appliance| appliance.log().contains("every archive is in the store");
+    wait_until("the move has ended", || log(&appliance));
+    appliance.stop();
+    let trace = Trace::read(&trace_path);
+    let id = recording["id"].as_str().unwrap();
+    let (temporary, archive) = (format!(".{id}.cva.tmp"), format!("other/{}", archive_path(&recording)));
+    // Where it goes is durable before anything goes there.
+    let recorded = trace.first("rename", "stores.json.tmp");
+    let created = trace.first("openat", &format!("\"{temporary}\""));
+    let renamed = trace.first("rename", &temporary);
+    let read_back = trace.next("openat", &format!("\"{id}.cva\""), renamed);
+    let on_record = trace.next("sync", "catalogue.db-wal", read_back);
+    let unlinked = trace.next("unlink", &format!("\"{id}.cva\""), on_record);
+    assert!(unlinked.text.contains("data/store/"), "{unlinked:?}");
+    let gone = trace.next("sync", "data/store/", unlinked);
+    in_order(&[
+        ("the record of the stores", recorded),
+        ("its folder's sync", trace.next("sync", "/data>", recorded)),
+        ("the word of a copy", trace.last_before("sync", "catalogue.db-wal", created)),
+        ("the copy", created),
+        ("its last write", trace.last_before("pwrite64", &temporary, renamed)),
+        ("its sync", trace.last_before("sync", &temporary, renamed)),
+        ("the renaming", renamed),
+        ("the folder's sync", trace.last_before("sync", "other/", read_back)),
+        ("the reading back", read_back),
+        ("the record", on_record),
+        ("the original's removal", unlinked),
+        ("its folder's sync", gone),
+        ("the end of the word", trace.next("sync", "catalogue.db-wal", gone)),
+    ]);
+    assert!(appliance.home().join(archive).exists());
+}
+
+/// Path of a recording's archive in its store.
+fn archive_path(recording: &Value) -> String {
+    let day = recording["started_at"].as_str().unwrap()[..10].replace('-', "/");
+    format!("{day}/{}.cva", recording["id"].as_str().unwrap())
+}
+
 /// The folder that an archive was renamed in.
 fn archive_folder(text: &str) -> String {
     let from = text.split('"').nth(1).unwrap();

@@ -131,6 +131,43 @@ impl Appliance {
         self.daemon = Some(command.stdout(Stdio::null()).stderr(log).spawn().unwrap());
     }
 
+    /// Starts the daemon by another program that becomes it, such as `unshare`, and does not wait for it.
+    pub fn spawn_by(&mut self, program: &[&str]) {
+        let log = File::options().create(true).append(true).open(self.log_path()).unwrap();
+        let mut command = Command::new(program[0]);
+        command.args(&program[1..]).arg(env!("CARGO_BIN_EXE_callvaultd"));
+        command.arg("--config").arg(self.home.path().join("callvault.toml"));
+        command.env("TMPDIR", self.home.path().join("tmp")).env("TZ", "UTC").stdin(Stdio::null());
+        self.daemon = Some(command.stdout(Stdio::null()).stderr(log).spawn().expect("this test needs the program"));
+    }
+
+    /// Starts the daemon so that it is killed when one of its threads is about to make the `nth` of these system calls on one of these
+    /// files, which strace(1) does.
+    pub fn spawn_killed_at(&mut self, (system_calls, nth): (&str, u32), files: &[PathBuf]) {
+        let inject = format!("inject={system_calls}:signal=KILL:when={nth}");
+        let trace = format!("trace={system_calls}");
+        let mut program = vec!["strace", "-D", "-f", "-q", "-e", "signal=none", "-e", &trace, "-e", &inject];
+        program.extend(["-o", "/dev/null"]);
+        let files: Vec<String> = files.iter().map(|file| file.display().to_string()).collect();
+        program.extend(files.iter().flat_map(|file| ["-P", file.as_str()]));
+        self.spawn_by(&program);
+    }
+
+    /// Whether the daemon was killed; then its recorder is gone too when this returns.
+    pub fn is_killed(&mut self) -> bool {
+        let Some(daemon) = &mut self.daemon else { return true };
+        let Some(status) = daemon.try_wait().unwrap() else { return false };
+        assert!(status.code().is_none(), "the daemon ended by itself: {status}");
+        self.daemon = None;
+        // Its recorder, and what it was about to start, which has copies of its locks until it is its own program.
+        for lock in ["lock", "recorder.lock"].map(|name| self.data().join(name)) {
+            wait_until("the end of all that it started", || {
+                File::open(&lock).is_ok_and(|file| file.try_lock().is_ok()) || !lock.exists()
+            });
+        }
+        true
+    }
+
     /// [`Appliance::launch`] under strace(1), which writes these system calls of the daemon and of all that it starts to `trace`.
     pub fn launch_traced(&mut self, system_calls: &str, trace: &Path) {
         let log = File::options().create(true).append(true).open(self.log_path()).unwrap();

@@ -21,10 +21,28 @@ impl Response {
 
 /// Asks; an error when nobody answers.
 pub fn ask(to: SocketAddr, method: &str, path: &str, token: Option<&str>) -> std::io::Result<Response> {
+    ask_with(to, (method, path), token, "")
+}
+
+/// [`ask`] with a body of JSON.
+pub fn ask_with(
+    to: SocketAddr,
+    (method, path): (&str, &str),
+    token: Option<&str>,
+    body: &str,
+) -> std::io::Result<Response> {
     let mut stream = TcpStream::connect(to)?;
     stream.set_read_timeout(Some(Duration::from_secs(60)))?;
     let authorization = token.map(|token| format!("Authorization: Bearer {token}\r\n")).unwrap_or_default();
-    write!(stream, "{method} {path} HTTP/1.1\r\nHost: appliance\r\n{authorization}Connection: close\r\n\r\n")?;
+    let content = if body.is_empty() {
+        String::new()
+    } else {
+        format!("Content-Type: application/json\r\nContent-Length: {}\r\n", body.len())
+    };
+    write!(
+        stream,
+        "{method} {path} HTTP/1.1\r\nHost: appliance\r\n{authorization}{content}Connection: close\r\n\r\n{body}"
+    )?;
     let mut answer = Vec::new();
     stream.read_to_end(&mut answer)?;
     parse(&answer).ok_or_else(|| std::io::Error::other("the answer breaks off"))

@@ -5,7 +5,7 @@
 //! manifest.json          first: version, when, by which version, what is not in it
 //! configuration/NAME     the configuration file and those of conf.d (configuration/conf.d/NAME)
 //! keys/NAME              private keys
-//! store.identity         which store belongs to the appliance
+//! stores/NAME            which stores belong to the appliance: the files of its data folder that say so
 //! never-delete           that deleting was switched off for ever
 //! catalogue.db           last, since it is large
 //! ```
@@ -123,8 +123,8 @@ pub enum Place {
     ConfD(String),
     /// A private key.
     Key(String),
-    /// The store's identity.
-    StoreIdentity,
+    /// What says which stores there are, and which one is which.
+    Store(String),
     /// The mark that nothing is ever deleted by hand.
     NeverDelete,
     /// The catalogue.
@@ -138,7 +138,7 @@ impl Place {
             Self::Configuration(name) => format!("configuration/{name}"),
             Self::ConfD(name) => format!("configuration/conf.d/{name}"),
             Self::Key(name) => format!("keys/{name}"),
-            Self::StoreIdentity => "store.identity".to_owned(),
+            Self::Store(name) => format!("stores/{name}"),
             Self::NeverDelete => "never-delete".to_owned(),
             Self::Catalogue => "catalogue.db".to_owned(),
         }
@@ -151,11 +151,11 @@ impl Place {
             is_plain.then(|| text.to_owned())
         };
         match path {
-            "store.identity" => Some(Self::StoreIdentity),
             "never-delete" => Some(Self::NeverDelete),
             "catalogue.db" => Some(Self::Catalogue),
             _ => match path.split_once('/')? {
                 ("keys", rest) => name(rest).map(Self::Key),
+                ("stores", rest) => name(rest).map(Self::Store),
                 ("configuration", rest) => match rest.strip_prefix("conf.d/") {
                     Some(rest) => name(rest).map(Self::ConfD),
                     None => name(rest).map(Self::Configuration),

@@ -28,7 +28,7 @@ fn files() -> Vec<(Place, Vec<u8>)> {
         (Place::Configuration("callvault.toml".into()), b"[sip]\n".to_vec()),
         (Place::ConfD("10-mail.toml".into()), b"[mail]\n".to_vec()),
         (Place::Key("appliance.key".into()), b"a key".to_vec()),
-        (Place::StoreIdentity, b"{}".to_vec()),
+        (Place::Store("store.identity".into()), b"{}".to_vec()),
         (Place::NeverDelete, Vec::new()),
         (Place::Catalogue, (0..20_000_u32).flat_map(u32::to_le_bytes).collect()),
     ]

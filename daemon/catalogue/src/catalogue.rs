@@ -2,7 +2,7 @@ use std::{
     collections::BTreeMap,
     fmt,
     path::Path,
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Mutex, MutexGuard, PoisonError, atomic::AtomicBool},
 };
 
 use callvault_seal::Keyring;
@@ -35,6 +35,8 @@ pub struct Catalogue {
     writer: Mutex<Writer>,
     /// Guards the connection that lists and looks up, beside the writer. Never both at once.
     reader: Mutex<Connection>,
+    /// Whether the file may still have what was deleted, since the end of it is in the log alone. Changed by who has the writer.
+    pub(crate) keeps_deleted: AtomicBool,
 }
 
 pub(crate) struct Writer {
@@ -59,6 +61,9 @@ impl Catalogue {
         let sealing = Sealing::open(&mut db, keyring, &mut *rng)?;
         let linking = Linking::open(&mut db, &sealing, &mut *rng)?;
         let auditing = Auditing::open(&mut db, &sealing, &mut *rng)?;
+        // A daemon that died behind the transaction of a deletion left what was deleted in the file, and its end in the log. A backup that
+        // reads meanwhile can be in the way, or a full disk: then whoever brings a deletion to its end tries again.
+        let keeps_deleted = !schema::try_to_empty_wal(&db);
         let reader = schema::open_reader(path)?;
         let index = Mutex::default();
         Ok(Self {
@@ -68,6 +73,7 @@ impl Catalogue {
             index,
             writer: Mutex::new(Writer { db, rng }),
             reader: Mutex::new(reader),
+            keeps_deleted: AtomicBool::new(keeps_deleted),
         })
     }
 

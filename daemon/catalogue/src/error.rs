@@ -76,6 +76,11 @@ pub enum CatalogueError {
     /// There are as many tokens as there may be.
     #[error("keep a token: there are {max} already, which is the limit", max = crate::TOKENS_MAX)]
     TooManyTokens,
+    /// What was deleted is still in the file, because somebody reads an earlier state of it.
+    #[error(
+        "take what was deleted out of the catalogue's file: another program reads it; end that program, or wait for it"
+    )]
+    StillRead,
     /// A file operation failed.
     #[error("{what} {}: {source}", .path.display())]
     Io {

@@ -1,6 +1,6 @@
 //! How recordings come in and go.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, sync::atomic::Ordering};
 
 use callvault_access::audit::Entry;
 use jiff::Timestamp;
@@ -265,8 +265,10 @@ impl Catalogue {
         if let Some(gone) = gone {
             self.index().remove(gone);
         }
-        // a reader in the middle of a list can prevent it: then the next deletion or an ordinary checkpoint does it
-        schema::empty_wal(db).map_err(&what)?;
+        // a reader in the middle of a list can prevent it: then the deletion is not at its end before it was done
+        self.keeps_deleted.store(true, Ordering::Relaxed);
+        let is_emptied = schema::empty_wal(db).map_err(&what)?;
+        self.keeps_deleted.store(!is_emptied, Ordering::Relaxed);
         Ok(Deletion::Deleted { archive })
     }
 

@@ -47,6 +47,9 @@
 //! 6. A delivery to others (an upload, say) is owed by a row of its own from the transaction in which the recording is archived until
 //!    [`Catalogue::delivered`]; [`Catalogue::undelivered`] is what a queue that lost its jobs is filled from.
 //!
+//! 7. An archive is moved to another store by [`Catalogue::copying`], [`Catalogue::moved`] and [`Catalogue::left_nothing`] (module `stores`):
+//!    the file on record is always whole, and every other that there may be is written down.
+//!
 //! # Access
 //!
 //! The audit log is appended to in the transaction of the change that it tells of where there is one, and is a hash chain (module `audit`).
@@ -86,6 +89,7 @@ mod retention;
 mod row;
 mod schema;
 mod sealing;
+mod stores;
 mod token;
 mod user;
 
@@ -111,4 +115,5 @@ pub use recording::{Archive, ArchivePlace, ArchiveState, Direction, Flaw, Record
 pub use restore::{Buried, Restored};
 pub use retention::{RETENTION_ROWS_MAX, RetentionRow};
 pub use sealing::SEALED_BYTES_MAX;
+pub use stores::{LEAVINGS_MAX, Leaving, STORED_ROWS_MAX, StoreHas, StoredArchive};
 pub use token::{TOKENS_MAX, Token, TokenHash};

@@ -1,6 +1,6 @@
 //! Deletions that are not over, and rebuilding: what is read of an old catalogue, damaged or not, and entered into a new one.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, sync::atomic::Ordering};
 
 use jiff::Timestamp;
 use rusqlite::Connection;
@@ -73,11 +73,18 @@ impl Catalogue {
     /// Whatever was made of a deleted recording is gone for good. An unknown id is no error.
     ///
     /// # Errors
-    /// Disk errors.
+    /// [`CatalogueError::StillRead`] as long as the catalogue's own file may still have it; disk errors.
     pub fn removed(&self, id: Uuid) -> Result<(), CatalogueError> {
         let sql = "UPDATE tombstones SET owes = NULL WHERE id = ?1 AND owes IS NOT NULL";
         let what = CatalogueError::sql("note that a deletion is done");
-        self.writer().db.execute(sql, [id.to_string()]).map(drop).map_err(what)
+        let writer = self.writer();
+        if self.keeps_deleted.load(Ordering::Relaxed) {
+            if !schema::empty_wal(&writer.db).map_err(&what)? {
+                return Err(CatalogueError::StillRead);
+            }
+            self.keeps_deleted.store(false, Ordering::Relaxed);
+        }
+        writer.db.execute(sql, [id.to_string()]).map(drop).map_err(what)
     }
 
     /// The ids of all recordings that can be found, whatever is damaged.

@@ -5,6 +5,7 @@ mod archive_keys;
 mod discards;
 mod library;
 mod mails;
+mod stores;
 mod users;
 
 use std::{
@@ -101,6 +102,7 @@ const STEPS: &[&str] = &[
     mails::MAILS,
     archive_keys::STEP,
     library::STEP,
+    stores::STEP,
 ];
 
 /// Opens and migrates the file.
@@ -145,6 +147,12 @@ pub(crate) fn write(db: &mut Connection) -> rusqlite::Result<Transaction<'_>> {
 /// Writes the log into the file and empties it: after a deletion, so that the log does not keep what the file lost.
 pub(crate) fn empty_wal(db: &Connection) -> rusqlite::Result<bool> {
     db.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get::<_, i64>(0)).map(|busy| busy == 0)
+}
+
+/// The same, without waiting for anybody. Says whether it is empty.
+pub(crate) fn try_to_empty_wal(db: &Connection) -> bool {
+    let emptied = db.busy_timeout(Duration::ZERO).and_then(|()| empty_wal(db));
+    db.busy_timeout(BUSY).is_ok() && matches!(emptied, Ok(true))
 }
 
 /// SQLite's own check of the file: empty when all is well.

@@ -180,6 +180,8 @@ settings! {
         /// What becomes of a call of nobody in the directory: `discard`, or `keep` it for administrators only. As long as the directory is
         /// empty every call is kept; a user that is marked `catch_all` owns what would be discarded otherwise.
         unknown: UnknownUser = "\"discard\"",
+        /// Largest picture of a user, as a PNG, JPEG or BMP file. They are sealed in the catalogue, each in one piece.
+        picture_max: Bytes = "\"200KiB\"" in "1KiB" ..= "700KiB",
     }
 }
 

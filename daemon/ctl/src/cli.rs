@@ -49,6 +49,9 @@ pub(crate) enum Verb {
     /// How long recordings stay: what would be deleted, and the answer to what is asked before that.
     #[command(subcommand)]
     Retention(Retention),
+    /// Where archives are, and moving them to another folder or share.
+    #[command(subcommand)]
+    Store(StoreVerb),
     /// Tokens with which programs and people use the appliance.
     #[command(subcommand)]
     Tokens(Tokens),
@@ -421,6 +424,28 @@ pub(crate) enum Retention {
 }
 
 #[derive(Debug, Subcommand)]
+pub(crate) enum StoreVerb {
+    /// The stores, what they have, and how far a move is.
+    Status,
+    /// Have new archives go to another folder, and move those that there are, while everything goes on. It needs no restart, and goes on
+    /// by itself after one.
+    Migrate {
+        /// The folder, a whole path, on a disk or a mounted share.
+        #[arg(long, value_name = "FOLDER")]
+        to: String,
+        /// Most megabytes a second; without this as fast as it goes.
+        #[arg(long, value_name = "MB", value_parser = clap::value_parser!(u32).range(1..=100_000))]
+        rate: Option<u32>,
+        /// Only say what would be moved, and whether there is room.
+        #[arg(long)]
+        dry_run: bool,
+        /// Wait until everything is moved.
+        #[arg(long, conflicts_with = "dry_run")]
+        wait: bool,
+    },
+}
+
+#[derive(Debug, Subcommand)]
 pub(crate) enum Tokens {
     /// Make a token and show it, once.
     Create {
@@ -615,14 +640,23 @@ pub(crate) enum Users {
     Show {
         /// The Webex e-mail.
         email: String,
+        /// Write the user's picture to this file instead.
+        #[arg(long, value_name = "FILE")]
+        picture: Option<PathBuf>,
     },
     /// Set fields of a user, or make one.
     Set {
         /// The Webex e-mail.
         email: String,
         /// Fields with their values, for example group=Sales level=group-supervisor; an empty value empties the field.
-        #[arg(required = true, value_name = "FIELD=VALUE", value_parser = field_and_value)]
+        #[arg(required_unless_present_any = ["picture", "no_picture"], value_name = "FIELD=VALUE", value_parser = field_and_value)]
         fields: Vec<(String, String)>,
+        /// The user's picture, a PNG, JPEG or BMP file.
+        #[arg(long, value_name = "FILE")]
+        picture: Option<PathBuf>,
+        /// The user has no picture any more.
+        #[arg(long, conflicts_with = "picture")]
+        no_picture: bool,
     },
     /// Remove a user. The recordings stay, with the name that the owner had.
     Remove {

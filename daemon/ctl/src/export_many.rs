@@ -12,6 +12,7 @@ use std::sync::{Mutex, PoisonError};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
 
 use crate::audit::csv_cell;
 use crate::cli::{Export, Format};
@@ -54,6 +55,8 @@ struct Done {
     recording: Value,
     file: Option<String>,
     bytes: u64,
+    /// Of the file, in hexadecimal digits.
+    sha256: Option<String>,
     outcome: Outcome,
     why: String,
 }
@@ -117,30 +120,44 @@ impl Work<'_> {
     }
 
     fn one(&self, recording: Value) -> Done {
-        let done = |recording, file, bytes, outcome| Done { recording, file, bytes, outcome, why: String::new() };
+        let done = |recording, file, (bytes, sha256), outcome| Done {
+            recording,
+            file,
+            bytes,
+            sha256,
+            outcome,
+            why: String::new(),
+        };
         if matches!(recording["verdict"].as_str(), Some("no-media" | "discarded")) {
-            return done(recording, None, 0, Outcome::NoAudio);
+            return done(recording, None, (0, None), Outcome::NoAudio);
         }
         let name = file_name(&recording, self.format);
         let path = self.folder.join(&name);
         if let Ok(there) = path.symlink_metadata()
             && there.is_file()
         {
-            return done(recording, Some(name), there.len(), Outcome::Skipped);
+            // What the manifest says is of the file as it is now.
+            return match digest_of(&path) {
+                Ok((bytes, sha256)) => done(recording, Some(name), (bytes, Some(sha256)), Outcome::Skipped),
+                Err(error) => {
+                    let why = format!("read {}: {error}", path.display());
+                    Done { why, ..done(recording, None, (0, None), Outcome::Failed) }
+                }
+            };
         }
         match self.fetch(&recording, &path, &name) {
-            Ok(bytes) => done(recording, Some(name), bytes, Outcome::Exported),
+            Ok((bytes, sha256)) => done(recording, Some(name), (bytes, Some(sha256)), Outcome::Exported),
             Err(error) => {
                 let why = error.to_string();
                 if matches!(error, CtlError::Unreachable { .. }) {
                     *self.ended.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
                 }
-                Done { why, ..done(recording, None, 0, Outcome::Failed) }
+                Done { why, ..done(recording, None, (0, None), Outcome::Failed) }
             }
         }
     }
 
-    fn fetch(&self, recording: &Value, path: &Path, name: &str) -> Result<u64, CtlError> {
+    fn fetch(&self, recording: &Value, path: &Path, name: &str) -> Result<(u64, String), CtlError> {
         let id = text(&recording["id"]);
         let what = format!("export the recording {id}");
         let failed = |error: std::io::Error| CtlError::File {
@@ -159,24 +176,42 @@ impl Work<'_> {
         let request = Request::get(with_query(&format!("/v1/recordings/{id}/audio"), &query), what.clone()).long();
         let got = self.client.body(&request).and_then(|(body, _)| {
             let mut source = body.into_reader();
-            let (mut block, mut bytes) = (vec![0; BLOCK], 0);
+            let (mut block, mut bytes, mut digest) = (vec![0; BLOCK], 0, Sha256::new());
             loop {
                 let length = source.read(&mut block).map_err(|error| self.client.broken_off(&what, &error))?;
                 if length == 0 {
-                    return Ok(bytes);
+                    return Ok((bytes, hexadecimal(digest)));
                 }
+                digest.update(&block[..length]);
                 file.write_all(&block[..length]).map_err(failed)?;
                 bytes += length as u64;
             }
         });
-        let whole = got.and_then(|bytes| {
-            file.sync_all().and_then(|()| std::fs::rename(&part, path)).map(|()| bytes).map_err(failed)
-        });
+        let whole = got
+            .and_then(|got| file.sync_all().and_then(|()| std::fs::rename(&part, path)).map(|()| got).map_err(failed));
         if whole.is_err() {
             // What is not whole is not left behind; that it could not be removed is not the fault to report.
             let _ = std::fs::remove_file(&part);
         }
         whole
+    }
+}
+
+fn hexadecimal(digest: Sha256) -> String {
+    digest.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Length and SHA-256 of a file.
+fn digest_of(path: &Path) -> std::io::Result<(u64, String)> {
+    let (mut file, mut digest) = (File::open(path)?, Sha256::new());
+    let (mut block, mut bytes) = (vec![0; BLOCK], 0);
+    loop {
+        let length = file.read(&mut block)?;
+        if length == 0 {
+            return Ok((bytes, hexadecimal(digest)));
+        }
+        digest.update(&block[..length]);
+        bytes += length as u64;
     }
 }
 
@@ -222,7 +257,7 @@ fn write_manifest(folder: &Path, format: Format, done: &[Done]) -> std::io::Resu
     let entries: Vec<Value> = done.iter().map(entry).collect();
     let manifest = json!({"format": format.as_str(), "recordings": entries});
     write_file(&folder.join("manifest.json"), format!("{manifest:#}\n").as_bytes())?;
-    let mut lines = format!("file,bytes,outcome,{},tags,notes\r\n", COLUMNS.join(","));
+    let mut lines = format!("file,bytes,sha256,outcome,{},tags,notes\r\n", COLUMNS.join(","));
     for done in done {
         lines.push_str(&csv_line(done));
         lines.push_str("\r\n");
@@ -235,6 +270,7 @@ fn entry(done: &Done) -> Value {
     let mut entry = serde_json::Map::new();
     entry.insert("file".into(), json!(done.file));
     entry.insert("bytes".into(), json!(done.bytes));
+    entry.insert("sha256".into(), json!(done.sha256));
     entry.insert("outcome".into(), json!(done.outcome.as_str()));
     if !done.why.is_empty() {
         entry.insert("why".into(), json!(done.why));
@@ -256,7 +292,12 @@ fn csv_line(done: &Done) -> String {
         Value::String(text) => text.clone(),
         other => other.to_string(),
     };
-    let first = [done.file.clone().unwrap_or_default(), done.bytes.to_string(), done.outcome.as_str().to_owned()];
+    let first = [
+        done.file.clone().unwrap_or_default(),
+        done.bytes.to_string(),
+        done.sha256.clone().unwrap_or_default(),
+        done.outcome.as_str().to_owned(),
+    ];
     let fields = COLUMNS.iter().map(|name| plain(&done.recording[*name]));
     let cells = first.into_iter().chain(fields).chain([list("tags", None), list("notes", Some("text"))]);
     cells.map(|cell| csv_cell(&cell)).collect::<Vec<_>>().join(",")
@@ -317,7 +358,14 @@ mod tests {
             "notes": [{"text": "two\nlines"}], "duration_ms": 5,
         });
         let file = Some("a.wav".into());
-        let line = csv_line(&Done { recording, file, bytes: 7, outcome: Outcome::Exported, why: String::new() });
-        assert_eq!(line, "a.wav,7,exported,1,,,5,,,,,,,'+391234,\"'=HYPERLINK(\"\"x\"\")\",,\"'-a; b\",two lines");
+        let line = csv_line(&Done {
+            recording,
+            file,
+            bytes: 7,
+            sha256: Some("ab".into()),
+            outcome: Outcome::Exported,
+            why: String::new(),
+        });
+        assert_eq!(line, "a.wav,7,ab,exported,1,,,5,,,,,,,'+391234,\"'=HYPERLINK(\"\"x\"\")\",,\"'-a; b\",two lines");
     }
 }

@@ -36,6 +36,7 @@ mod recover;
 mod retention;
 mod selftest;
 mod settings;
+mod store;
 mod table;
 mod tokens;
 mod unix;

@@ -2,6 +2,8 @@
 
 use std::path::Path;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use serde_json::{Map, Value, json};
 
 use crate::cli::{ImportUsers, Users};
@@ -14,6 +16,9 @@ use crate::verbs::{Session, rows};
 /// Largest file of users that is sent.
 const FILE_BYTES_MAX: u64 = 24 << 20;
 
+/// Largest picture that is sent; the appliance may allow less.
+const PICTURE_BYTES_MAX: u64 = 700 << 10;
+
 /// Changes shown of an import; the rest is counted.
 const CHANGES_SHOWN: usize = 50;
 
@@ -22,15 +27,26 @@ pub(crate) fn run(session: &mut Session<'_, '_>, verb: &Users) -> Result<Exit, C
     match verb {
         Users::Import(import) => self::import(session, import),
         Users::List => list(session),
-        Users::Show { email } => {
+        Users::Show { email, picture: Some(file) } => save_picture(session, email, file),
+        Users::Show { email, picture: None } => {
             let user = session.client.json(&Request::get(path(email), "show the user"))?;
             show(session, &user)
         }
-        Users::Set { email, fields } => {
-            let body: Map<String, Value> = fields.iter().map(|(name, value)| (name.clone(), json!(value))).collect();
-            let request = Request::new(Method::Put, path(email), "set the user's fields");
-            let user = session.client.json(&request.with_body(&Value::Object(body)))?;
-            show(session, &user)
+        Users::Set { email, fields, picture, no_picture } => {
+            let user = set(session, email, fields)?;
+            let with_picture = match picture {
+                Some(file) => {
+                    let body = json!({"base64": STANDARD.encode(bytes_of(file, PICTURE_BYTES_MAX)?)});
+                    let request = Request::new(Method::Put, picture_path(email), "set the user's picture");
+                    Some(session.client.json(&request.with_body(&body))?)
+                }
+                None if *no_picture => {
+                    let request = Request::new(Method::Delete, picture_path(email), "remove the user's picture");
+                    Some(session.client.json(&request)?)
+                }
+                None => None,
+            };
+            show(session, &with_picture.or(user).unwrap_or_default())
         }
         Users::Remove { email } => {
             let user = session.client.json(&Request::new(Method::Delete, path(email), "remove the user"))?;
@@ -42,19 +58,50 @@ pub(crate) fn run(session: &mut Session<'_, '_>, verb: &Users) -> Result<Exit, C
     }
 }
 
+/// Sets the fields, where any are named.
+fn set(session: &Session<'_, '_>, email: &str, fields: &[(String, String)]) -> Result<Option<Value>, CtlError> {
+    if fields.is_empty() {
+        return Ok(None);
+    }
+    let body: Map<String, Value> = fields.iter().map(|(name, value)| (name.clone(), json!(value))).collect();
+    let request = Request::new(Method::Put, path(email), "set the user's fields");
+    session.client.json(&request.with_body(&Value::Object(body))).map(Some)
+}
+
+fn picture_path(email: &str) -> String {
+    format!("{}/picture", path(email))
+}
+
+fn save_picture(session: &mut Session<'_, '_>, email: &str, file: &Path) -> Result<Exit, CtlError> {
+    let what = "show the user's picture";
+    let answer = session.client.json(&Request::get(picture_path(email), what))?;
+    let failed = |reason: String| CtlError::File { what: format!("write {}", file.display()), reason };
+    let bytes = STANDARD.decode(text(&answer["base64"])).map_err(|error| failed(error.to_string()))?;
+    std::fs::write(file, bytes).map_err(|error| failed(error.to_string()))?;
+    let about = json!({"type": answer["type"], "bytes": answer["bytes"], "file": file.display().to_string()});
+    if !session.printed_json(&about)? {
+        session.say(&format!("{}: {}, {} bytes", file.display(), text(&answer["type"]), text(&answer["bytes"])))?;
+    }
+    Ok(Exit::Done)
+}
+
 fn path(email: &str) -> String {
     format!("/v1/users/{}", escaped(email))
 }
 
-fn read(file: &Path) -> Result<String, CtlError> {
-    let shown = file.display();
-    let failed = |reason: String| CtlError::File { what: format!("read {shown}"), reason };
+/// What is in a file of at most so many bytes.
+fn bytes_of(file: &Path, most: u64) -> Result<Vec<u8>, CtlError> {
+    let failed = |reason: String| CtlError::File { what: format!("read {}", file.display()), reason };
     let bytes = std::fs::metadata(file).map_err(|error| failed(error.to_string()))?.len();
-    if bytes > FILE_BYTES_MAX {
-        return Err(failed("it is larger than 24 MiB, which no list of users is".to_owned()));
+    if bytes > most {
+        return Err(failed(format!("it has {bytes} bytes, and {most} are the most that is sent")));
     }
-    let content = std::fs::read(file).map_err(|error| failed(error.to_string()))?;
-    String::from_utf8(content).map_err(|error| {
+    std::fs::read(file).map_err(|error| failed(error.to_string()))
+}
+
+fn read(file: &Path) -> Result<String, CtlError> {
+    let failed = |reason: String| CtlError::File { what: format!("read {}", file.display()), reason };
+    String::from_utf8(bytes_of(file, FILE_BYTES_MAX)?).map_err(|error| {
         let before = error.as_bytes().iter().take(error.utf8_error().valid_up_to());
         let line = before.filter(|byte| **byte == b'\n').count() + 1;
         failed(format!("line {line} is not UTF-8; save the file as UTF-8"))

@@ -13,7 +13,7 @@ use crate::format::{NOTHING, duration, parse_time, size, text, time};
 use crate::table::{Table, harmless, write_pairs};
 use crate::{
     annotate, audit, backup, deliveries, discards, doctor, drain, export, keys, mail, recording, recover, retention,
-    selftest, settings, tokens, users,
+    selftest, settings, store, tokens, users,
 };
 
 /// Recordings asked for at a time when all are wanted.
@@ -60,6 +60,7 @@ pub(crate) fn run(cli: &Cli, around: &mut Surroundings<'_>) -> Result<Exit, CtlE
         Verb::Deliveries(verb) => deliveries::run(&mut session, verb),
         Verb::Recording(verb) => recording::run(&mut session, verb),
         Verb::Tokens(verb) => tokens::run(&mut session, verb),
+        Verb::Store(verb) => store::run(&mut session, verb),
         Verb::Retention(verb) => retention::run(&mut session, verb),
         Verb::Audit(verb) => audit::run(&mut session, verb),
         Verb::Drain(parameters) => drain::run(&mut session, parameters),

@@ -4,6 +4,7 @@ use std::{fmt, io::Read};
 
 use callvault_access::Caller;
 use jiff::Timestamp;
+use serde::Deserialize;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
@@ -166,6 +167,18 @@ pub trait Api: Send + Sync + 'static {
     /// See [`Api::status`].
     fn remove_user(&self, caller: &Caller, email: &str) -> Answer;
 
+    /// `GET /v1/users/EMAIL/picture`: `{"type", "bytes", "base64"}`.
+    ///
+    /// # Errors
+    /// See [`Api::status`]; [`ErrorKind::NotFound`] for a user without one.
+    fn user_picture(&self, caller: &Caller, email: &str) -> Answer;
+
+    /// `PUT /v1/users/EMAIL/picture`: a picture in base64, a PNG, JPEG or BMP file. `DELETE`: none any more.
+    ///
+    /// # Errors
+    /// See [`Api::status`]; [`ErrorKind::Unprocessable`] for what is none, or is too large.
+    fn set_user_picture(&self, caller: &Caller, email: &str, base64: Option<&str>) -> Answer;
+
     /// `POST /v1/users/import`: users from a file, all of them or none.
     ///
     /// # Errors
@@ -221,6 +234,18 @@ pub trait Api: Send + Sync + 'static {
     /// See [`Api::status`].
     fn start_recording(&self, caller: &Caller) -> Answer;
 
+    /// `GET /v1/store`: the stores, what they have, and how far a move is.
+    ///
+    /// # Errors
+    /// See [`Api::status`].
+    fn store(&self, caller: &Caller) -> Answer;
+
+    /// `POST /v1/store/migrate`: has new archives go to another folder, and those that there are moved there.
+    ///
+    /// # Errors
+    /// See [`Api::status`]; [`ErrorKind::Unprocessable`] when that folder cannot be a store; [`ErrorKind::Conflict`] when all is there.
+    fn migrate_store(&self, caller: &Caller, wanted: &MigrateStore) -> Answer;
+
     /// `GET /v1/retention`: the rule, what it would delete now, and what it waits to be answered.
     ///
     /// # Errors
@@ -238,6 +263,20 @@ pub trait Api: Send + Sync + 'static {
     /// # Errors
     /// See [`Api::status`]; [`ErrorKind::Conflict`] when that is not asked (any more).
     fn confirm_retention(&self, caller: &Caller, token: &str) -> Answer;
+}
+
+/// Where archives are to be moved.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MigrateStore {
+    /// The folder, a whole path.
+    pub to: String,
+    /// Most bytes a second; 0, which is usual: as fast as it goes.
+    #[serde(default)]
+    pub rate_bytes_per_s: u64,
+    /// Say only what would be moved.
+    #[serde(default)]
+    pub dry_run: bool,
 }
 
 /// What is done about a live call. All of them are the same done twice.

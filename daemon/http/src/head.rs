@@ -12,6 +12,9 @@ pub const BODY_BYTES_MAX: usize = 64 << 10;
 /// The same of an import of users: a hundred thousand of them in a file.
 pub const IMPORT_BYTES_MAX: usize = 32 << 20;
 
+/// Most bytes of the body that brings a user's picture: the largest that can be allowed (`directory.picture_max`), in base64.
+const PICTURE_BODY_BYTES_MAX: usize = 1 << 20;
+
 /// What of a head is used; everything else a client sends is dropped here.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Head {
@@ -122,7 +125,11 @@ fn field(line: &str) -> Result<(&str, &str), Refusal> {
 
 /// Most bytes that a body of a request for this may have.
 fn body_bytes_max(target: &str) -> usize {
-    if target.split('?').next() == Some("/v1/users/import") { IMPORT_BYTES_MAX } else { BODY_BYTES_MAX }
+    match target.split('?').next() {
+        Some("/v1/users/import") => IMPORT_BYTES_MAX,
+        Some(path) if path.starts_with("/v1/users/") && path.ends_with("/picture") => PICTURE_BODY_BYTES_MAX,
+        _ => BODY_BYTES_MAX,
+    }
 }
 
 fn content_length(value: &str, max: usize) -> Result<usize, Refusal> {

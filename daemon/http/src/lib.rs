@@ -60,7 +60,8 @@ mod worker;
 pub use access::{AuditQuery, NewToken};
 pub use annotate::Annotate;
 pub use api::{
-    Answer, Api, ApiError, Audio, AudioFormat, AudioPurpose, AudioRequest, CallAction, ErrorKind, RecordingsQuery,
+    Answer, Api, ApiError, Audio, AudioFormat, AudioPurpose, AudioRequest, CallAction, ErrorKind, MigrateStore,
+    RecordingsQuery,
 };
 pub use callvault_access::{Caller, Level};
 pub use error::HttpError;

@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use crate::{
     Annotate, ApiError, AudioFormat, AudioPurpose, AudioRequest, AuditQuery, CallAction, DiscardsQuery, ErrorKind,
-    NewToken, RecordingsQuery, UserImport, access, annotate, users,
+    MigrateStore, NewToken, RecordingsQuery, UserImport, access, annotate, users,
 };
 
 /// What a request under `/v1/` asks.
@@ -37,6 +37,9 @@ pub(crate) enum Call {
     User(String),
     SetUser(String, Vec<(String, String)>),
     RemoveUser(String),
+    UserPicture(String),
+    /// With the picture in base64; none: without one.
+    SetUserPicture(String, Option<String>),
     ImportUsers(UserImport),
     Tokens,
     CreateToken(NewToken),
@@ -50,6 +53,8 @@ pub(crate) enum Call {
     Settings,
     /// To which address, in which language.
     TryMail(String, Option<String>),
+    Store,
+    MigrateStore(MigrateStore),
     Retention,
     RunRetention,
     /// What is asked, by its name.
@@ -145,6 +150,15 @@ pub(crate) fn route(method: &str, target: &str, body: &[u8]) -> Result<Call, Api
             "DELETE" => only("DELETE", Call::RemoveUser((*email).to_owned())),
             _ => Err(ApiError::method("GET, PUT, DELETE")),
         },
+        ["users", email, "picture"] if email.contains('@') => {
+            let email = (*email).to_owned();
+            match method {
+                "GET" => only("GET", Call::UserPicture(email)),
+                "PUT" => only("PUT", Call::SetUserPicture(email, Some(users::picture(body)?))),
+                "DELETE" => only("DELETE", Call::SetUserPicture(email, None)),
+                _ => Err(ApiError::method("GET, PUT, DELETE")),
+            }
+        }
         ["users", "import"] => Err(ApiError::method("POST")),
         ["discards"] => match method {
             "GET" => users::discards(query).map(Call::Discards),
@@ -172,6 +186,9 @@ pub(crate) fn route(method: &str, target: &str, body: &[u8]) -> Result<Call, Api
             "POST" => try_mail(query),
             _ => Err(ApiError::method("POST")),
         },
+        ["store"] => only("GET", Call::Store),
+        ["store", "migrate"] if method == "POST" => only("POST", Call::MigrateStore(json_in(body)?)),
+        ["store", "migrate"] => Err(ApiError::method("POST")),
         ["retention"] => only("GET", Call::Retention),
         ["retention", "run"] => only("POST", Call::RunRetention),
         ["retention", "confirm"] if method == "POST" => only("POST", Call::ConfirmRetention(access::answer(body)?)),
@@ -423,6 +440,15 @@ mod tests {
         check("POST", "/v1/mail/test", 400);
         check("POST", "/v1/mail/test?address=ann", 400);
         check("GET", "/v1/mail/test?address=ann@example.com", 405);
+        check("GET", "/v1/users/ann@example.com/picture", 200);
+        check("PUT", "/v1/users/ann@example.com/picture", 400);
+        check("DELETE", "/v1/users/ann@example.com/picture", 200);
+        check("POST", "/v1/users/ann@example.com/picture", 405);
+        check("GET", "/v1/users/ann/picture", 404);
+        check("GET", "/v1/store", 200);
+        check("POST", "/v1/store", 405);
+        check("POST", "/v1/store/migrate", 400);
+        check("GET", "/v1/store/migrate", 405);
         check("GET", "/v1/retention", 200);
         check("POST", "/v1/retention", 405);
         check("POST", "/v1/retention/run", 200);

@@ -61,6 +61,17 @@ pub(crate) fn fields(body: &[u8]) -> Result<Vec<(String, String)>, ApiError> {
     json_in::<BTreeMap<String, String>>(body).map(|fields| fields.into_iter().collect())
 }
 
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Picture {
+    base64: String,
+}
+
+/// A picture, in base64.
+pub(crate) fn picture(body: &[u8]) -> Result<String, ApiError> {
+    json_in::<Picture>(body).map(|picture| picture.base64)
+}
+
 /// `GET /v1/discards`.
 pub(crate) fn discards(query: &str) -> Result<DiscardsQuery, ApiError> {
     let mut query = Query::parse(query, &["rule", "limit"])?;

@@ -16,8 +16,8 @@ use std::{
 
 use callvault_http::{
     Annotate, Answer, Api, ApiError, Audio, AudioFormat, AudioRequest, AuditQuery, CallAction, Caller, Component,
-    DiscardsQuery, ErrorKind, Health, HttpError, Level, Limits, Listen, NewToken, RecordingsQuery, Server, Snapshot,
-    Status, UserImport,
+    DiscardsQuery, ErrorKind, Health, HttpError, Level, Limits, Listen, MigrateStore, NewToken, RecordingsQuery,
+    Server, Snapshot, Status, UserImport,
 };
 use callvault_seal::Secret;
 use serde_json::{Value, json};
@@ -215,6 +215,22 @@ impl Api for Fake {
 
     fn run_retention(&self, _: &Caller) -> Answer {
         Ok(json!({"question": null}))
+    }
+
+    fn user_picture(&self, _: &Caller, email: &str) -> Answer {
+        Ok(json!({"of": email}))
+    }
+
+    fn set_user_picture(&self, _: &Caller, email: &str, base64: Option<&str>) -> Answer {
+        Ok(json!({"of": email, "length": base64.map(str::len)}))
+    }
+
+    fn store(&self, _: &Caller) -> Answer {
+        Ok(json!({"stores": []}))
+    }
+
+    fn migrate_store(&self, _: &Caller, wanted: &MigrateStore) -> Answer {
+        Ok(json!({"to": wanted.to}))
     }
 
     fn confirm_retention(&self, _: &Caller, token: &str) -> Answer {

@@ -113,9 +113,11 @@ struct Asked<'a> {
 /// One rule: a verdict where it applies, none where the next rule is to be asked.
 type Rule = fn(&Asked<'_>) -> Option<KeepVerdict>;
 
-/// The rules in the order in which they are asked; the first that applies decides. What is filtered is filtered whoever asks for it.
+/// The rules in the order in which they are asked; the first that applies decides. First what forbids: that a user is never recorded, that
+/// a number is not to be, that nobody is there whose call it could be. Nobody's wish goes before that. Then what is asked for, and only
+/// then what chooses among the rest: direction, traffic and demand say what is worth keeping where nobody says it of this call.
 const RULES: &[Rule] =
-    &[self_test, never, direction, traffic, blacklist, unknown_user, asked_for_by_the_client, on_demand];
+    &[self_test, never, blacklist, unknown_user, asked_for_by_the_client, direction, traffic, on_demand];
 
 /// The names of the rules by which a call is discarded, as they are counted and shown.
 pub mod rules {
@@ -311,6 +313,32 @@ mod tests {
     }
 
     const ANN: &[&str] = &["ann@x 7201", "bob@x +4930999"];
+
+    #[test]
+    fn what_is_asked_for_is_kept_unless_it_is_forbidden() {
+        fn check(users: &[&str], filters: Filters, local: &str, recording_type: &str, expected: KeepVerdict) {
+            let directory =
+                Directory::new(users.iter().map(|line| user(line)), callvault_directory::NumberingPlan::default());
+            let settings = PolicySettings::new(RecordingMode::Always, &[], &["keep".to_owned()]).with(filters.clone());
+            let call = CallFacts {
+                direction: Direction::Incoming,
+                remotes: vec![party("+4989123")],
+                ..call("", "", local, recording_type)
+            };
+            assert_eq!(keep(&call, &settings, &directory), expected, "{users:?} {filters:?} {recording_type}");
+        }
+        let discarded = |rule: &str| KeepVerdict::Discard { rule: rule.to_owned() };
+        let direction = || Filters { direction: Some(Direction::Outgoing), ..Filters::default() };
+        let traffic = || Filters { traffic: Some(Traffic::Internal), ..Filters::default() };
+        let listed = || Filters { blacklist: vec!["+4989!".parse().unwrap()], ..Filters::default() };
+        check(ANN, direction(), "7201", "on", discarded(rules::DIRECTION));
+        check(ANN, direction(), "7201", "keep", KeepVerdict::Keep);
+        check(ANN, traffic(), "7201", "on", discarded(rules::TRAFFIC));
+        check(ANN, traffic(), "7201", "keep", KeepVerdict::Keep);
+        check(ANN, listed(), "7201", "keep", discarded(rules::BLACKLIST));
+        check(ANN, Filters::default(), "7777", "keep", discarded(rules::UNKNOWN_USER));
+        check(&["ann@x 7201 never"], Filters::default(), "7201", "keep", discarded(rules::NEVER));
+    }
 
     #[test]
     fn filters_by_direction_and_traffic() {

@@ -70,6 +70,11 @@ pub(crate) struct Access {
 }
 
 impl Access {
+    /// Another store is used: what it says is to be brought together with what is known here.
+    pub(crate) fn ask_store_again(&self) {
+        self.store_asked.store(false, Ordering::Relaxed);
+    }
+
     /// Reads what was decided, and enters what the settings decide for good.
     ///
     /// # Errors

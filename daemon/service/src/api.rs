@@ -16,7 +16,7 @@ use callvault_control::{self as control, CallStanding, LiveCall, Refusal};
 use callvault_directory::User;
 use callvault_http::{
     Annotate, Answer, Api, ApiError, Audio, AudioFormat, AudioPurpose, AudioRequest, AuditQuery, CallAction,
-    DiscardsQuery, ErrorKind, NewToken, RecordingsQuery, Snapshot, UserImport,
+    DiscardsQuery, ErrorKind, MigrateStore, NewToken, RecordingsQuery, Snapshot, UserImport,
 };
 use callvault_queue::{Filter as JobFilter, Job, JobId, QueueError, State};
 use callvault_render_protocol::RenderError;
@@ -567,6 +567,22 @@ impl Api for Control {
 
     fn run_retention(&self, caller: &Caller) -> Answer {
         self.0.retention_run(caller)
+    }
+
+    fn user_picture(&self, caller: &Caller, email: &str) -> Answer {
+        users::picture(&self.0, caller, email)
+    }
+
+    fn set_user_picture(&self, caller: &Caller, email: &str, base64: Option<&str>) -> Answer {
+        users::set_picture(&self.0, caller, email, base64)
+    }
+
+    fn store(&self, caller: &Caller) -> Answer {
+        self.0.store_status(caller)
+    }
+
+    fn migrate_store(&self, caller: &Caller, wanted: &MigrateStore) -> Answer {
+        self.0.migrate_store(caller, wanted)
     }
 
     fn confirm_retention(&self, caller: &Caller, token: &str) -> Answer {

@@ -22,11 +22,12 @@ use crate::headroom::{Headroom, Sample, Samples};
 use crate::ingest::unix_ms;
 use crate::journals::{LaneView, Shared};
 use crate::mailing::Mailing;
+use crate::moving::Moving;
 use crate::recorder::{RecorderState, Request};
 use crate::retention::Retention;
 use crate::settings::Settings;
 use crate::sound::SoundError;
-use crate::store::Store;
+use crate::stores::Stores;
 
 /// The parts.
 pub(crate) struct Appliance {
@@ -41,7 +42,9 @@ pub(crate) struct Appliance {
     pub(crate) checkpoint_key: CheckpointKey,
     pub(crate) catalogue: Catalogue,
     pub(crate) queue: Queue,
-    pub(crate) store: Store,
+    pub(crate) store: Stores,
+    /// What is known of archives being moved to another store.
+    pub(crate) moving: Moving,
     pub(crate) journals: Shared,
     pub(crate) render_program: PathBuf,
     pub(crate) recorder: watch::Receiver<RecorderState>,
@@ -102,7 +105,7 @@ impl Appliance {
         self.stopping.store(true, Ordering::Relaxed);
         self.store.stop();
         let _ = self.wake_ingest.try_send(());
-        for bell in [&self.work, &self.stop_bell, &self.reload, &self.retention.bell] {
+        for bell in [&self.work, &self.stop_bell, &self.reload, &self.retention.bell, &self.moving.bell] {
             bell.ring();
         }
     }

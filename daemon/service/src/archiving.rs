@@ -37,9 +37,9 @@ use crate::deliveries;
 use crate::mailing;
 use crate::row::{self, has_audio};
 use crate::sound::{OpenLane, Reading, SoundError, codec_spec, open_lanes};
-use crate::store::{StoreError, StoreFile, is_away};
+use crate::store::{Store, StoreError, StoreFile, is_away};
 
-/// Name of the one store, as recordings show it.
+/// Name of the first store, that of `store.path`, as recordings show it.
 pub(crate) const STORE_NAME: &str = "default";
 
 /// A job whose store is away is due again after this long; it is claimed when the store is back, which its watch says.
@@ -118,7 +118,7 @@ pub(crate) fn archive(appliance: &Appliance, renderer: &mut Option<Renderer>, id
         (Archiving::AlreadyArchived, _) => {}
         // It came between the two looks at the catalogue.
         (Archiving::Started, None) => return Err(SoundError::NotReadYet.into()),
-        (Archiving::Gone, _) => remove_leavings(appliance, id)?,
+        (Archiving::Gone, _) => remove_leavings::<ArchivingError>(appliance, id)?,
     }
     appliance.journals.lock().release(id);
     Ok(())
@@ -126,12 +126,26 @@ pub(crate) fn archive(appliance: &Appliance, renderer: &mut Option<Renderer>, id
 
 /// Removes what attempts at archiving a recording that is deleted now may have left. Its row is gone, and with it the day that is
 /// in the name, but an id of version 7 holds the time as well, within the seconds between an INVITE and its answer.
-pub(crate) fn remove_leavings(appliance: &Appliance, id: Uuid) -> Result<(), StoreError> {
+pub(crate) fn remove_leavings<E: From<StoreError> + From<CatalogueError>>(
+    appliance: &Appliance,
+    id: Uuid,
+) -> Result<(), E> {
     let Some((seconds, _)) = id.get_timestamp().map(|t| t.to_unix()) else { return Ok(()) };
     let seconds = i64::try_from(seconds).unwrap_or(0);
     let around = [0, -EARLIER_S, EARLIER_S].map(|by| seconds.saturating_add(by).saturating_mul(1_000_000_000));
     let names: BTreeSet<String> = around.iter().map(|at_ns| relative_path(&id, *at_ns)).collect();
-    names.iter().try_for_each(|name| appliance.store.remove(Path::new(name)))
+    let into = appliance.store.for_writing();
+    for name in &names {
+        leave_to_others(appliance, id, name, &into.name)?;
+        into.store.remove(Path::new(name))?;
+    }
+    Ok(())
+}
+
+/// An attempt that was broken off may have left something where archives went before; it is taken away as a move's copies are.
+fn leave_to_others(appliance: &Appliance, id: Uuid, path: &str, name: &str) -> Result<(), CatalogueError> {
+    let others = appliance.store.sources();
+    others.iter().filter(|other| *other != name).try_for_each(|other| appliance.catalogue.may_be_left(id, other, path))
 }
 
 /// How far the time in an id and the start of its recording may be apart, in seconds.
@@ -190,12 +204,13 @@ fn make(
     };
     let header = Header { recording: id, created_at_ns: i64::try_from(Timestamp::now().as_nanosecond()).unwrap_or(0) };
     let mut heard = Vec::new();
-    let summary = appliance.store.put(Path::new(&name), |out| {
+    let into = appliance.store.for_writing();
+    let summary = into.store.put(Path::new(&name), |out| {
         let mut writer = Writer::create(out, &header, keys, &key, &facts)?;
         heard = plan.write(appliance, renderer, &reading, &folder, &lanes, &mut writer)?;
         writer.finish().map_err(ArchivingError::from)
     })?;
-    check(appliance, &name, &key, &summary)?;
+    check(&into.store, &name, &key, &summary)?;
     let mut owed = Vec::new();
     if let Some(mut row) = appliance.catalogue.get(id)? {
         row::listen(&mut row, &heard);
@@ -204,9 +219,10 @@ fn make(
         owed.extend(mailing::owed_with_archive(appliance, &row));
     }
     let place =
-        ArchivePlace { bytes: summary.bytes, store: STORE_NAME.to_owned(), path: name.clone(), sha256: summary.sha256 };
+        ArchivePlace { bytes: summary.bytes, store: into.name.clone(), path: name.clone(), sha256: summary.sha256 };
+    leave_to_others(appliance, id, &name, &into.name)?;
     match appliance.catalogue.archived_with_keys(id, (&place, kept_here), &owed, Timestamp::now()) {
-        Ok(Archived::Gone) => appliance.store.remove(Path::new(&name))?,
+        Ok(Archived::Gone) => into.store.remove(Path::new(&name))?,
         Ok(Archived::Recorded | Archived::AlreadyRecorded) => {
             appliance.metrics.archived.fetch_add(1, Ordering::Relaxed);
             appliance.metrics.archived_bytes.fetch_add(summary.bytes, Ordering::Relaxed);
@@ -229,8 +245,8 @@ fn seal(appliance: &Appliance, key: &DataKey, id: Uuid) -> Vec<SealedKey> {
 }
 
 /// Reads the archive back, every byte of it.
-fn check(appliance: &Appliance, name: &str, key: &DataKey, summary: &Summary) -> Result<(), ArchivingError> {
-    let file = appliance.store.get_back(Path::new(name))?;
+fn check(store: &Store, name: &str, key: &DataKey, summary: &Summary) -> Result<(), ArchivingError> {
+    let file = store.get_back(Path::new(name))?;
     let report = verify(std::io::BufReader::with_capacity(256 * 1024, file), Some(key))?;
     if let Some(finding) = report.findings.first() {
         return Err(ArchivingError::Unsound(finding.to_string()));

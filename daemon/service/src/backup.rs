@@ -25,7 +25,7 @@ use crate::access::NEVER_DELETE_NAME;
 use crate::files::{TEMPORARY_ENDING, make_folder, sync_folder};
 use crate::keys;
 use crate::lock::FolderLock;
-use crate::store::EXPECTED_NAME;
+use crate::stores::RECORD_NAME;
 
 /// The copy of the catalogue while a backup is made, in the data folder.
 const COPY_NAME: &str = "catalogue.backup.tmp";
@@ -82,10 +82,8 @@ pub(crate) fn make(configuration: &Path, target: &Path, lock: &Lock) -> anyhow::
         for (place, path) in small_files(configuration, &config)? {
             add(&mut writer, &place, &path)?;
         }
-        for (place, name) in [(Place::StoreIdentity, EXPECTED_NAME), (Place::NeverDelete, NEVER_DELETE_NAME)] {
-            if data.join(name).exists() {
-                add(&mut writer, &place, &data.join(name))?;
-            }
+        if data.join(NEVER_DELETE_NAME).exists() {
+            add(&mut writer, &Place::NeverDelete, &data.join(NEVER_DELETE_NAME))?;
         }
         add(&mut writer, &Place::Catalogue, &copy.path)?;
         let file = writer.finish()?.into_inner().map_err(|error| error.into_error()).context("end the backup")?;
@@ -157,6 +155,8 @@ fn small_files(configuration: &Path, config: &Config) -> anyhow::Result<Vec<(Pla
     };
     files.extend(of(&configuration.parent().unwrap_or(Path::new(".")).join("conf.d"), ".toml", Place::ConfD)?);
     files.extend(of(&config.keys_path(), ".key", Place::Key)?);
+    files.extend(of(&config.data_dir, ".identity", Place::Store)?);
+    files.extend(of(&config.data_dir, RECORD_NAME, Place::Store)?);
     Ok(files)
 }
 
@@ -278,11 +278,13 @@ fn place(config: &Config, unpacked: &Path) -> anyhow::Result<()> {
         let moved = make_folder(folder).and_then(|()| rename_or_copy(from, to)).and_then(|()| sync_folder(folder));
         moved.with_context(|| format!("put {} in its place", to.display()))
     };
-    let names = fs::read_dir(unpacked.join("keys"))
-        .map(|entries| entries.filter_map(|entry| Some(entry.ok()?.file_name())).collect::<Vec<_>>())
-        .unwrap_or_default();
-    let pair = |name: &std::ffi::OsString| (unpacked.join("keys").join(name), config.keys_path().join(name));
-    let keys: Vec<(PathBuf, PathBuf)> = names.iter().map(pair).collect();
+    // Those of a folder, each with its place.
+    let unpacked_files = |folder: &str, to: &Path| -> Vec<(PathBuf, PathBuf)> {
+        let names = fs::read_dir(unpacked.join(folder)).into_iter().flatten();
+        let names = names.filter_map(|entry| Some(entry.ok()?.file_name()));
+        names.map(|name| (unpacked.join(folder).join(&name), to.join(&name))).collect()
+    };
+    let keys = unpacked_files("keys", &config.keys_path());
     for (from, to) in &keys {
         let same = || -> io::Result<bool> { Ok(fs::read(from)? == fs::read(to)?) };
         if to.exists() && !same().with_context(|| format!("read the key {}", to.display()))? {
@@ -293,7 +295,9 @@ fn place(config: &Config, unpacked: &Path) -> anyhow::Result<()> {
         }
     }
     put(&unpacked.join("configuration"), &data.join(SETTINGS_NAME))?;
-    put(&unpacked.join("store.identity"), &data.join(EXPECTED_NAME))?;
+    for (from, to) in unpacked_files("stores", data) {
+        put(&from, &to)?;
+    }
     put(&unpacked.join("never-delete"), &data.join(NEVER_DELETE_NAME))?;
     for (from, to) in &keys {
         put(from, to)?;

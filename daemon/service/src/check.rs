@@ -13,7 +13,7 @@ use std::path::Path;
 pub(crate) use invariant::Invariant;
 
 use callvault_archive::{Reader, verify};
-use callvault_catalogue::{CatalogueError, Filter, Recording};
+use callvault_catalogue::{ArchivePlace, CatalogueError, Filter, Recording};
 use callvault_journal::{FindingKind, verify_lane};
 use callvault_queue::{JobId, JobKind, StateName};
 use callvault_seal::DataKey;
@@ -26,7 +26,7 @@ use crate::playback::archive_key;
 use crate::recover::find_archives;
 use crate::row::has_audio;
 use crate::sound::{SoundError, open_lanes};
-use crate::store::StoreFile;
+use crate::store::{Store, StoreFile};
 
 /// Recordings taken from the catalogue at once.
 const PAGE: usize = 500;
@@ -117,7 +117,7 @@ impl<'a> Check<'a> {
     pub(crate) fn recording(&mut self, row: &Recording) {
         self.checked += 1;
         match row.archive.place() {
-            Some(place) => self.archived(row, &place.path),
+            Some(place) => self.archived(row, &place),
             None if has_audio(row) => {
                 self.journalled(row);
                 self.lanes_kept(row.id);
@@ -127,8 +127,9 @@ impl<'a> Check<'a> {
         }
     }
 
-    fn archived(&mut self, row: &Recording, path: &str) {
-        let open = || self.appliance.store.get(Path::new(path));
+    fn archived(&mut self, row: &Recording, place: &ArchivePlace) {
+        let path = place.path.as_str();
+        let open = || self.appliance.store.of(&place.store)?.get(Path::new(path));
         let key = open().map_err(SoundError::from).and_then(|file| self.archive_key(file));
         let report = open()
             .map_err(SoundError::from)
@@ -143,6 +144,12 @@ impl<'a> Check<'a> {
             Err(error) => {
                 // A recording that was deleted while it was looked at is no finding.
                 let is_gone = matches!(self.appliance.catalogue.tombstone(row.id), Ok(Some(_)));
+                // Nor is one that was moved to another store.
+                if let Ok(Some(now)) = self.appliance.catalogue.archive_place(row.id)
+                    && now != *place
+                {
+                    return self.archived(row, &now);
+                }
                 if !is_gone {
                     self.note(Invariant::ArchiveWhole, Some(row.id), path, "unreadable", &format!("failed to {error}"));
                 }
@@ -339,7 +346,16 @@ impl<'a> Check<'a> {
 
     /// Archives in the store that are on no record.
     fn store_files(&mut self) {
-        let store = &self.appliance.store;
+        let current = self.appliance.store.record().current;
+        for name in std::iter::once(current).chain(self.appliance.store.sources()) {
+            match self.appliance.store.of(&name) {
+                Ok(store) => self.files_of(&name, &store),
+                Err(error) => self.away(&error.to_string()),
+            }
+        }
+    }
+
+    fn files_of(&mut self, name: &str, store: &Store) {
         if let Err(error) = store.check() {
             return self.away(&error.to_string());
         }
@@ -352,7 +368,9 @@ impl<'a> Check<'a> {
             let tombstone = self.appliance.catalogue.tombstone(id);
             match (row, tombstone) {
                 (Ok(Some(row)), _) => match row.archive.place() {
-                    Some(place) if place.path != path => {
+                    Some(place)
+                        if (place.path != path || place.store != name) && !self.is_being_moved(id, name, &path) =>
+                    {
                         let text = "the archive of this recording is another file";
                         self.note(Invariant::ArchiveOnRecord, Some(id), &path, "second-file", text);
                     }
@@ -361,8 +379,9 @@ impl<'a> Check<'a> {
                 },
                 (Ok(None), Ok(Some(_))) => {
                     let owed = self.appliance.catalogue.deletions_owed().unwrap_or_default();
-                    let is_there = self.appliance.store.get(Path::new(&path)).is_ok();
-                    if is_there && !owed.iter().any(|one| one.recording == id) {
+                    let is_there = store.get(Path::new(&path)).is_ok();
+                    if is_there && !self.is_being_moved(id, name, &path) && !owed.iter().any(|one| one.recording == id)
+                    {
                         let text = "the recording was deleted, and its archive is still there";
                         self.note(Invariant::DeletionOwed, Some(id), &path, "deleted-file", text);
                     }
@@ -374,6 +393,14 @@ impl<'a> Check<'a> {
                 _ => {}
             }
         }
+    }
+
+    /// Whether a file that was not on record is one that a move takes away, or is on record by now.
+    fn is_being_moved(&self, id: Uuid, store: &str, path: &str) -> bool {
+        let left = self.appliance.catalogue.leavings_of(id).unwrap_or_default();
+        let place = self.appliance.catalogue.archive_place(id).ok().flatten();
+        left.iter().any(|one| one.store == store && one.path == path)
+            || place.is_some_and(|place| place.store == store && place.path == path)
     }
 
     fn journal_files(&mut self) {

@@ -15,6 +15,7 @@ use crate::fd_store;
 use crate::headroom::{Headroom, Room};
 use crate::mailing;
 use crate::metrics::metrics;
+use crate::moving;
 use crate::recorder::RecorderState;
 use crate::retention;
 use crate::watchdog;
@@ -202,7 +203,7 @@ fn store_component(appliance: &Appliance) -> Component {
             let state = condition.state.name();
             Component::new(Status::Degraded, format!("{state}: {text} (recordings wait in the journal meanwhile)"))
         }
-        None => Component::ok(),
+        None => noted(appliance, &[moving::RECORD_NOTE, moving::NOTE], Status::Degraded),
     }
 }
 

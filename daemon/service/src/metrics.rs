@@ -203,6 +203,22 @@ pub(crate) fn metrics(
     if let Some(free) = store.free_bytes {
         metric("store_free_bytes", "gauge", "Free bytes in the store.", &one(free as f64));
     }
+    let moving = &appliance.moving;
+    let [left, moved, bytes] =
+        [&moving.left, &moving.moved, &moving.moved_bytes].map(|n| n.load(Ordering::Relaxed) as f64);
+    metric(
+        "store_move_left",
+        "gauge",
+        "Archives still to be moved to another store, when it was last counted.",
+        &one(left),
+    );
+    metric("store_moved_total", "counter", "Archives moved to another store since the start.", &one(moved));
+    metric(
+        "store_moved_bytes_total",
+        "counter",
+        "Bytes of archives moved to another store since the start.",
+        &one(bytes),
+    );
     let parts: Vec<(String, f64)> = health
         .components
         .iter()

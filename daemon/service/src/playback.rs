@@ -10,7 +10,7 @@ use std::sync::mpsc::{Receiver, sync_channel};
 use std::thread;
 
 use callvault_archive::{ArchiveTrack, KeysFound, Reader, key_context};
-use callvault_catalogue::{Catalogue, Recording};
+use callvault_catalogue::{ArchivePlace, Catalogue, Recording};
 use callvault_render_protocol::{
     FromRender, Job, Limits, Output, POST_ROLL_TICKS, PRE_ROLL_TICKS, Packet, Renderer, TONE_TICKS_MAX, TrackSpec,
 };
@@ -20,7 +20,7 @@ use uuid::Uuid;
 use crate::appliance::Appliance;
 use crate::archiving::with_renderer;
 use crate::sound::{Reading, SoundError, archive_packets, codec_spec, open_lanes};
-use crate::store::StoreError;
+use crate::store::{StoreError, StoreFile};
 
 /// Rendered blocks that may wait for a slow listener.
 const BLOCKS_MAX: usize = 8;
@@ -136,7 +136,7 @@ fn run(
     };
     if let Some(place) = row.archive.place() {
         drop(pinned);
-        let file = appliance.store.get(Path::new(&place.path)).map_err(|error| missing(appliance, row.id, error))?;
+        let file = stored(appliance, row.id, place)?;
         let mut archive =
             open_archive(io::BufReader::with_capacity(READ_BYTES, file), &appliance.keyring, &appliance.catalogue)?;
         let facts = archive.facts()?;
@@ -148,6 +148,20 @@ fn run(
     let reading = Reading::of_journal(&pinned.folder, &lanes)?;
     let job = job(appliance, &reading.tracks, reading.total_ticks, format, &ms);
     play(&job, &mut needed(&job, reading.packets(&pinned.folder, &lanes, stretch(&job))))
+}
+
+/// Opens an archive where it is. Between a look at the row and this one it may have been moved to another store.
+fn stored(appliance: &Appliance, id: Uuid, mut place: ArchivePlace) -> Result<StoreFile, SoundError> {
+    loop {
+        let opened = appliance.store.of(&place.store).and_then(|store| store.get(Path::new(&place.path)));
+        match opened {
+            Err(error) if error.is_not_found() => match appliance.catalogue.archive_place(id)? {
+                Some(now) if now != place => place = now,
+                _ => return Err(missing(appliance, id, error)),
+            },
+            opened => return Ok(opened?),
+        }
+    }
 }
 
 /// An archive that is missing may be so because the recording was deleted.

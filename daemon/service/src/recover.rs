@@ -38,6 +38,7 @@ use crate::ingest::unix_ms;
 use crate::journals::Shared;
 use crate::keys;
 use crate::lock::{FolderLock, LockError, RecorderLock};
+use crate::stores::{Known, Record};
 pub(crate) use archives::find as find_archives;
 use plan::{Plan, Sink, Sources};
 pub(crate) use report::Report;
@@ -104,7 +105,11 @@ pub(crate) fn recover(config: &Config, manner: Manner) -> anyhow::Result<Report>
     let keyring = keys::load_or_make(&config.keys_path(), &config.data_dir, true, &mut rng)?.keyring;
     make_folder(&folder).with_context(|| format!("make the folder {}", folder.display()))?;
     let result = (|| {
-        let store = Standing::of(&config.store_path(), &config.data_dir);
+        // Where archives were moved, those that are still elsewhere have their rows, if the catalogue can be read; else this is done once
+        // more with store.path set to that store.
+        let (record, _) = Record::read(config);
+        let used = record.known(&record.current).cloned().unwrap_or_else(|| Known::first(config));
+        let store = Standing::of(&used, &config.data_dir);
         if let Standing::Away(why) = &store
             && !manner.dry_run
             && !manner.without_store

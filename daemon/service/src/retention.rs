@@ -186,6 +186,11 @@ impl Retention {
         })
     }
 
+    /// Whether there is anything that preserving would do.
+    pub(crate) fn allows_preserving(&self) -> bool {
+        self.rule.allows_preserving()
+    }
+
     /// Recordings that are due, and when it was looked last.
     pub(crate) fn figures(&self) -> (u64, Option<Timestamp>) {
         (self.due.load(Ordering::Relaxed), locked(&self.last_run).at)

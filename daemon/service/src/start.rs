@@ -19,7 +19,6 @@ use rand::rngs::StdRng;
 use rand::{CryptoRng, Rng, SeedableRng};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
-use uuid::Uuid;
 use zeroize::Zeroizing;
 
 use crate::access::Access;
@@ -34,11 +33,13 @@ use crate::ingest::{Ingest, unix_ms};
 use crate::journals::Shared;
 use crate::lock::{FolderLock, RecorderLock};
 use crate::mailing::{self, Mailing};
+use crate::moving::{self, Moving, RECORD_NOTE};
 use crate::recorder::{Driver, RecorderState, Request};
 use crate::reload::Reload;
 use crate::retention::Retention;
 use crate::sockets::{Sockets, Wanted};
-use crate::store::{EXPECTED_NAME, Store};
+use crate::store::EXPECTED_NAME;
+use crate::stores::{Record, Stores};
 use crate::{keys, log, recover, retention, sd_notify, told, watchdog, workers};
 
 /// Requests to the recorder that may wait.
@@ -167,6 +168,12 @@ pub(crate) fn open(
     let notes = Notes::default();
     let access = Access::open(&config, &catalogue, &notes)?;
     let retention = Retention::open(&config, &catalogue).context("prepare retention")?;
+    let (record, trouble) = Record::read(&config);
+    match trouble {
+        Some(text) => notes.set(RECORD_NOTE, format!("failed to {text}")),
+        None => record.keep(&config.data_dir).context("write which stores there are")?,
+    }
+    let stores = Stores::new(record, &config.data_dir, config.store.timeout);
     let (queue, report) = Queue::open(&config.queue_path(), queue_settings(&config), unix_ms())?;
     if report.missing || !report.damaged.is_empty() {
         tracing::error!(?report, "the queue was damaged; what it held is put together again from the catalogue");
@@ -182,7 +189,8 @@ pub(crate) fn open(
         checkpoint_key,
         catalogue,
         queue,
-        store: Store::new(&config.store_path(), &config.data_dir, Uuid::now_v7(), config.store.timeout),
+        store: stores,
+        moving: Moving::default(),
         render_program: beside("callvault-render"),
         recorder,
         requests: requests_tx,
@@ -375,6 +383,7 @@ fn serve(
     crew.hire(appliance, "ingest", move |a| Ingest::new(a).run(&channels.wake))?;
     crew.hire(appliance, "store", workers::watch_store)?;
     crew.hire(appliance, "retention", retention::run)?;
+    crew.hire(appliance, "store-move", moving::run)?;
     crew.hire(appliance, "configuration", move |a| reload.run(a))?;
     for number in 0..appliance.config.render.parallel.max(1) {
         crew.hire(appliance, &format!("worker-{number}"), workers::run)?;

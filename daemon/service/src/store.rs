@@ -36,7 +36,7 @@ use std::time::{Duration, Instant};
 
 use nix::fcntl::{OFlag, open};
 use nix::sys::stat::Mode;
-use nix::sys::statvfs::{FsFlags, fstatvfs};
+use nix::sys::statvfs::{FsFlags, fstatvfs, statvfs};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -238,10 +238,16 @@ pub(crate) struct Store {
 impl Store {
     /// The store at `path`, which need not be there. `data` is the appliance's data folder, `timeout` how long a call on the
     /// store may take.
+    #[cfg(test)]
     pub(crate) fn new(path: &Path, data: &Path, new_id: Uuid, timeout: Duration) -> Self {
-        let errands = Errands::new(path, timeout);
+        Self::known(path, data.join(EXPECTED_NAME), new_id, (timeout, Bell::default()))
+    }
+
+    /// The same; which store is expected says the file `expected_path`. `bell` is rung when it is worth a look before its time.
+    pub(crate) fn known(path: &Path, expected_path: PathBuf, new_id: Uuid, (timeout, bell): (Duration, Bell)) -> Self {
+        let errands = Errands::new(path, timeout, bell);
         Self {
-            expected_path: data.join(EXPECTED_NAME),
+            expected_path,
             new_id,
             identity: OnceLock::new(),
             making: Mutex::new(()),
@@ -270,6 +276,7 @@ impl Store {
     }
 
     /// Rung when it is worth a look before its time.
+    #[cfg(test)]
     pub(crate) fn bell(&self) -> &Bell {
         &self.shared.errands.returned
     }
@@ -334,6 +341,18 @@ impl Store {
             left -= some;
         }
         file.sync()
+    }
+
+    /// Free bytes where the store is or would be made; none where the file system has no figures to give. Makes nothing.
+    pub(crate) fn room(&self) -> Result<Option<u64>, StoreError> {
+        let errand = self.shared.begin()?;
+        let path = self.path().to_owned();
+        let about = self.shared.call((&errand, self.path()), ("look at", Purpose::Write), move |_| {
+            let there = path.ancestors().find(|folder| folder.is_dir()).unwrap_or(Path::new("/"));
+            Ok(statvfs(there)?)
+        })?;
+        let free = about.blocks_available().saturating_mul(about.fragment_size());
+        Ok((about.blocks() > 0).then_some(free))
     }
 
     /// Begins an errand in the store's folder, once it is known to be the right one.
@@ -486,6 +505,16 @@ impl Store {
     /// Removes an archive for ever: its keys are erased in place, durably, then the file goes, and with it what an attempt that was
     /// broken off left under its temporary name. What is gone already is fine.
     pub(crate) fn remove(&self, name: &Path) -> Result<(), StoreError> {
+        self.take_away(name, true)
+    }
+
+    /// Removes a file that is a copy of one that stays, or a part of such a copy. Its keys are those of the one that stays and are left as
+    /// they are. What is gone already is fine.
+    pub(crate) fn discard(&self, name: &Path) -> Result<(), StoreError> {
+        self.take_away(name, false)
+    }
+
+    fn take_away(&self, name: &Path, erases: bool) -> Result<(), StoreError> {
         let about = self.path().join(name);
         let (folders, name) = below::split(name).map_err(StoreError::io("remove", &about))?;
         let errand = self.enter()?;
@@ -503,7 +532,9 @@ impl Store {
             return Ok(());
         }
         for name in [temporary_name(&name), name] {
-            self.erase(&errand, &about, name.clone())?;
+            if erases {
+                self.erase(&errand, &about, name.clone())?;
+            }
             self.shared.call((&errand, &about), ("remove", Purpose::Write), move |hand| {
                 hand.file = None;
                 below::unlink(folder(hand)?, &name)

@@ -13,7 +13,7 @@ use rand::Rng;
 
 use crate::access;
 use crate::appliance::Appliance;
-use crate::archiving::{self, AWAY_MS};
+use crate::archiving::{self, AWAY_MS, STORE_NAME};
 use crate::ingest::unix_ms;
 use crate::store::StoreError;
 
@@ -79,6 +79,12 @@ pub(crate) fn watch_store(appliance: &Appliance) {
     while !appliance.stopping.load(Ordering::Relaxed) {
         if appliance.store.look() {
             appliance.work.ring();
+        }
+        // One that archives are moved away from is looked at only after a failure, as then it has to take a file.
+        for source in appliance.store.sources().iter().filter_map(|name| appliance.store.of(name).ok()) {
+            if !source.is_ok() && source.look() {
+                appliance.moving.bell.ring();
+            }
         }
         if appliance.store.is_ok() {
             access::keep_in_store(appliance);
@@ -148,8 +154,11 @@ impl DeleteError {
 /// Removes what was made of a deleted recording, its archive or what attempts at one left; only then is the deletion no longer owed.
 fn delete(appliance: &Appliance, job: &Job) -> Result<(), DeleteError> {
     match job.payload.get("path").and_then(serde_json::Value::as_str) {
-        Some(path) => appliance.store.remove(Path::new(path))?,
-        None => archiving::remove_leavings(appliance, job.recording)?,
+        Some(path) => {
+            let name = job.payload.get("store").and_then(serde_json::Value::as_str).unwrap_or(STORE_NAME);
+            appliance.store.of(name)?.remove(Path::new(path))?;
+        }
+        None => archiving::remove_leavings::<DeleteError>(appliance, job.recording)?,
     }
     Ok(appliance.catalogue.removed(job.recording)?)
 }

@@ -60,6 +60,11 @@ impl Control {
             other => other,
         };
         self.0.owned(&row, |owned| self.0.allow(caller, seen, On::One(owned), &entry))?;
+        if *change == Annotate::Preserve && !self.0.retention.allows_preserving() {
+            // A mark that does nothing now would do something once the rule is another, when nobody thinks of it any more.
+            let text = "preserving is off, because everything is kept (retention.rule is \"keep-all\"); it is on with every other rule, which an administrator sets in the configuration";
+            return Err(ApiError::new(ErrorKind::Conflict, text));
+        }
         let change = kept(change)?;
         let now = Timestamp::now();
         let new_note = Uuid::now_v7();

@@ -1,9 +1,11 @@
 //! Users: what there is, imports, changes.
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use callvault_access::{Action, Caller, On};
 use callvault_catalogue::Discard;
 use callvault_config::LicenceModel;
-use callvault_directory::{FIELDS, Field, FileForm, Plan, User, read};
+use callvault_directory::{FIELDS, Field, FileForm, PictureForm, Plan, User, read};
 use callvault_http::{Answer, ApiError, DiscardsQuery, ErrorKind, UserImport};
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};
@@ -152,6 +154,46 @@ pub(super) fn set(appliance: &Appliance, caller: &Caller, email: &str, fields: &
     }
     check_licence(appliance, &users, std::slice::from_ref(&user))?;
     keep(appliance, vec![user.clone()], users, &entry)?;
+    Ok(user_json(&user))
+}
+
+/// `type`, `bytes` and `base64`.
+pub(super) fn picture(appliance: &Appliance, caller: &Caller, email: &str) -> Answer {
+    appliance.permit_all(caller, Action::Users)?;
+    let user = appliance.access.people.by_email(email).ok_or_else(|| unknown(email))?;
+    let bytes = appliance.catalogue.user_picture(user.id).map_err(internal)?.ok_or_else(|| {
+        let text = format!("{email} has no picture; `callvaultctl users set {email} --picture FILE` gives one");
+        ApiError::new(ErrorKind::NotFound, text)
+    })?;
+    // What was kept was looked at before; what a later version knows is bytes to this one.
+    let media_type = PictureForm::of(&bytes).map_or("application/octet-stream", PictureForm::media_type);
+    Ok(json!({"type": media_type, "bytes": bytes.len(), "base64": STANDARD.encode(&bytes)}))
+}
+
+/// Keeps a picture of a user, or none.
+pub(super) fn set_picture(appliance: &Appliance, caller: &Caller, email: &str, base64: Option<&str>) -> Answer {
+    let fields = if base64.is_some() { "picture" } else { "no picture" };
+    let entry = appliance.entry(caller, Action::ChangeUsers).with("user", email).with("fields", fields);
+    appliance.allow(caller, Action::ChangeUsers, On::Everything, &entry)?;
+    let bad = |text: String| ApiError::new(ErrorKind::Unprocessable, text);
+    let picture = base64
+        .map(|text| STANDARD.decode(text).map_err(|_| bad("the picture is not in base64 (RFC 4648)".to_owned())))
+        .transpose()?;
+    if let Some(bytes) = &picture {
+        let max = appliance.config.directory.picture_max.0;
+        if u64::try_from(bytes.len()).unwrap_or(u64::MAX) > max {
+            let (kib, max_kib) = (bytes.len().div_ceil(1024), max >> 10);
+            return Err(bad(format!(
+                "the picture has {kib} KiB, and directory.picture_max allows {max_kib} KiB: make it smaller"
+            )));
+        }
+        if PictureForm::of(bytes).is_none() {
+            return Err(bad("this is no PNG, JPEG or BMP file, whatever its name says".to_owned()));
+        }
+    }
+    let _one_at_a_time = appliance.access.changing_users();
+    let user = appliance.access.people.by_email(email).ok_or_else(|| unknown(email))?;
+    appliance.catalogue.put_user_picture(user.id, picture.as_deref(), &entry).map_err(internal)?;
     Ok(user_json(&user))
 }
 

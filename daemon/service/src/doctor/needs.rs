@@ -9,14 +9,14 @@ use std::path::Path;
 use callvault_config::{Config, HttpListen};
 use nix::sys::statvfs::statvfs;
 use nix::unistd::{AccessFlags, access};
-use uuid::Uuid;
 
 use super::{Finding, Patient};
 use crate::certificates::{self, CertificateFiles};
 use crate::fd_store::Brought;
 use crate::sockets::Sockets;
 use crate::start::wanted_sockets;
-use crate::store::{EXPECTED_NAME, Store};
+use crate::store::Store;
+use crate::stores::{Known, Record, Stores};
 use crate::{deliveries, keys as key_files, mailing};
 
 /// Permissions that nobody but the daemon's user may have on a private key.
@@ -127,10 +127,19 @@ fn mib(bytes: u64) -> u64 {
 pub(super) fn store(patient: &Patient) -> Vec<Finding> {
     let part = "store";
     let config = &patient.config;
-    let path = config.store_path();
-    if !config.data_dir.join(EXPECTED_NAME).exists() {
+    let (record, wrong) = Record::read(config);
+    let stores = Stores::new(record.clone(), &config.data_dir, config.store.timeout);
+    let unreadable = wrong.map(|text| Finding::problem(part, format!("failed to {text}")));
+    let looked = record.stores.iter().map(|known| look_at_store(config, known, &stores.prepare(known)));
+    unreadable.into_iter().chain(looked).collect()
+}
+
+/// How one of the stores is. New archives go to one, and those of earlier days may still be in others.
+fn look_at_store(config: &Config, known: &Known, store: &Store) -> Finding {
+    let (part, path) = ("store", &known.path);
+    if !config.data_dir.join(Record::expected_name(&known.name)).exists() {
         // Nothing was ever put there, and a look would make it a store.
-        return vec![match unusable(&path) {
+        return match unusable(path) {
             Some(text) => Finding::problem(
                 part,
                 format!(
@@ -139,19 +148,18 @@ pub(super) fn store(patient: &Patient) -> Vec<Finding> {
                 ),
             ),
             None => Finding::well(part, format!("{} becomes the store with the first archive", path.display())),
-        }];
+        };
     }
-    let store = Store::new(&path, &config.data_dir, Uuid::now_v7(), config.store.timeout);
     store.look();
     let condition = store.condition();
     store.stop();
-    vec![match condition.away {
+    match condition.away {
         Some(text) => Finding::problem(part, text),
         None => {
             let room = condition.free_bytes.map(|free| format!(", {} MiB free", mib(free))).unwrap_or_default();
             Finding::well(part, format!("{} takes files{room}", path.display()))
         }
-    }]
+    }
 }
 
 /// What is bound.

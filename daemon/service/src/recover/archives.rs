@@ -14,10 +14,10 @@ use serde::Deserialize;
 use serde_json::Value;
 use uuid::Uuid;
 
-use crate::archiving::STORE_NAME;
 use crate::row;
 use crate::sound::TICKS_PER_SECOND;
 use crate::store::StoreEntry;
+use crate::stores::Known;
 
 /// Read from the store at once, in bytes.
 const READ_BYTES: usize = 256 * 1024;
@@ -88,16 +88,16 @@ fn named(path: &Path) -> Option<Uuid> {
 }
 
 /// Reads an archive to its end and makes a row of what it says.
-pub(super) fn read(store: &Path, path: &str, keyring: &Keyring) -> Seen {
+pub(super) fn read(store: &Known, path: &str, keyring: &Keyring) -> Seen {
     match try_read(store, path, keyring) {
         Ok(seen) => seen,
         Err(text) => Seen::Useless(text),
     }
 }
 
-fn try_read(store: &Path, path: &str, keyring: &Keyring) -> Result<Seen, String> {
+fn try_read(store: &Known, path: &str, keyring: &Keyring) -> Result<Seen, String> {
     let open = || {
-        let file = File::open(store.join(path)).map_err(|error| format!("failed to read it: {error}"))?;
+        let file = File::open(store.path.join(path)).map_err(|error| format!("failed to read it: {error}"))?;
         Ok::<_, String>(BufReader::with_capacity(READ_BYTES, file))
     };
     let reader = Reader::open(open()?).map_err(|error| format!("failed to {error}"))?;
@@ -116,12 +116,8 @@ fn try_read(store: &Path, path: &str, keyring: &Keyring) -> Result<Seen, String>
     })?;
     let report = verify(open()?, Some(&key)).map_err(|error| format!("failed to {error}"))?;
     let archive = reader.unlock(&key).map_err(|error| format!("failed to {error}"))?;
-    let place = ArchivePlace {
-        bytes: report.bytes,
-        store: STORE_NAME.to_owned(),
-        path: path.to_owned(),
-        sha256: report.sha256,
-    };
+    let place =
+        ArchivePlace { bytes: report.bytes, store: store.name.clone(), path: path.to_owned(), sha256: report.sha256 };
     let findings = u64::try_from(report.findings.len()).unwrap_or(u64::MAX).saturating_add(report.findings_left_out);
     let (mut recording, events) = match archive.facts() {
         Ok(facts) => of_facts(id, facts),

@@ -16,10 +16,10 @@ use uuid::Uuid;
 use super::archives::{self, Seen, Whole};
 use super::report::Report;
 use super::standing::Standing;
-use crate::archiving::STORE_NAME;
 use crate::ingest::catalogued;
 use crate::journals::{LaneView, Shared};
 use crate::row::has_audio;
+use crate::stores::Known;
 
 /// Rows entered in one transaction.
 const ROWS_AT_ONCE: usize = 200;
@@ -116,8 +116,8 @@ impl Plan {
     fn archives(&mut self, from: &Sources<'_>) -> BTreeMap<Uuid, Vec<String>> {
         let mut archives: BTreeMap<Uuid, Vec<String>> = BTreeMap::new();
         match from.store {
-            Standing::There(path) => {
-                let (found, troubles) = archives::find(&mut |folder| archives::list(path, folder));
+            Standing::There(used) => {
+                let (found, troubles) = archives::find(&mut |folder| archives::list(&used.path, folder));
                 for (id, path) in found {
                     archives.entry(id).or_default().push(path);
                 }
@@ -161,8 +161,9 @@ impl Plan {
         for (id, buried) in &mut buried {
             if buried.owes.is_none()
                 && let Some(path) = archives.get(id).and_then(|paths| paths.first())
+                && let Standing::There(store) = from.store
             {
-                buried.owes = Some(owed_for(path));
+                buried.owes = Some(owed_for(store, path));
                 self.buried_anew += 1;
             }
         }
@@ -197,9 +198,11 @@ impl Plan {
             };
             let mut lanes = old.lanes(id).unwrap_or_default();
             let paths = archives.get(&id);
-            let path = recording.archive.place().map(|place| place.path);
-            match (&path, from.store) {
-                (Some(path), Standing::There(_)) if !paths.is_some_and(|paths| paths.contains(path)) => {
+            let place = recording.archive.place();
+            match (&place, from.store) {
+                (Some(place), Standing::There(store))
+                    if place.store == store.name && !paths.is_some_and(|paths| paths.contains(&place.path)) =>
+                {
                     self.note(Some(id), "store", "its archive is not in the store; its row is kept".to_owned());
                 }
                 // The archive was made, and the catalogue that knew of it is lost.
@@ -257,7 +260,7 @@ impl Plan {
                     let tombstone =
                         Tombstone { id, deleted_at: Timestamp::now(), rule: "its keys were erased".to_owned() };
                     self.buried_anew += 1;
-                    self.lay(&[Buried { tombstone, owes: Some(owed_for(path)) }], sink)?;
+                    self.lay(&[Buried { tombstone, owes: Some(owed_for(store, path)) }], sink)?;
                 }
                 Seen::Whole(whole) if whole.recording.id != id => {
                     self.note(Some(id), path, "it is the archive of another recording".to_owned());
@@ -304,8 +307,8 @@ impl Plan {
     }
 }
 
-fn owed_for(path: &str) -> Value {
-    json!({"store": STORE_NAME, "path": path})
+fn owed_for(store: &Known, path: &str) -> Value {
+    json!({"store": store.name, "path": path})
 }
 
 /// The lanes that the journal has of a recording that needs none of them: they must not be entered again.

@@ -67,14 +67,14 @@ pub(super) struct Errands {
 }
 
 impl Errands {
-    pub(super) fn new(path: &Path, timeout: Duration) -> Arc<Self> {
+    pub(super) fn new(path: &Path, timeout: Duration, returned: Bell) -> Arc<Self> {
         Arc::new(Self {
             path: path.to_owned(),
             timeout,
             next: AtomicU64::new(0),
             stopping: AtomicBool::new(false),
             underway: Mutex::default(),
-            returned: Bell::default(),
+            returned,
         })
     }
 

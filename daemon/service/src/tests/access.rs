@@ -140,6 +140,43 @@ fn each_sees_what_is_theirs() {
     assert_eq!(kind(sut.control.recordings(&record_only, &RecordingsQuery::default())), Some(ErrorKind::Forbidden));
 }
 
+/// That pages of this size have as many of `expected` as they may, and all of them once.
+fn check_pages(sut: &Sut, caller: &Caller, limit: usize, expected: &BTreeSet<Uuid>) {
+    let (mut found, mut cursor) = (BTreeSet::new(), None);
+    loop {
+        let query = RecordingsQuery { limit: Some(limit), cursor, ..RecordingsQuery::default() };
+        let page = sut.control.recordings(caller, &query).unwrap();
+        let rows = page["recordings"].as_array().unwrap();
+        found.extend(rows.iter().map(|row| row["id"].as_str().unwrap().parse::<Uuid>().unwrap()));
+        assert_eq!(page["partial"], false);
+        cursor = page["next"].as_str().map(str::to_owned);
+        if cursor.is_none() {
+            break;
+        }
+        assert_eq!(rows.len(), limit, "a page that is not the last is full: {caller:?}");
+    }
+    assert_eq!(found, *expected, "{caller:?}");
+}
+
+#[test]
+fn pages_are_full_whatever_of_all_there_is_may_be_seen() {
+    let rig = Rig::as_received();
+    let sut = Sut::start(&rig);
+    let of: Vec<(Option<Uuid>, Uuid)> = (0..60)
+        .map(|n| [Some(ANN), Some(EVE), None, Some(BOB), Some(EVE), None][n % 6])
+        .map(|owner| (owner, sut.recording(owner)))
+        .collect();
+    while !sut.running.appliance.catalogue.build_index(7).unwrap() {}
+    let seen_by = |owners: &[Option<Uuid>]| -> BTreeSet<Uuid> {
+        of.iter().filter(|(owner, _)| owners.contains(owner)).map(|(_, id)| *id).collect()
+    };
+    for limit in [1, 3, 7] {
+        check_pages(&sut, &sut.caller("bob"), limit, &seen_by(&[Some(BOB)]));
+        check_pages(&sut, &sut.caller("ann"), limit, &seen_by(&[Some(ANN), Some(BOB)]));
+        check_pages(&sut, &sut.operator, limit, &seen_by(&[Some(ANN), Some(BOB), Some(EVE), None]));
+    }
+}
+
 #[test]
 fn the_appliance_is_the_administrators_and_every_refusal_says_so() {
     let rig = Rig::as_received();

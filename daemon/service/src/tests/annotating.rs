@@ -19,6 +19,9 @@ const BOB: Uuid = Uuid::from_u128(0xb);
 const EVE: Uuid = Uuid::from_u128(0xe);
 
 /// Ann supervises Bob; Eve is in no group.
+/// Where everything is kept there is nothing to preserve.
+const PRESERVING: &str = "[archive]\ncodec = \"as-received\"\n[retention]\nrule = \"12-months\"\n";
+
 fn users() -> [User; 3] {
     [(ANN, "ann", Level::GroupSupervisor, "Sales"), (BOB, "bob", Level::Base, "Sales"), (EVE, "eve", Level::Base, "")]
         .map(|(id, name, level, group)| User {
@@ -80,6 +83,7 @@ fn note_id(answer: &Value) -> Uuid {
 #[test]
 fn what_a_higher_level_preserved_or_wrote_is_not_for_a_lower_one() {
     let rig = Rig::as_received();
+    rig.configure(PRESERVING);
     let sut = Sut::start(&rig);
     let (ann, bob, eve) = (caller(0), caller(1), caller(2));
     let id = sut.recording(BOB);
@@ -107,6 +111,7 @@ fn what_a_higher_level_preserved_or_wrote_is_not_for_a_lower_one() {
 #[test]
 fn what_cannot_be_kept_is_refused_with_what_is_allowed() {
     let rig = Rig::as_received();
+    rig.configure(PRESERVING);
     let sut = Sut::start(&rig);
     let id = sut.recording(BOB);
     let check = |change: Annotate, kind: ErrorKind, text: &str| {
@@ -131,6 +136,7 @@ fn what_cannot_be_kept_is_refused_with_what_is_allowed() {
 #[test]
 fn searches_find_it_and_the_audit_log_has_it() {
     let rig = Rig::as_received();
+    rig.configure(PRESERVING);
     let sut = Sut::start(&rig);
     let (of_bob, of_eve) = (sut.recording(BOB), sut.recording(EVE));
     sut.done(&sut.operator, of_bob, Annotate::AddTag(" Angry ".into()));
