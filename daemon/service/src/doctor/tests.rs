@@ -4,6 +4,7 @@ use std::fs::{self, Permissions};
 use std::net::UdpSocket;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
+use std::sync::atomic::{AtomicU8, Ordering};
 
 use super::machine::{files_max, holder_in};
 use super::{Diagnosis, State, examine};
@@ -32,11 +33,17 @@ fn the_limit_of_open_files_is_read() {
 
 /// A machine that has all that is needed, at an address of its own, changed as a case wants it.
 fn examined(change: impl FnOnce(&Path), configuration: &str) -> Diagnosis {
+    static NEXT: AtomicU8 = AtomicU8::new(1);
+    examined_at(NEXT.fetch_add(1, Ordering::Relaxed), change, configuration)
+}
+
+/// The last number of the address is that of the case: tests run beside each other.
+fn examined_at(number: u8, change: impl FnOnce(&Path), configuration: &str) -> Diagnosis {
     let home = tempfile::tempdir().unwrap();
     let path = home.path().join("callvault.toml");
     let text = format!(
-        "data_dir = \"data\"\nruntime_dir = \"run\"\n[sip]\nudp = [\"127.66.0.1:15060\"]\ntcp = []\n[media]\nports = \"15100-15119\"\n\
-         [http]\nlisten = \"127.66.0.1:15080\"\n[journal]\nspool_free_min = \"16MiB\"\n[limits]\nsessions_max = 4\n{configuration}"
+        "data_dir = \"data\"\nruntime_dir = \"run\"\n[sip]\nudp = [\"127.66.0.{number}:15060\"]\ntcp = []\n[media]\nports = \"15100-15119\"\n\
+         [http]\nlisten = \"127.66.0.{number}:15080\"\n[journal]\nspool_free_min = \"16MiB\"\n[limits]\nsessions_max = 4\n{configuration}"
     );
     fs::write(&path, text).unwrap();
     change(home.path());
@@ -102,19 +109,19 @@ fn each_thing_that_is_wrong_is_said_with_what_to_do() {
     );
     check(&diagnosis, "store", State::Problem, &["is the share mounted?"]);
 
-    let _taken = UdpSocket::bind("127.66.0.1:15060").unwrap();
-    let diagnosis = examined(|_| {}, "");
-    check(&diagnosis, "ports", State::Problem, &["127.66.0.1:15060", "ss -lntup"]);
+    let _taken = UdpSocket::bind("127.66.0.250:15060").unwrap();
+    let diagnosis = examined_at(250, |_| {}, "");
+    check(&diagnosis, "ports", State::Problem, &["127.66.0.250:15060", "ss -lntup"]);
 }
 
 #[test]
 fn a_mail_server_that_is_not_there_and_a_missing_certificate_are_said() {
-    let mail = "[mail]\nserver = \"127.66.0.2\"\nport = 15025\nfrom = \"callvault@example.org\"\n";
+    let mail = "[mail]\nserver = \"127.66.0.251\"\nport = 15025\nfrom = \"callvault@example.org\"\n";
     let diagnosis = examined(|_| {}, mail);
-    check(&diagnosis, "mail", State::Problem, &["127.66.0.2", "connect", "mails wait"]);
+    check(&diagnosis, "mail", State::Problem, &["127.66.0.251", "connect", "mails wait"]);
     let tls = |home: &Path| {
         let at = home.join("callvault.toml");
-        let more = "tcp = []\ntls = [\"127.66.0.1:15061\"]\ntls_certificate = \"chain.pem\"\ntls_key = \"key.pem\"";
+        let more = "tcp = []\ntls = [\"127.66.0.252:15061\"]\ntls_certificate = \"chain.pem\"\ntls_key = \"key.pem\"";
         let text = fs::read_to_string(&at).unwrap().replace("tcp = []", more);
         fs::write(&at, text).unwrap();
     };
