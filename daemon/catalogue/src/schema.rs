@@ -5,6 +5,7 @@ mod archive_keys;
 mod discards;
 mod library;
 mod mails;
+mod passwords;
 mod users;
 
 use std::{
@@ -101,6 +102,7 @@ const STEPS: &[&str] = &[
     mails::MAILS,
     archive_keys::STEP,
     library::STEP,
+    passwords::STEP,
 ];
 
 /// Opens and migrates the file.

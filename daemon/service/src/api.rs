@@ -2,6 +2,7 @@
 
 mod access;
 mod annotate;
+mod sign_in;
 mod users;
 
 use std::collections::BTreeSet;
@@ -16,7 +17,7 @@ use callvault_control::{self as control, CallStanding, LiveCall, Refusal};
 use callvault_directory::User;
 use callvault_http::{
     Annotate, Answer, Api, ApiError, Audio, AudioFormat, AudioPurpose, AudioRequest, AuditQuery, CallAction,
-    DiscardsQuery, ErrorKind, NewToken, RecordingsQuery, Snapshot, UserImport,
+    DiscardsQuery, ErrorKind, NewToken, RecordingsQuery, SignIn, Snapshot, UserImport,
 };
 use callvault_queue::{Filter as JobFilter, Job, JobId, QueueError, State};
 use callvault_render_protocol::RenderError;
@@ -38,6 +39,8 @@ use crate::reload;
 use crate::retention;
 use crate::row::has_audio;
 use crate::sound::SoundError;
+
+pub(crate) use sign_in::Door;
 
 /// How long the recorder may take to answer.
 const ANSWER_WITHIN: Duration = Duration::from_secs(3);
@@ -539,6 +542,22 @@ impl Api for Control {
 
     fn create_token(&self, caller: &Caller, token: &NewToken) -> Answer {
         access::create_token(&self.0, caller, token)
+    }
+
+    fn sign_in(&self, caller: &Caller, wanted: &SignIn) -> Answer {
+        sign_in::sign_in(&self.0, caller, wanted)
+    }
+
+    fn sign_out(&self, caller: &Caller) -> Answer {
+        sign_in::sign_out(&self.0, caller)
+    }
+
+    fn sessions(&self, caller: &Caller) -> Answer {
+        sign_in::sessions(&self.0, caller)
+    }
+
+    fn end_session(&self, caller: &Caller, id: Uuid) -> Answer {
+        sign_in::end_session(&self.0, caller, id)
     }
 
     fn revoke_token(&self, caller: &Caller, id: Uuid) -> Answer {
