@@ -22,7 +22,7 @@ struct Arguments {
     #[arg(long, value_name = "FILE")]
     key: PathBuf,
     /// The daemon's socket for the portal, `portal.socket` in its settings
-    #[arg(long, value_name = "SOCKET", default_value = "/run/callvault/portal")]
+    #[arg(long, value_name = "SOCKET", default_value = "/run/callvault-portal/daemon")]
     daemon: PathBuf,
 }
 
