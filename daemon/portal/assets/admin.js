@@ -9,7 +9,7 @@ const LEVELS = ['record-only', 'base', 'group-supervisor', 'administrator'];
 
 function table(heads, rows) {
   return rows.length
-    ? el('div', { class: 'scroll', tabindex: 0 }, el('table', {}, el('thead', {}, el('tr', {}, heads.map((head) => el('th', { scope: 'col' }, head)))),
+    ? el('div', { class: 'scroll', tabindex: 0 }, el('table', {}, el('thead', {}, el('tr', {}, heads.map((head) => head ? el('th', { scope: 'col' }, head) : el('td', {})))),
       el('tbody', {}, rows.map((row) => el('tr', {}, row.map((cell) => el('td', {}, cell ?? '')))))))
     : el('p', { class: 'quiet' }, t('nothing-found'));
 }

@@ -18,7 +18,7 @@ export function player(row, marks) {
   const whole = row.duration_ms;
   let [base, at, peaks, graph, skips] = [0, 0, [], null, false];
 
-  const play = el('button', { type: 'button', class: 'play', 'aria-label': t('play') }, '▶');
+  const play = el('button', { type: 'button', class: 'play', 'aria-label': t('play') });
   const clock = el('span', { class: 'clock' }, `${length(0)} / ${length(whole)}`);
   const canvas = el('canvas', { width: 1200, height: 160 });
   const slider = el('div', { class: 'wave', role: 'slider', tabindex: 0, 'aria-label': t('position'), 'aria-valuemin': 0,
@@ -115,7 +115,7 @@ export function player(row, marks) {
   });
   const state = () => {
     const playing = !audio.paused && !audio.ended;
-    play.textContent = playing ? '⏸' : '▶';
+    play.classList.toggle('playing', playing);
     play.setAttribute('aria-label', playing ? t('pause') : t('play'));
   };
   for (const event of ['play', 'pause', 'ended']) audio.addEventListener(event, state);

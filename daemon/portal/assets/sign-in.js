@@ -10,7 +10,7 @@ export function signIn(main, then) {
   const password = el('input', { type: 'password', autocomplete: 'current-password', required: true });
   const fresh = el('input', { type: 'password', autocomplete: 'new-password', minlength: 12 });
   const again = el('input', { type: 'password', autocomplete: 'new-password' });
-  const change = el('div', { hidden: true }, el('p', {}, t('change-first')), field(t('new-password'), fresh, t('password-rule')), field(t('again'), again));
+  const change = el('div', { class: 'change', hidden: true }, el('p', {}, t('change-first')), field(t('new-password'), fresh, t('password-rule')), field(t('again'), again));
   const wrong = el('p', { class: 'wrong', role: 'alert' });
   const button = el('button', { class: 'main' }, t('sign-in'));
   const other = el('button', { type: 'button', class: 'plain', onclick: () => ask_for_new() }, t('change-password'));

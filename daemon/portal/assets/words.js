@@ -26,7 +26,9 @@ export function speak(tag) {
   location.reload();
 }
 
-const format = (options) => new Intl.DateTimeFormat(language, options);
+// Of several kinds of one language, times are written as in the browser's.
+const place = navigator.languages.find((tag) => tag.slice(0, 2) === language) ?? language;
+const format = (options) => new Intl.DateTimeFormat(place, options);
 const DAY = format({ weekday: 'long', year: 'numeric', month: 'long', day: 'numeric' });
 const TIME = format({ hour: '2-digit', minute: '2-digit' });
 const FULL = format({ dateStyle: 'medium', timeStyle: 'medium' });
@@ -34,7 +36,7 @@ const FULL = format({ dateStyle: 'medium', timeStyle: 'medium' });
 export const day = (at) => DAY.format(new Date(at));
 export const time = (at) => TIME.format(new Date(at));
 export const full = (at) => at ? FULL.format(new Date(at)) : '';
-export const number = (value) => new Intl.NumberFormat(language).format(value);
+export const number = (value) => new Intl.NumberFormat(place).format(value);
 
 /** 1:05, 1:02:03. */
 export function length(ms) {
