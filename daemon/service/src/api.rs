@@ -11,7 +11,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use callvault_access::audit::Entry;
-use callvault_access::{Action, Caller, Level, On, Owned, Visible, decide};
+use callvault_access::{Action, Caller, Level, On, Owned, Through, Visible, decide};
 use callvault_catalogue::{CatalogueError, Cursor, Deletion, Filter, NumberMatch, Recording};
 use callvault_control::{self as control, CallStanding, LiveCall, Refusal};
 use callvault_directory::User;
@@ -89,6 +89,30 @@ impl Control {
         }
     }
 
+    /// The recording, if the caller may know that there is one. Whoever comes through the portal gets the same answer for a recording that they
+    /// may not see as for one that there is not, that was deleted, or that never was; and after the same work, so that the time says nothing either.
+    fn seen(&self, caller: &Caller, action: Action, id: Uuid) -> Result<Recording, ApiError> {
+        let found = self.row(id);
+        if caller.through != Through::Portal || caller.rank() == Level::Administrator {
+            return found;
+        }
+        let may_show = |row: &Recording| {
+            let settings = self.0.access.permissions();
+            self.0.owned(row, |owned| decide(caller, Action::Show, On::One(owned), &settings).is_ok())
+        };
+        match found {
+            Ok(row) if may_show(&row) => Ok(row),
+            Err(error) if !matches!(error.kind, ErrorKind::NotFound | ErrorKind::Gone) => Err(error),
+            _ => {
+                let what_to_do = "ask an administrator whose it is";
+                let refusal = callvault_access::Refusal { rule: "unseen", who_may: String::new(), what_to_do };
+                // It is refused either way.
+                let _ = self.0.audit(&self.0.entry(caller, action).on(id).refused(&refusal));
+                Err(ApiError::new(ErrorKind::NotFound, "there is no such recording that you may see"))
+            }
+        }
+    }
+
     /// The recording, if the caller may do that with it; `say` adds to the entry in the audit log.
     fn permitted(
         &self,
@@ -97,7 +121,7 @@ impl Control {
         id: Uuid,
         say: impl FnOnce(Entry) -> Entry,
     ) -> Result<Recording, ApiError> {
-        let row = self.row(id)?;
+        let row = self.seen(caller, action, id)?;
         let entry = say(self.0.entry(caller, action).on(id));
         self.0.owned(&row, |owned| self.0.permit(caller, action, On::One(owned), &entry))?;
         Ok(row)
@@ -390,7 +414,7 @@ impl Api for Control {
     }
 
     fn delete_recording(&self, caller: &Caller, id: Uuid) -> Answer {
-        let row = self.row(id)?;
+        let row = self.seen(caller, Action::Delete, id)?;
         let entry = self.0.entry(caller, Action::Delete).on(id);
         self.0.owned(&row, |owned| self.0.allow(caller, Action::Delete, On::One(owned), &entry))?;
         match self.0.catalogue.delete_audited(id, Timestamp::now(), "by hand", Some(&entry)).map_err(internal)? {

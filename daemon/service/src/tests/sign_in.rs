@@ -3,14 +3,16 @@
 use std::sync::Arc;
 
 use callvault_access::{Action, Caller, Level, Through};
+use callvault_catalogue::{NewRecording, Recording, Verdict};
 use callvault_directory::User;
-use callvault_http::{Api, ApiError, AuditQuery, ErrorKind, SignIn};
+use callvault_http::{Annotate, Api, ApiError, AudioFormat, AudioPurpose, AudioRequest, AuditQuery, ErrorKind, SignIn};
 use jiff::Timestamp;
 use serde_json::Value;
 use uuid::Uuid;
 
 use super::rig::{Rig, Running};
 use crate::api::Control;
+use crate::row::{KEY_LOST, nameless};
 
 const FIRST: &str = "the first one";
 const CHOSEN: &str = "correct horse battery";
@@ -66,7 +68,7 @@ impl Sut {
 
 #[test]
 fn a_first_password_is_good_for_choosing_another_and_for_nothing_else() {
-    let rig = Rig::new();
+    let rig = Rig::new("");
     let sut = Sut::start(&rig);
     assert_eq!(sut.sign_in("ann", FIRST, None).unwrap(), serde_json::json!({"change": true}));
     assert_eq!(sut.refused("ann", FIRST, Some("short")).0, ErrorKind::Unprocessable);
@@ -86,7 +88,7 @@ fn a_first_password_is_good_for_choosing_another_and_for_nothing_else() {
 
 #[test]
 fn who_has_no_password_or_is_nobody_is_refused_as_who_has_a_wrong_one() {
-    let rig = Rig::new();
+    let rig = Rig::new("");
     let sut = Sut::start(&rig);
     let wrong = sut.refused("ann", "not that", None);
     assert_eq!(wrong.0, ErrorKind::Unauthorized);
@@ -101,7 +103,7 @@ fn who_has_no_password_or_is_nobody_is_refused_as_who_has_a_wrong_one() {
 
 #[test]
 fn after_some_failures_the_right_password_has_to_wait_too() {
-    let rig = Rig::new();
+    let rig = Rig::new("");
     let sut = Sut::start(&rig);
     for _ in 0..4 {
         assert_eq!(sut.refused("ann", "not that", None).0, ErrorKind::Unauthorized);
@@ -112,7 +114,7 @@ fn after_some_failures_the_right_password_has_to_wait_too() {
 
 #[test]
 fn sessions_end_when_they_are_ended_and_with_the_password() {
-    let rig = Rig::new();
+    let rig = Rig::new("");
     let sut = Sut::start(&rig);
     let first = sut.session("ann", FIRST, Some(CHOSEN));
     let second = sut.session("ann", CHOSEN, None);
@@ -138,7 +140,7 @@ fn sessions_end_when_they_are_ended_and_with_the_password() {
 
 #[test]
 fn only_the_portal_signs_people_in_and_the_audit_log_has_no_password() {
-    let rig = Rig::new();
+    let rig = Rig::new("");
     let sut = Sut::start(&rig);
     let wanted = SignIn { user: "ann@example.com".into(), password: FIRST.into(), new_password: Some(CHOSEN.into()) };
     let operator = Caller::operator("127.0.0.1");
@@ -158,4 +160,51 @@ fn only_the_portal_signs_people_in_and_the_audit_log_has_no_password() {
     for secret in [FIRST, CHOSEN, "not that", session.as_str()] {
         assert!(!text.contains(secret), "the log has a secret");
     }
+}
+
+#[test]
+fn who_may_not_see_a_recording_does_not_learn_that_there_is_one() {
+    let rig = Rig::new("");
+    let sut = Sut::start(&rig);
+    let ann = sut.caller(&sut.session("ann", FIRST, Some(CHOSEN))).unwrap();
+    let eve = sut.caller(&sut.session("eve", FIRST, Some(CHOSEN))).unwrap();
+    let of = |owner: Option<Uuid>| {
+        let id = Uuid::now_v7();
+        let recording = Recording { owner_id: owner, ..nameless(id, Verdict::Ok, KEY_LOST, "-") };
+        let new = NewRecording { recording, lanes: Vec::new(), owed: Vec::new(), links: Vec::new() };
+        sut.running.appliance.catalogue.ingest(&new, Timestamp::now()).unwrap();
+        id
+    };
+    let (hers, gone, none) = (of(eve.user), of(eve.user), Uuid::now_v7());
+    sut.control.delete_recording(&Caller::operator("127.0.0.1"), gone).unwrap();
+    let play = AudioRequest { format: AudioFormat::Wav, start_ms: 0, end_ms: None, purpose: AudioPurpose::Play };
+    let note = Annotate::AddNote { text: "hello".into(), at_ms: None };
+    let refused = || {
+        let log = sut.control.audit(
+            &Caller::operator("127.0.0.1"),
+            &AuditQuery { outcome: Some("refused".into()), limit: Some(1_000), ..AuditQuery::default() },
+        );
+        log.unwrap()["entries"].as_array().unwrap().len()
+    };
+    let answers = |id: Uuid| {
+        let before = refused();
+        let errors = [
+            sut.control.recording(&ann, id).map(drop),
+            sut.control.deliveries(&ann, id).map(drop),
+            sut.control.audio(&ann, id, &play).map(drop),
+            sut.control.delete_recording(&ann, id).map(drop),
+            sut.control.annotate(&ann, id, &Annotate::Preserve).map(drop),
+            sut.control.annotate(&ann, id, &note).map(drop),
+        ];
+        let errors = errors.map(|answer| answer.map_err(|error| (error.kind, error.message)).unwrap_err());
+        (errors, refused() - before)
+    };
+    let unseen = answers(hers);
+    assert!(unseen.0.iter().all(|(kind, _)| *kind == ErrorKind::NotFound), "{:?}", unseen.0);
+    assert_eq!(unseen.1, 6, "each is in the audit log");
+    assert_eq!(answers(none), unseen);
+    assert_eq!(answers(gone), unseen);
+    assert!(sut.control.recording(&eve, hers).is_ok());
+    let kind = sut.control.delete_recording(&eve, hers).unwrap_err().kind;
+    assert_eq!(kind, ErrorKind::Forbidden, "who may see it is told why not");
 }
