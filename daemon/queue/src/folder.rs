@@ -164,6 +164,10 @@ pub(crate) fn leave(dir: &Path, device: &dyn Device) -> Result<(), QueueError> {
     }
 }
 
+/// Folders that are set aside and kept. A disk that damages one after the other must not be filled by them as well; what is in the last
+/// few is enough to find out what went wrong, and nothing is lost with the others: the catalogue has all that is owed.
+const SET_ASIDE_MAX: usize = 8;
+
 /// Removes folders other than `number`: what an interrupted compaction left. A folder found where there is no `current` at
 /// all was never in force by our own doing; it is set aside, not destroyed. Answers the names set aside.
 pub(crate) fn tidy(dir: &Path, number: Option<u64>) -> Result<Vec<String>, QueueError> {
@@ -179,13 +183,30 @@ pub(crate) fn tidy(dir: &Path, number: Option<u64>) -> Result<Vec<String>, Queue
         if number.is_some() {
             fs::remove_dir_all(&path).map_err(QueueError::io("remove", &path))?;
         } else {
-            let free = (1_u32..).map(|n| format!("set-aside-{n}")).find(|name| !dir.join(name).exists());
-            let to = free.unwrap_or_else(|| "set-aside".into());
+            let kept = set_aside(dir)?;
+            let to = set_aside_name(kept.last().map_or(1, |last| last.saturating_add(1)));
             fs::rename(&path, dir.join(&to)).map_err(QueueError::io("rename", &path))?;
+            for oldest in kept.iter().rev().skip(SET_ASIDE_MAX - 1) {
+                let path = dir.join(set_aside_name(*oldest));
+                fs::remove_dir_all(&path).map_err(QueueError::io("remove", &path))?;
+            }
             aside.push(to);
         }
     }
     Ok(aside)
+}
+
+fn set_aside_name(number: u32) -> String {
+    format!("set-aside-{number}")
+}
+
+/// The numbers of the folders that are set aside, the oldest first.
+fn set_aside(dir: &Path) -> Result<Vec<u32>, QueueError> {
+    let names = names(dir)?;
+    let number = |name: &std::ffi::OsString| name.to_str()?.strip_prefix("set-aside-")?.parse().ok();
+    let mut numbers: Vec<u32> = names.iter().filter_map(number).collect();
+    numbers.sort_unstable();
+    Ok(numbers)
 }
 
 /// Takes the folder for this process.

@@ -245,6 +245,19 @@ fn a_folder_without_current_is_set_aside_not_destroyed() {
 }
 
 #[test]
+fn only_the_last_few_are_kept_of_what_was_set_aside() {
+    let dir = tempfile::tempdir().unwrap();
+    for number in 1..=10 {
+        drop(open(dir.path()));
+        fs::remove_file(dir.path().join("current")).unwrap();
+        let (_queue, report) = Queue::open(dir.path(), Settings::default(), NOW).unwrap();
+        assert_eq!(report.set_aside, [format!("set-aside-{number}")]);
+    }
+    let kept: Vec<u32> = (1..=10).filter(|number| dir.path().join(format!("set-aside-{number}")).exists()).collect();
+    assert_eq!(kept, [3, 4, 5, 6, 7, 8, 9, 10]);
+}
+
+#[test]
 fn records_that_cannot_be_read_are_named() {
     let check = |value: &[u8], newer: bool| {
         let dir = tempfile::tempdir().unwrap();
