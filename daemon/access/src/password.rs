@@ -67,7 +67,7 @@ pub fn check(password: &str, email: &str, old: &str) -> Result<(), Weak> {
     if password.len() > BYTES_MAX {
         return Err(Weak::Long);
     }
-    if different.len() < 3 || name.chars().count() >= 3 && password.to_lowercase().contains(&name) {
+    if different.len() < 3 || name.chars().count() >= 4 && password.to_lowercase().contains(&name) {
         return Err(Weak::Guessable);
     }
     if password == old { Err(Weak::Same) } else { Ok(()) }

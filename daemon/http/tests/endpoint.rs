@@ -16,8 +16,8 @@ use std::{
 
 use callvault_http::{
     Annotate, Answer, Api, ApiError, Audio, AudioFormat, AudioRequest, AuditQuery, CallAction, Caller, Component,
-    DiscardsQuery, Entrance, ErrorKind, Health, HttpError, Level, Limits, Listen, NewToken, RecordingsQuery, Server, SignIn, Snapshot,
-    Status, UserImport,
+    DiscardsQuery, Entrance, ErrorKind, Health, HttpError, Level, Limits, Listen, NewToken, RecordingsQuery, Server,
+    SignIn, Snapshot, Status, UserImport,
 };
 use callvault_seal::Secret;
 use serde_json::{Value, json};
@@ -150,7 +150,9 @@ impl Api for Fake {
     }
 
     fn sign_in(&self, caller: &Caller, wanted: &SignIn) -> Answer {
-        Ok(json!({"user": wanted.user, "from": caller.from, "through": caller.through.as_str(), "level": caller.level.as_str()}))
+        Ok(
+            json!({"user": wanted.user, "from": caller.from, "through": caller.through.as_str(), "level": caller.level.as_str()}),
+        )
     }
 
     fn sign_out(&self, _: &Caller) -> Answer {
@@ -823,11 +825,12 @@ fn at_the_portals_socket_its_visitors_sign_in_and_nobody_is_the_operator() {
     };
     let body = r#"{"user": " Ann@Example.com ", "password": "secret"}"#;
     let length = body.len();
-    let with = |fields: &str| {
-        format!("POST /v1/sign-in HTTP/1.1\r\n{fields}Content-Length: {length}\r\n\r\n{body}")
-    };
+    let with = |fields: &str| format!("POST /v1/sign-in HTTP/1.1\r\n{fields}Content-Length: {length}\r\n\r\n{body}");
     let visitor = send(&portal, with("X-Callvault-From: 192.0.2.7\r\n"));
-    assert!(visitor.contains(r#""from":"192.0.2.7","level":"record-only","through":"portal","user":"ann@example.com""#), "{visitor}");
+    assert!(
+        visitor.contains(r#""from":"192.0.2.7","level":"record-only","through":"portal","user":"ann@example.com""#),
+        "{visitor}"
+    );
     assert!(send(&portal, with("X-Callvault-From: 192.0.2.7, 1\r\n")).starts_with("HTTP/1.1 400"));
     assert!(send(&others, with("")).is_empty(), "another user's process was answered");
     let status = |fields: &str| send(&portal, format!("GET /v1/status HTTP/1.1\r\n{fields}\r\n"));
