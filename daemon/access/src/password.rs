@@ -25,6 +25,10 @@ const PAUSE_MS_MAX: i64 = 15 * 60_000;
 /// Names that are remembered; beyond it those that may try again are forgotten, and if there is none, all.
 const NAMES_MAX: usize = 10_000;
 
+/// Of nothing that anybody knows: verified where there is no password, so that it takes as long.
+const NOBODYS: &str =
+    "$argon2id$v=19$m=19456,t=2,p=1$Y2FsbHZhdWx0IG5vYm9keQ$AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";
+
 /// Why a password is none.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Weak {
@@ -99,9 +103,6 @@ impl std::error::Error for Unhashed {}
 /// Whether `password` is the one of which `kept` was kept. Without one it takes as long, and is false: the time tells nobody which users
 /// there are.
 pub fn verify(password: &str, kept: Option<&str>) -> bool {
-    /// Of nothing that anybody knows.
-    const NOBODYS: &str =
-        "$argon2id$v=19$m=19456,t=2,p=1$Y2FsbHZhdWx0IG5vYm9keQ$AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";
     let text = if password.len() > BYTES_MAX { "" } else { password };
     let Ok(hash) = PasswordHash::new(kept.unwrap_or(NOBODYS)) else { return false };
     let is_right = Argon2::default().verify_password(text.as_bytes(), &hash).is_ok();
@@ -169,6 +170,14 @@ mod tests {
         check("correct horse battery", Some(""), false);
         check(&"a".repeat(BYTES_MAX + 1), Some(&hash("", &[1; 16]).unwrap()), false);
         assert_ne!(kept, hash("correct horse battery", &[8; 16]).unwrap());
+    }
+
+    #[test]
+    fn what_nobody_knows_is_hashed_with_the_same_work() {
+        let (nobodys, real) = (PasswordHash::new(NOBODYS).unwrap(), hash("correct horse battery", &[7; 16]).unwrap());
+        let real = PasswordHash::new(&real).unwrap();
+        assert_eq!((nobodys.algorithm, nobodys.version, &nobodys.params), (real.algorithm, real.version, &real.params));
+        assert_eq!(nobodys.hash.unwrap().len(), real.hash.unwrap().len());
     }
 
     #[test]

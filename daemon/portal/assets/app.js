@@ -8,6 +8,7 @@ import { library } from './library.js';
 import { recording } from './recording.js';
 import { calls } from './calls.js';
 import { admin } from './admin.js';
+import { own } from './me.js';
 
 const main = document.getElementById('main');
 const top = document.getElementById('top');
@@ -29,7 +30,7 @@ function head(page) {
   show(top,
     el('a', { class: 'brand', href: '#/' }, el('img', { src: '/icon.svg', alt: '', width: 28, height: 28 }), 'callvault'),
     pages && el('nav', { 'aria-label': t('pages') }, pages.filter(Boolean)),
-    el('div', { class: 'who' }, me && el('span', { class: 'me' }, me.name), languages(),
+    el('div', { class: 'who' }, me && el('a', { class: 'me', href: '#/me', 'aria-current': page === 'me' ? 'page' : null }, me.name), languages(),
       me && el('button', { type: 'button', onclick: signOut }, t('sign-out'))));
 }
 
@@ -57,7 +58,7 @@ async function route() {
   const at = page || (me.level === 'record-only' ? 'calls' : 'recordings');
   head(at);
   const shown = { recordings: () => library(main, new URLSearchParams(query), me), recording: () => recording(main, id, me),
-    calls: () => calls(main, me), admin: () => admin(main, id, me) }[at];
+    calls: () => calls(main, me), admin: () => admin(main, id), me: () => own(main, me) }[at];
   leave = shown?.() ?? (() => {});
 }
 

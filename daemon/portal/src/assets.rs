@@ -48,6 +48,7 @@ files! {
     "/recording.js" "recording.js" SCRIPT;
     "/calls.js" "calls.js" SCRIPT;
     "/admin.js" "admin.js" SCRIPT;
+    "/me.js" "me.js" SCRIPT;
     "/messages.json" "messages.json" "application/json";
     "/icon.svg" "icon.svg" "image/svg+xml";
 }
