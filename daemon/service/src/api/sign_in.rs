@@ -31,7 +31,7 @@ pub(crate) struct Door {
 
 impl Door {
     /// Begins an attempt, unless that name has to wait: then for how many milliseconds.
-    fn begin(&self, name: &str, now: Timestamp) -> Result<(), i64> {
+    pub(crate) fn begin(&self, name: &str, now: Timestamp) -> Result<(), i64> {
         let mut attempts = self.attempts.lock().unwrap_or_else(PoisonError::into_inner);
         match attempts.wait_ms(name, now.as_millisecond()) {
             Some(left_ms) => Err(left_ms),
