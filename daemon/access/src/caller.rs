@@ -14,6 +14,8 @@ pub enum Through {
     Control,
     /// With a token that was made for a program or a person.
     Token,
+    /// With a session of the portal, or to begin one.
+    Portal,
     /// Nobody came: the appliance does it by itself, by a rule.
     Appliance,
 }
@@ -24,6 +26,7 @@ impl Through {
         match self {
             Self::Control => "control",
             Self::Token => "token",
+            Self::Portal => "portal",
             Self::Appliance => "appliance",
         }
     }
@@ -44,6 +47,8 @@ pub struct Caller {
     pub from: String,
     /// The way by which they came.
     pub through: Through,
+    /// The token, or session, that they came with.
+    pub token: Option<Uuid>,
 }
 
 impl Caller {
@@ -56,6 +61,7 @@ impl Caller {
             name: "operator".to_owned(),
             from: from.into(),
             through: Through::Control,
+            token: None,
         }
     }
 
@@ -76,7 +82,13 @@ impl Caller {
             name: user.webex_email.clone(),
             from: from.into(),
             through: Through::Token,
+            token: None,
         }
+    }
+
+    /// Somebody before the portal's door, who wants to sign in as the user of that name and may do nothing else.
+    pub fn visitor(name: impl Into<String>, from: impl Into<String>) -> Self {
+        Self { through: Through::Portal, ..Self::of_token(name, Level::RecordOnly, from) }
     }
 
     /// A token that belongs to no user: it owns nothing and supervises nothing, so that only an administrator's gives access to

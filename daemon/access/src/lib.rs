@@ -20,6 +20,7 @@ mod action;
 pub mod audit;
 mod caller;
 mod decide;
+pub mod password;
 mod visible;
 
 pub use action::{Action, Scope};

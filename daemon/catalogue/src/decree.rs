@@ -7,7 +7,8 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use crate::{
-    Catalogue, CatalogueError, archive_keys, audit, catalogue::Writer, schema, sealing::Sealing, stores, token, user,
+    Catalogue, CatalogueError, archive_keys, audit, catalogue::Writer, password, schema, sealing::Sealing, stores,
+    token, user,
 };
 
 /// Something that was decided. What is kept with it is JSON, sealed.
@@ -122,11 +123,12 @@ impl Catalogue {
 type Copy = fn((&Connection, &Sealing), (&Connection, &Sealing), &mut dyn CryptoRng) -> Result<(), CatalogueError>;
 
 /// What is taken over, each by itself: one that is damaged does not keep the others.
-const PARTS: [(&str, Copy); 6] = [
+const PARTS: [(&str, Copy); 7] = [
     ("the keys of archives", archive_keys::carry_over),
     ("what is left in stores", stores::carry_over),
     ("the audit log", |old, new, rng| audit::carry_over(old, new, rng).map(drop)),
     ("the users", user::carry_over),
+    ("the passwords", password::carry_over),
     ("the tokens", token::carry_over),
     ("what was decided", carry_over),
 ];

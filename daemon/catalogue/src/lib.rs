@@ -83,6 +83,7 @@ mod ingest;
 mod link;
 mod mails;
 mod outbox;
+mod password;
 mod recording;
 mod restore;
 mod retention;

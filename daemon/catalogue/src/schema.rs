@@ -5,6 +5,7 @@ mod archive_keys;
 mod discards;
 mod library;
 mod mails;
+mod passwords;
 mod stores;
 mod users;
 
@@ -103,6 +104,7 @@ const STEPS: &[&str] = &[
     archive_keys::STEP,
     library::STEP,
     stores::STEP,
+    passwords::STEP,
 ];
 
 /// Opens and migrates the file.

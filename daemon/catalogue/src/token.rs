@@ -37,6 +37,9 @@ pub struct Token {
     /// Until when it is worth something; none: for ever.
     #[serde(default)]
     pub expires_at: Option<Timestamp>,
+    /// Whether it is a session of the portal: made when its user signed in, and forgotten some time after its end.
+    #[serde(default)]
+    pub session: bool,
     /// When it was made worthless.
     #[serde(default)]
     pub revoked_at: Option<Timestamp>,
@@ -100,6 +103,24 @@ impl Catalogue {
             return Err(CatalogueError::Damaged { id, column: DETAILS });
         }
         Ok(Some(details.token))
+    }
+
+    /// Forgets sessions that are worth nothing any more at `now`, which are no tokens that anybody made.
+    ///
+    /// # Errors
+    /// Disk errors.
+    pub fn forget_sessions(&self, now: Timestamp) -> Result<usize, CatalogueError> {
+        let what = CatalogueError::sql("forget sessions");
+        let Writer { db, .. } = &mut *self.writer();
+        let transaction = schema::write(db).map_err(&what)?;
+        let rows = stored(&transaction).map_err(&what)?;
+        let over = rows.into_iter().filter_map(|row| row.open(&self.sealing).ok()).map(|details| details.token);
+        let over: Vec<_> = over.filter(|token| token.session && !token.is_good(now)).collect();
+        for token in &over {
+            transaction.execute("DELETE FROM tokens WHERE id = ?1", [token.id.to_string()]).map_err(&what)?;
+        }
+        transaction.commit().map_err(&what)?;
+        Ok(over.len())
     }
 
     /// All tokens, the oldest first. Those that do not open are left out.

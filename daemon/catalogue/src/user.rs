@@ -100,7 +100,12 @@ fn stored(db: &Connection) -> rusqlite::Result<Vec<(Uuid, Vec<u8>)>> {
     rows.collect()
 }
 
-fn put(db: &Connection, sealing: &Sealing, rng: &mut dyn rand::CryptoRng, user: &User) -> Result<(), CatalogueError> {
+pub(crate) fn put(
+    db: &Connection,
+    sealing: &Sealing,
+    rng: &mut dyn rand::CryptoRng,
+    user: &User,
+) -> Result<(), CatalogueError> {
     let json = serde_json::to_vec(user).map_err(|_| CatalogueError::Range("a user"))?;
     let sealed = sealing.seal(rng, user.id, DETAILS, &json)?;
     let sql =

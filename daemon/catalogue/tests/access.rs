@@ -211,6 +211,7 @@ fn token(n: u128, expires_ms: Option<i64>) -> Token {
         user: Some(Uuid::from_u128(9)),
         created_at: at(0),
         expires_at: expires_ms.map(at),
+        session: false,
         revoked_at: None,
         used_on: None,
     }

@@ -80,6 +80,13 @@ fn addresses(config: &Config, findings: &mut Findings<'_>) {
         }
         _ => {}
     }
+    if let Some(path) = &config.portal.socket
+        && path.as_os_str().len() > SOCKET_PATH_BYTES_MAX
+    {
+        let message =
+            format!("{} is longer than the {SOCKET_PATH_BYTES_MAX} bytes a socket's path may have", path.display());
+        findings.refuse(&["portal.socket"], message);
+    }
 }
 
 fn mail(config: &Config, findings: &mut Findings<'_>) {

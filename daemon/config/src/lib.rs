@@ -47,7 +47,7 @@ pub use live::takes_effect_at_once;
 pub use mail::{MailTls, SizeLimit};
 pub use schema::{
     Analytics, Archive, Directory, ExportFolder, Filters, Http, Journal, Keys, Licence, Limits, Log, Mail, Media,
-    Numbers, Organisation, Permissions, Queue, Recording, Render, Retention, Sip, Store, Uploads, Webhook,
+    Numbers, Organisation, Permissions, Portal, Queue, Recording, Render, Retention, Sip, Store, Uploads, Webhook,
     documented_defaults,
 };
 pub use setting::KeySpec;
@@ -96,6 +96,8 @@ pub struct Config {
     pub retention: Retention,
     /// The health and control endpoint.
     pub http: Http,
+    /// `[portal]`.
+    pub portal: Portal,
     /// Who may do what with recordings.
     pub permissions: Permissions,
     /// The appliance's keys.

@@ -297,6 +297,21 @@ settings! {
 }
 
 settings! {
+    /// The portal, `callvault-portal`: pages for people. It is a process of its own, with a user of its own, and comes to the daemon through a
+    /// socket at which nobody else is served.
+    pub struct Portal in "portal." {
+        /// The socket. Empty: there is no portal.
+        socket: Option<PathBuf> = "\"\"",
+        /// The user whose processes may use it, by name or number, beside the daemon's own.
+        user: String = "\"callvault-portal\"",
+        /// How long people stay signed in. After that they sign in again.
+        session_max: Duration = "\"12h\"" in "5m" ..= "30d",
+        /// Requests of the portal that are answered at once. A person who plays a recording has one of them until the sound has come.
+        requests_max: u32 = "64" in "4" ..= "512",
+    }
+}
+
+settings! {
     /// Who may do what with recordings, beside what each permission level may anyway: users with their own, group supervisors with
     /// those of their groups too, administrators with all. Each is open to the level named and those above it.
     pub struct Permissions in "permissions." {
@@ -486,7 +501,7 @@ settings! {
 pub type Section = (&'static str, &'static [&'static str], &'static [KeySpec]);
 
 /// The sections in the order of the documentation.
-pub(crate) const SECTIONS: [Section; 25] = [
+pub(crate) const SECTIONS: [Section; 26] = [
     ("", Folders::ABOUT, Folders::KEYS),
     ("organisation", Organisation::ABOUT, Organisation::KEYS),
     ("sip", Sip::ABOUT, Sip::KEYS),
@@ -502,6 +517,7 @@ pub(crate) const SECTIONS: [Section; 25] = [
     ("store", Store::ABOUT, Store::KEYS),
     ("retention", Retention::ABOUT, Retention::KEYS),
     ("http", Http::ABOUT, Http::KEYS),
+    ("portal", Portal::ABOUT, Portal::KEYS),
     ("permissions", Permissions::ABOUT, Permissions::KEYS),
     ("keys", Keys::ABOUT, Keys::KEYS),
     ("queue", Queue::ABOUT, Queue::KEYS),
@@ -553,6 +569,7 @@ fn read_sections(merged: &Merged, base: &Path, errors: &mut Vec<ConfigError>) ->
     let (store, http, keys) = (Store::read(merged, errors), Http::read(merged, errors), Keys::read(merged, errors));
     let (queue, render, log) = (Queue::read(merged, errors), Render::read(merged, errors), Log::read(merged, errors));
     let (uploads, analytics) = (Uploads::read(merged, errors), Analytics::read(merged, errors));
+    let portal = Portal::read(merged, errors);
     let (webhook, export_folder) = (Webhook::read(merged, errors), ExportFolder::read(merged, errors));
     let (organisation, mail) = (Organisation::read(merged, errors), Mail::read(merged, errors));
     let folders = folders?;
@@ -573,6 +590,7 @@ fn read_sections(merged: &Merged, base: &Path, errors: &mut Vec<ConfigError>) ->
         store: store?,
         retention: retention?,
         http: http?,
+        portal: portal?,
         permissions: permissions?,
         keys: keys?,
         queue: queue?,
@@ -594,6 +612,7 @@ fn read_sections(merged: &Merged, base: &Path, errors: &mut Vec<ConfigError>) ->
         &mut config.webhook.proxy_credentials,
         &mut config.webhook.ca,
         &mut config.export_folder.path,
+        &mut config.portal.socket,
     ];
     for path in of_uploads {
         *path = path.take().map(|path| absolute(base, &path));

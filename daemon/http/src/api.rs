@@ -8,7 +8,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use crate::{Annotate, AuditQuery, DiscardsQuery, NewToken, Snapshot, UserImport};
+use crate::{Annotate, AuditQuery, DiscardsQuery, NewToken, SignIn, Snapshot, UserImport};
 
 /// The answer to a call: JSON, sent as it is.
 pub type Answer = Result<Value, ApiError>;
@@ -136,6 +136,32 @@ pub trait Api: Send + Sync + 'static {
     /// # Errors
     /// See [`Api::status`].
     fn rotate_keys(&self, caller: &Caller) -> Answer;
+
+    /// `POST /v1/sign-in`, which the portal alone may ask: `{"session", "seconds"}`, or `{"change": true}` where the password was a first one,
+    /// which has to be changed with it.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Unauthorized`] where name and password do not go together, with the same text whatever is wrong;
+    /// [`ErrorKind::Unavailable`] while that name has to wait; [`ErrorKind::Unprocessable`] for a new password that is none.
+    fn sign_in(&self, caller: &Caller, wanted: &SignIn) -> Answer;
+
+    /// `POST /v1/sign-out`: ends the session that the caller came with.
+    ///
+    /// # Errors
+    /// See [`Api::status`].
+    fn sign_out(&self, caller: &Caller) -> Answer;
+
+    /// `GET /v1/sessions`: `{"sessions": […]}`, the caller's own.
+    ///
+    /// # Errors
+    /// See [`Api::status`].
+    fn sessions(&self, caller: &Caller) -> Answer;
+
+    /// `DELETE /v1/sessions/ID`: ends one of them.
+    ///
+    /// # Errors
+    /// See [`Api::status`]; [`ErrorKind::NotFound`] for one that is not the caller's.
+    fn end_session(&self, caller: &Caller, id: Uuid) -> Answer;
 
     /// `GET /v1/me`: who asks, as it was understood, and what they may.
     ///

@@ -14,7 +14,6 @@ use std::{
 };
 
 use callvault_access::Caller;
-use callvault_seal::Secret;
 use subtle::ConstantTimeEq as _;
 use tiny_http::HTTPVersion;
 
@@ -25,6 +24,7 @@ use crate::{
     places::{Place, Places, Stage},
     respond::{self, Ready},
     route::{NOTHING_HERE, Open},
+    sign_in::{Entrance, is_of},
     tickets::{TICKET, Ticket, Tickets},
 };
 
@@ -39,11 +39,13 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Bytes of an answer passed on at once.
 const COPY_BYTES: usize = 64 << 10;
 
+/// What can be asked without a token, by the portal.
+const SIGN_IN: &str = "/v1/sign-in";
+
 /// What the door knows.
 pub(crate) struct Front {
     pub(crate) places: Arc<Places>,
-    /// The operator's.
-    pub(crate) token: Secret<String>,
+    pub(crate) entrance: Entrance,
     /// Knows all others.
     pub(crate) asked: Arc<dyn Api>,
     pub(crate) tickets: Arc<Tickets>,
@@ -82,6 +84,12 @@ fn admit(front: &Arc<Front>, stream: Stream) {
 
 impl Front {
     fn attend(&self, mut stream: Stream, place: &Place) {
+        if let Entrance::Portal(users) = &self.entrance
+            && !matches!(&stream, Stream::Unix(unix) if is_of(unix, users))
+        {
+            tracing::warn!("a process that is not the portal came to the portal's socket, and was sent away");
+            return;
+        }
         let deadline = Instant::now() + self.request_max;
         if stream.set_write_timeout(self.stall_max).is_err() {
             return;
@@ -110,7 +118,7 @@ impl Front {
         let (stage, path, ticket) = match Open::of(head.path()) {
             Some(_) => (Stage::Open, &self.open, None),
             None if !head.path().starts_with("/v1/") => return refuse(stream, ErrorKind::NotFound, NOTHING_HERE),
-            None => match self.caller(head.token.as_deref(), &stream.peer()) {
+            None => match self.caller(head, &stream.peer()) {
                 Ok(caller) => (Stage::Api, &self.api, Some(self.tickets.give(caller))),
                 Err(error) => return own(stream, respond::error(&error), bodiless),
             },
@@ -124,8 +132,20 @@ impl Front {
     }
 
     /// Who has that token. To compare it with the operator's takes as long wherever it differs.
-    fn caller(&self, token: Option<&str>, from: &str) -> Result<Caller, ApiError> {
-        let expected = self.token.expose().as_bytes();
+    fn caller(&self, head: &Head, peer: &str) -> Result<Caller, ApiError> {
+        let token = head.token.as_deref();
+        let operators = match &self.entrance {
+            Entrance::Operator(token) => token,
+            Entrance::Portal(_) => {
+                let from = head.from.map_or_else(|| peer.to_owned(), |from| from.to_string());
+                return match token {
+                    _ if head.path() == SIGN_IN => Ok(Caller::visitor("", from)),
+                    Some(token) if !token.is_empty() => self.asked.authenticate(token, &from),
+                    _ => Err(ApiError::new(ErrorKind::Unauthorized, "sign in first")),
+                };
+            }
+        };
+        let (expected, from) = (operators.expose().as_bytes(), peer);
         match token {
             // an empty token would let everyone in
             Some(token) if !expected.is_empty() && bool::from(token.as_bytes().ct_eq(expected)) => {
@@ -154,7 +174,7 @@ impl Front {
         let head = head::parse(&bytes).map_err(Unread::Refused)?;
         // Memory is not filled for strangers.
         if head.is_large() {
-            self.caller(head.token.as_deref(), &stream.peer()).map_err(Unread::Stranger)?;
+            self.caller(&head, &stream.peer()).map_err(Unread::Stranger)?;
         }
         while body.len() < head.body_bytes {
             receive(stream, &mut body, head.body_bytes, deadline)?;

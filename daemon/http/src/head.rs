@@ -26,6 +26,8 @@ pub(crate) struct Head {
     pub(crate) persistent: bool,
     /// What follows `Bearer`.
     pub(crate) token: Option<String>,
+    /// Where the portal says that its visitor speaks from.
+    pub(crate) from: Option<std::net::IpAddr>,
     /// Bytes of the body.
     pub(crate) body_bytes: usize,
 }
@@ -84,6 +86,8 @@ pub(crate) fn parse(bytes: &[u8]) -> Result<Head, Refusal> {
             "content-length" if length.is_some() => return Err(MALFORMED),
             "content-length" => length = Some(content_length(value, body_bytes_max(&head.target))?),
             "authorization" if head.token.is_some() => return Err(MALFORMED),
+            "x-callvault-from" if head.from.is_some() => return Err(MALFORMED),
+            "x-callvault-from" => head.from = Some(value.parse().map_err(|_| MALFORMED)?),
             "authorization" => head.token = bearer(value),
             _ => {}
         }
@@ -110,7 +114,7 @@ fn request_line(line: &str) -> Result<Head, Refusal> {
         other if other.starts_with("HTTP/") => return Err(VERSION),
         _ => return Err(MALFORMED),
     };
-    Ok(Head { method: method.into(), target: target.into(), persistent, token: None, body_bytes: 0 })
+    Ok(Head { method: method.into(), target: target.into(), persistent, token: None, from: None, body_bytes: 0 })
 }
 
 /// RFC 9112 section 5: no folding, nothing between name and colon.

@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use crate::{
     Annotate, ApiError, AudioFormat, AudioPurpose, AudioRequest, AuditQuery, CallAction, DiscardsQuery, ErrorKind,
-    MigrateStore, NewToken, RecordingsQuery, UserImport, access, annotate, users,
+    MigrateStore, NewToken, RecordingsQuery, SignIn, UserImport, access, annotate, sign_in, users,
 };
 
 /// What a request under `/v1/` asks.
@@ -59,6 +59,10 @@ pub(crate) enum Call {
     RunRetention,
     /// What is asked, by its name.
     ConfirmRetention(String),
+    SignIn(SignIn),
+    SignOut,
+    Sessions,
+    EndSession(Uuid),
 }
 
 /// The paths that need no token.
@@ -141,6 +145,11 @@ pub(crate) fn route(method: &str, target: &str, body: &[u8]) -> Result<Call, Api
             Some(action) => only("POST", Call::Control(uuid(id)?, action)),
             None => Err(unknown()),
         },
+        ["sign-in"] if method == "POST" => only("POST", Call::SignIn(sign_in::sign_in(body)?)),
+        ["sign-in"] => Err(ApiError::method("POST")),
+        ["sign-out"] => only("POST", Call::SignOut),
+        ["sessions"] => only("GET", Call::Sessions),
+        ["sessions", id] => only("DELETE", Call::EndSession(uuid_of(id)?)),
         ["me"] => only("GET", Call::Me),
         ["users"] => only("GET", Call::Users),
         ["users", "import"] if method == "POST" => only("POST", Call::ImportUsers(users::import(body)?)),

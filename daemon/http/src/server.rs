@@ -20,6 +20,7 @@ use crate::{
     front::{self, Front},
     listen::Listener,
     places::{Places, Room},
+    sign_in::Entrance,
     snapshot::Board,
     tickets::Tickets,
     worker,
@@ -93,6 +94,20 @@ impl Server {
         limits: &Limits,
         private_dir: &Path,
     ) -> Result<Self, HttpError> {
+        Self::start_at(listen, Entrance::Operator(token), api, limits, private_dir)
+    }
+
+    /// The same with any entrance.
+    ///
+    /// # Errors
+    /// As [`Server::start`].
+    pub fn start_at(
+        listen: &Listen,
+        entrance: Entrance,
+        api: Arc<dyn Api>,
+        limits: &Limits,
+        private_dir: &Path,
+    ) -> Result<Self, HttpError> {
         let listener = Arc::new(Listener::bind(listen)?);
         let address = listener.address().map_err(HttpError::io("listen on", listen))?;
         let folder = make_folder(private_dir)?;
@@ -134,7 +149,7 @@ impl Server {
         }
         let front = Arc::new(Front {
             places,
-            token,
+            entrance,
             asked: api,
             tickets,
             request_max: Duration::from_millis(limits.request_ms_max),

@@ -16,8 +16,8 @@ use std::{
 
 use callvault_http::{
     Annotate, Answer, Api, ApiError, Audio, AudioFormat, AudioRequest, AuditQuery, CallAction, Caller, Component,
-    DiscardsQuery, ErrorKind, Health, HttpError, Level, Limits, Listen, MigrateStore, NewToken, RecordingsQuery,
-    Server, Snapshot, Status, UserImport,
+    DiscardsQuery, Entrance, ErrorKind, Health, HttpError, Level, Limits, Listen, MigrateStore, NewToken,
+    RecordingsQuery, Server, SignIn, Snapshot, Status, UserImport,
 };
 use callvault_seal::Secret;
 use serde_json::{Value, json};
@@ -147,6 +147,24 @@ impl Api for Fake {
         };
         let body = Body { left, endless: request.start_ms == 5, dropped: self.dropped.clone() };
         Ok(Audio { bytes, body: Box::new(body) })
+    }
+
+    fn sign_in(&self, caller: &Caller, wanted: &SignIn) -> Answer {
+        Ok(
+            json!({"user": wanted.user, "from": caller.from, "through": caller.through.as_str(), "level": caller.level.as_str()}),
+        )
+    }
+
+    fn sign_out(&self, _: &Caller) -> Answer {
+        Ok(json!({}))
+    }
+
+    fn sessions(&self, _: &Caller) -> Answer {
+        Ok(json!({"sessions": []}))
+    }
+
+    fn end_session(&self, _: &Caller, id: Uuid) -> Answer {
+        Ok(json!({"ended": id}))
     }
 
     fn me(&self, _: &Caller) -> Answer {
@@ -803,4 +821,48 @@ fn only_loopback_and_unix_sockets_are_listened_on() {
     let again =
         Server::start(sut.server.address(), Secret::new(TOKEN.into()), sut.fake.clone(), &limits(), folder.path());
     assert!(matches!(again, Err(HttpError::InUse(_))));
+}
+
+#[test]
+fn at_the_portals_socket_its_visitors_sign_in_and_nobody_is_the_operator() {
+    let sut = start();
+    let own = nix::unistd::geteuid().as_raw();
+    let at = |users: Vec<u32>, name: &str| {
+        let listen = Listen::Unix(sut._folder.path().join(name));
+        Server::start_at(&listen, Entrance::Portal(users), sut.fake.clone(), &limits(), sut._folder.path()).unwrap()
+    };
+    let (portal, others) = (at(vec![own], "portal"), at(vec![own + 1], "others"));
+    let send = |server: &Server, text: String| {
+        let Listen::Unix(path) = server.address() else { panic!("not a Unix socket") };
+        let mut stream = std::os::unix::net::UnixStream::connect(path).unwrap();
+        // who is sent away may be so before everything is written
+        let _ = stream.write_all(text.as_bytes());
+        read_all(&mut stream)
+    };
+    let body = r#"{"user": " Ann@Example.com ", "password": "secret"}"#;
+    let length = body.len();
+    let with = |fields: &str| format!("POST /v1/sign-in HTTP/1.1\r\n{fields}Content-Length: {length}\r\n\r\n{body}");
+    let visitor = send(&portal, with("X-Callvault-From: 192.0.2.7\r\n"));
+    assert!(
+        visitor.contains(r#""from":"192.0.2.7","level":"record-only","through":"portal","user":"ann@example.com""#),
+        "{visitor}"
+    );
+    assert!(send(&portal, with("X-Callvault-From: 192.0.2.7, 1\r\n")).starts_with("HTTP/1.1 400"));
+    assert!(send(&others, with("")).is_empty(), "another user's process was answered");
+    let status = |fields: &str| send(&portal, format!("GET /v1/status HTTP/1.1\r\n{fields}\r\n"));
+    assert!(status("").starts_with("HTTP/1.1 401"));
+    assert!(status(&format!("Authorization: Bearer {TOKEN}\r\n")).starts_with("HTTP/1.1 401"));
+    let ann = status("Authorization: Bearer ann\r\nX-Callvault-From: 2001:db8::1\r\n");
+    assert!(ann.contains(r#""caller":"ann","from":"2001:db8::1""#), "{ann}");
+    // At the endpoint for programs nobody says where they speak from, and nobody signs in without a token.
+    assert_eq!(sut.send(with("").as_bytes()).status, 401);
+    let ann = sut.send(b"GET /v1/status HTTP/1.1\r\nAuthorization: Bearer ann\r\nX-Callvault-From: 192.0.2.7\r\n\r\n");
+    assert_eq!(ann.json()["from"], "127.0.0.1");
+}
+
+fn read_all(stream: &mut impl Read) -> String {
+    let mut bytes = Vec::new();
+    // a connection that is cut has said what it has said
+    let _ = stream.read_to_end(&mut bytes);
+    String::from_utf8_lossy(&bytes).into_owned()
 }

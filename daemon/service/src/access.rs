@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use callvault_access::audit::Entry;
-use callvault_access::{Action, Caller, On, Owned, Permissions, Scope, Visible, WhoMay, decide, visible};
+use callvault_access::{Action, Caller, On, Owned, Permissions, Scope, Through, Visible, WhoMay, decide, visible};
 use callvault_catalogue::{Catalogue, Recording, Token, TokenHash};
 use callvault_config::{Config, WhoDeletes};
 use callvault_http::{ApiError, ErrorKind};
@@ -22,6 +22,7 @@ use sha2::{Digest, Sha256};
 use tokio::sync::watch;
 use uuid::Uuid;
 
+use crate::api::Door;
 use crate::appliance::{Appliance, Notes};
 pub(crate) use latch::{FILE_NAME as NEVER_DELETE_NAME, keep_in_store};
 pub(crate) use pause::Stopped;
@@ -63,6 +64,7 @@ pub(crate) struct Access {
     pub(crate) people: People,
     /// Held while users change: what is changed is read first.
     changing_users: Mutex<()>,
+    pub(crate) door: Door,
     /// Tokens refused lately, and when.
     refused: Mutex<HashMap<Uuid, i64>>,
     /// Whether the store has been asked what it knows of deletions by hand.
@@ -101,6 +103,7 @@ impl Access {
             stopped: Mutex::new(stopped),
             people,
             changing_users: Mutex::default(),
+            door: Door::default(),
             refused: Mutex::default(),
             store_asked: AtomicBool::new(false),
         })
@@ -304,7 +307,8 @@ impl Appliance {
             },
         };
         self.used_token(&kept, now);
-        Ok(caller)
+        let through = if kept.session { Through::Portal } else { caller.through };
+        Ok(Caller { through, token: Some(kept.id), ..caller })
     }
 
     /// Notes the day on which a token was used, when it is another one.

@@ -2,6 +2,7 @@
 
 mod access;
 mod annotate;
+mod sign_in;
 mod users;
 
 use std::collections::BTreeSet;
@@ -10,13 +11,13 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use callvault_access::audit::Entry;
-use callvault_access::{Action, Caller, Level, On, Owned, Visible, decide};
+use callvault_access::{Action, Caller, Level, On, Owned, Through, Visible, decide};
 use callvault_catalogue::{CatalogueError, Cursor, Deletion, Filter, NumberMatch, Recording};
 use callvault_control::{self as control, CallStanding, LiveCall, Refusal};
 use callvault_directory::User;
 use callvault_http::{
     Annotate, Answer, Api, ApiError, Audio, AudioFormat, AudioPurpose, AudioRequest, AuditQuery, CallAction,
-    DiscardsQuery, ErrorKind, MigrateStore, NewToken, RecordingsQuery, Snapshot, UserImport,
+    DiscardsQuery, ErrorKind, MigrateStore, NewToken, RecordingsQuery, SignIn, Snapshot, UserImport,
 };
 use callvault_queue::{Filter as JobFilter, Job, JobId, QueueError, State};
 use callvault_render_protocol::RenderError;
@@ -38,6 +39,8 @@ use crate::reload;
 use crate::retention;
 use crate::row::has_audio;
 use crate::sound::SoundError;
+
+pub(crate) use sign_in::Door;
 
 /// How long the recorder may take to answer.
 const ANSWER_WITHIN: Duration = Duration::from_secs(3);
@@ -86,6 +89,30 @@ impl Control {
         }
     }
 
+    /// The recording, if the caller may know that there is one. Whoever comes through the portal gets the same answer for a recording that they
+    /// may not see as for one that there is not, that was deleted, or that never was; and after the same work, so that the time says nothing either.
+    fn seen(&self, caller: &Caller, action: Action, id: Uuid) -> Result<Recording, ApiError> {
+        let found = self.row(id);
+        if caller.through != Through::Portal || caller.rank() == Level::Administrator {
+            return found;
+        }
+        let may_show = |row: &Recording| {
+            let settings = self.0.access.permissions();
+            self.0.owned(row, |owned| decide(caller, Action::Show, On::One(owned), &settings).is_ok())
+        };
+        match found {
+            Ok(row) if may_show(&row) => Ok(row),
+            Err(error) if !matches!(error.kind, ErrorKind::NotFound | ErrorKind::Gone) => Err(error),
+            _ => {
+                let what_to_do = "ask an administrator whose it is";
+                let refusal = callvault_access::Refusal { rule: "unseen", who_may: String::new(), what_to_do };
+                // It is refused either way.
+                let _ = self.0.audit(&self.0.entry(caller, action).on(id).refused(&refusal));
+                Err(ApiError::new(ErrorKind::NotFound, "there is no such recording that you may see"))
+            }
+        }
+    }
+
     /// The recording, if the caller may do that with it; `say` adds to the entry in the audit log.
     fn permitted(
         &self,
@@ -94,7 +121,7 @@ impl Control {
         id: Uuid,
         say: impl FnOnce(Entry) -> Entry,
     ) -> Result<Recording, ApiError> {
-        let row = self.row(id)?;
+        let row = self.seen(caller, action, id)?;
         let entry = say(self.0.entry(caller, action).on(id));
         self.0.owned(&row, |owned| self.0.permit(caller, action, On::One(owned), &entry))?;
         Ok(row)
@@ -387,7 +414,7 @@ impl Api for Control {
     }
 
     fn delete_recording(&self, caller: &Caller, id: Uuid) -> Answer {
-        let row = self.row(id)?;
+        let row = self.seen(caller, Action::Delete, id)?;
         let entry = self.0.entry(caller, Action::Delete).on(id);
         self.0.owned(&row, |owned| self.0.allow(caller, Action::Delete, On::One(owned), &entry))?;
         match self.0.catalogue.delete_audited(id, Timestamp::now(), "by hand", Some(&entry)).map_err(internal)? {
@@ -539,6 +566,22 @@ impl Api for Control {
 
     fn create_token(&self, caller: &Caller, token: &NewToken) -> Answer {
         access::create_token(&self.0, caller, token)
+    }
+
+    fn sign_in(&self, caller: &Caller, wanted: &SignIn) -> Answer {
+        sign_in::sign_in(&self.0, caller, wanted)
+    }
+
+    fn sign_out(&self, caller: &Caller) -> Answer {
+        sign_in::sign_out(&self.0, caller)
+    }
+
+    fn sessions(&self, caller: &Caller) -> Answer {
+        sign_in::sessions(&self.0, caller)
+    }
+
+    fn end_session(&self, caller: &Caller, id: Uuid) -> Answer {
+        sign_in::end_session(&self.0, caller, id)
     }
 
     fn revoke_token(&self, caller: &Caller, id: Uuid) -> Answer {

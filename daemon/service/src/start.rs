@@ -12,7 +12,7 @@ use anyhow::{Context, anyhow};
 use callvault_catalogue::Catalogue;
 use callvault_config::{Config, HttpListen};
 use callvault_control::{CHECKPOINT_KEY_BYTES, CheckpointKey, TlsIdentity};
-use callvault_http::{Limits as HttpLimits, Listen, Server};
+use callvault_http::{Entrance, Limits as HttpLimits, Listen, Server};
 use callvault_queue::{JobKind, Queue, RetryPolicies, RetryPolicy, Settings};
 use callvault_seal::{PublicKey, Secret};
 use rand::rngs::StdRng;
@@ -378,6 +378,7 @@ fn serve(
     mut stop: watch::Receiver<Option<Stop>>,
 ) -> anyhow::Result<()> {
     let server = start_server(appliance)?;
+    let portal = start_portal(appliance)?;
     let mut crew = Crew::default();
     crew.hire(appliance, "index", build_index)?;
     crew.hire(appliance, "ingest", move |a| Ingest::new(a).run(&channels.wake))?;
@@ -450,7 +451,7 @@ fn serve(
     };
     appliance.stop();
     crew.dismiss();
-    drop(server);
+    drop((server, portal));
     ran?;
     tracing::info!("stopped; nothing is left undone that the next start would not find");
     Ok(())
@@ -468,6 +469,30 @@ fn start_server(appliance: &Arc<Appliance>) -> anyhow::Result<Server> {
     let server = Server::start(&listen, token, control, &limits, &appliance.config.runtime_dir)?;
     tracing::info!("health and control on {}", server.address());
     Ok(server)
+}
+
+/// The portal's socket, if there is to be one.
+fn start_portal(appliance: &Arc<Appliance>) -> anyhow::Result<Option<Server>> {
+    let portal = &appliance.config.portal;
+    let Some(path) = portal.socket.clone() else { return Ok(None) };
+    let mut users = vec![nix::unistd::geteuid().as_raw()];
+    let named = match portal.user.parse() {
+        Ok(number) => Some(number),
+        Err(_) => nix::unistd::User::from_name(&portal.user).ok().flatten().map(|user| user.uid.as_raw()),
+    };
+    match named {
+        Some(number) => users.push(number),
+        None => tracing::warn!(
+            "there is no user \"{}\" (portal.user): the portal can run as the daemon's user alone",
+            portal.user
+        ),
+    }
+    let limits = HttpLimits { api_max: portal.requests_max as usize, ..HttpLimits::default() };
+    let control = Arc::new(Control(Arc::clone(appliance)));
+    let runtime = &appliance.config.runtime_dir;
+    let server = Server::start_at(&Listen::Unix(path), Entrance::Portal(users), control, &limits, runtime)?;
+    tracing::info!("the portal is served on {}", server.address());
+    Ok(Some(server))
 }
 
 /// Tells systemd, if it started us, when the recorder answers calls.

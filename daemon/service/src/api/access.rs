@@ -110,6 +110,7 @@ pub(super) fn create_token(appliance: &Appliance, caller: &Caller, wanted: &NewT
         user,
         created_at: now,
         expires_at,
+        session: false,
         revoked_at: None,
         used_on: None,
     };

@@ -51,7 +51,7 @@ fn action(change: &Annotate) -> Action {
 impl Control {
     /// Decides and changes in one transaction, so that what decides cannot have changed in between.
     pub(super) fn change_annotations(&self, caller: &Caller, id: Uuid, change: &Annotate) -> Answer {
-        let row = self.row(id)?;
+        let row = self.seen(caller, action(change), id)?;
         let (action, settings) = (action(change), self.0.access.permissions());
         let entry = self.0.entry(caller, action).on(id);
         // Whose it is comes first: who may not see it learns nothing about notes and tags.

@@ -16,4 +16,5 @@ mod recovering;
 mod rendering;
 mod retention;
 mod rig;
+mod sign_in;
 mod users;

@@ -1,0 +1,262 @@
+//! What is asked, and who answers it.
+
+use std::{
+    net::IpAddr,
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+use axum::{
+    Extension, Router,
+    body::Body,
+    extract::{Request, State},
+    http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, header},
+};
+use bytes::Bytes;
+use http_body_util::{BodyExt as _, Limited};
+use serde_json::{Value, json};
+use tokio::{sync::Semaphore, time::timeout};
+
+use crate::{
+    assets, cookie,
+    daemon::{Daemon, DaemonError, Question, passed_on},
+    live, origin,
+    rate::{Buckets, REQUESTS, SIGN_INS},
+    serve::Peer,
+    waveform::Waveform,
+};
+
+/// Bytes of a request's body: a note has two thousand characters.
+pub const BODY_BYTES_MAX: usize = 64 << 10;
+
+/// Time for it.
+pub const BODY_MAX: Duration = Duration::from_secs(15);
+
+/// Waveforms worked out at once: each reads a whole recording, which is the dearest that a page asks for.
+pub const WAVEFORMS_MAX: usize = 2;
+
+/// A recording of which a waveform is made is not longer than a day.
+const DURATION_MS_MAX: u64 = 86_400_000;
+
+/// Sent with everything. No code but our files', nothing from or in other sites.
+const HEADERS: &[(&str, &str)] = &[
+    (
+        "content-security-policy",
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; media-src 'self'; connect-src 'self'; \
+         form-action 'self'; base-uri 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'",
+    ),
+    ("strict-transport-security", "max-age=31536000"),
+    ("x-content-type-options", "nosniff"),
+    ("x-frame-options", "DENY"),
+    ("referrer-policy", "no-referrer"),
+    ("cross-origin-opener-policy", "same-origin"),
+    ("cross-origin-resource-policy", "same-origin"),
+    ("permissions-policy", "camera=(), microphone=(), geolocation=(), payment=(), usb=()"),
+];
+
+/// The portal.
+#[derive(Debug)]
+pub struct App {
+    daemon: Daemon,
+    requests: Mutex<Buckets>,
+    sign_ins: Mutex<Buckets>,
+    waveforms: Semaphore,
+    followers: Arc<Semaphore>,
+}
+
+impl App {
+    /// One that asks that daemon.
+    pub fn new(daemon: Daemon) -> Self {
+        Self {
+            daemon,
+            requests: Mutex::new(Buckets::new(REQUESTS)),
+            sign_ins: Mutex::new(Buckets::new(SIGN_INS)),
+            waveforms: Semaphore::new(WAVEFORMS_MAX),
+            followers: Arc::new(Semaphore::new(live::FOLLOWERS_MAX)),
+        }
+    }
+
+    /// What a connection is served by; each puts its [`Peer`] to it.
+    pub fn router(self: &Arc<Self>) -> Router {
+        Router::new().fallback(entered).with_state(Arc::clone(self))
+    }
+
+    async fn answer(&self, from: IpAddr, request: Request) -> Result<Response<Body>, Refusal> {
+        let now = Instant::now();
+        if !self.requests.lock().unwrap_or_else(PoisonError::into_inner).take(from, now) {
+            return Err(SLOWLY);
+        }
+        let path = request.uri().path().to_owned();
+        let changes = !matches!(*request.method(), Method::GET | Method::HEAD);
+        let Some(rest) = path.strip_prefix("/api/") else {
+            if changes {
+                return Err(refusal(405, "method-not-allowed", "pages are read with GET"));
+            }
+            return assets::answer(&path, request.headers()).ok_or(NOWHERE);
+        };
+        if !origin::is_ours(told(&request), changes) {
+            return Err(refusal(403, "forbidden", "this request was not begun by a page of the portal"));
+        }
+        let (parts, body) = request.into_parts();
+        let body = read(body).await?;
+        let fields = parts.headers.get_all(header::COOKIE).iter().filter_map(|value| value.to_str().ok());
+        let session = cookie::session(fields);
+        match (&parts.method, rest) {
+            (&Method::POST, "sign-in") => return self.sign_in(from, now, body).await,
+            (_, "sign-in") => return Err(refusal(405, "method-not-allowed", "sign in with POST")),
+            _ => {}
+        }
+        let session = session.ok_or(refusal(401, "unauthorized", "sign in first"))?;
+        match (&parts.method, rest.split('/').collect::<Vec<_>>().as_slice()) {
+            (&Method::GET, ["live"]) => {
+                let place = Arc::clone(&self.followers).try_acquire_owned().map_err(|_| FULL)?;
+                Ok(live::follow(self.daemon.clone(), session.to_owned(), from, place))
+            }
+            (&Method::GET, ["recordings", id, "waveform"]) => {
+                self.waveform(from, session, id, parts.uri.query().unwrap_or_default()).await
+            }
+            (method, segments) => {
+                let target = parts.uri.path_and_query().map_or("/api/", |target| target.as_str());
+                let target = format!("/v1/{}", target.strip_prefix("/api/").unwrap_or_default());
+                let question = Question { method: method.clone(), target: &target, session: Some(session), from, body };
+                let is_end = matches!((method, segments), (&Method::POST, ["sign-out"]));
+                let answer = self.daemon.ask(question).await?;
+                let is_over = is_end || answer.status() == StatusCode::UNAUTHORIZED;
+                let mut answer = passed_on(answer);
+                if is_over {
+                    set(answer.headers_mut(), "set-cookie", &cookie::end());
+                }
+                if let (["recordings", id, "audio"], Some(query)) = (segments, parts.uri.query()) {
+                    name_file(&mut answer, id, query);
+                }
+                Ok(answer)
+            }
+        }
+    }
+
+    /// Asks the daemon for a session, and gives it to the browser alone: the page never sees it.
+    async fn sign_in(&self, from: IpAddr, now: Instant, body: Bytes) -> Result<Response<Body>, Refusal> {
+        if !self.sign_ins.lock().unwrap_or_else(PoisonError::into_inner).take(from, now) {
+            return Err(SLOWLY);
+        }
+        let question = Question { method: Method::POST, target: "/v1/sign-in", session: None, from, body };
+        let (status, mut answer) = self.daemon.ask_json(question).await?;
+        let session = answer.as_object_mut().and_then(|fields| fields.remove("session"));
+        let mut reply = json_answer(status, &answer);
+        if let Some(session) = session.as_ref().and_then(Value::as_str).filter(|text| cookie::is_session(text)) {
+            let seconds = answer.get("seconds").and_then(Value::as_u64).unwrap_or(0);
+            set(reply.headers_mut(), "set-cookie", &cookie::begin(session, seconds));
+        }
+        Ok(reply)
+    }
+
+    async fn waveform(&self, from: IpAddr, session: &str, id: &str, query: &str) -> Result<Response<Body>, Refusal> {
+        let duration_ms = query.strip_prefix("duration_ms=").and_then(|text| text.parse().ok());
+        let duration_ms = duration_ms.filter(|ms| (1..=DURATION_MS_MAX).contains(ms)).ok_or(refusal(
+            400,
+            "bad-request",
+            "duration_ms says how long the recording is",
+        ))?;
+        let _place = self.waveforms.acquire().await.map_err(|_| FULL)?;
+        let target = format!("/v1/recordings/{id}/audio?format=wav&for=play");
+        let question =
+            Question { method: Method::GET, target: &target, session: Some(session), from, body: Bytes::new() };
+        let answer = self.daemon.ask(question).await?;
+        if !answer.status().is_success() {
+            return Ok(passed_on(answer));
+        }
+        let mut body = answer.into_body();
+        let mut waveform = Waveform::new(duration_ms);
+        while let Some(frame) = body.frame().await {
+            if let Ok(bytes) = frame.map_err(DaemonError::from)?.into_data() {
+                waveform.take(&bytes).map_err(|_| refusal(422, "unprocessable", "no waveform can be made of it"))?;
+            }
+        }
+        Ok(json_answer(StatusCode::OK, &waveform.json()))
+    }
+}
+
+async fn entered(
+    State(app): State<Arc<App>>,
+    Extension(Peer(from)): Extension<Peer>,
+    request: Request,
+) -> Response<Body> {
+    let is_api = request.uri().path().starts_with("/api/");
+    let mut answer = app.answer(from, request).await.unwrap_or_else(|refusal| {
+        let text = json!({"error": {"code": refusal.code, "message": refusal.text}});
+        json_answer(StatusCode::from_u16(refusal.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR), &text)
+    });
+    for (name, value) in HEADERS {
+        answer.headers_mut().insert(*name, HeaderValue::from_static(value));
+    }
+    if is_api {
+        set(answer.headers_mut(), "cache-control", "no-store");
+    }
+    answer
+}
+
+/// Why something is not answered.
+#[derive(Debug, Clone, Copy)]
+struct Refusal {
+    status: u16,
+    code: &'static str,
+    text: &'static str,
+}
+
+const fn refusal(status: u16, code: &'static str, text: &'static str) -> Refusal {
+    Refusal { status, code, text }
+}
+
+const SLOWLY: Refusal = refusal(429, "too-many-requests", "too many requests from this address; wait a little");
+const NOWHERE: Refusal = refusal(404, "not-found", "there is nothing here");
+const FULL: Refusal = refusal(503, "unavailable", "too many people do that just now; try again");
+
+impl From<DaemonError> for Refusal {
+    fn from(error: DaemonError) -> Self {
+        tracing::warn!("failed to {error}");
+        refusal(503, "unavailable", "the recorder cannot be asked just now; try again")
+    }
+}
+
+fn told(request: &Request) -> origin::Told<'_> {
+    let field = |name: &str| request.headers().get(name).map(|value| value.to_str().unwrap_or("?"));
+    origin::Told {
+        fetch_site: field("sec-fetch-site"),
+        origin: field("origin"),
+        host: request.uri().authority().map(|authority| authority.as_str()).or_else(|| field("host")),
+        has_field: request.headers().contains_key(origin::FIELD),
+    }
+}
+
+async fn read(body: Body) -> Result<Bytes, Refusal> {
+    match timeout(BODY_MAX, Limited::new(body, BODY_BYTES_MAX).collect()).await {
+        Err(_) => Err(refusal(408, "timeout", "the request did not come to its end in time")),
+        Ok(Err(_)) => Err(refusal(413, "body-too-large", "the request's body is too large, or broke off")),
+        Ok(Ok(body)) => Ok(body.to_bytes()),
+    }
+}
+
+fn json_answer(status: StatusCode, value: &Value) -> Response<Body> {
+    let mut answer = Response::new(Body::from(value.to_string()));
+    *answer.status_mut() = status;
+    set(answer.headers_mut(), "content-type", "application/json");
+    answer
+}
+
+/// Sets a field whose value is made here of visible ASCII.
+fn set(headers: &mut HeaderMap, name: &'static str, value: &str) {
+    if let Ok(value) = HeaderValue::from_str(value) {
+        headers.insert(HeaderName::from_static(name), value);
+    }
+}
+
+/// What is taken away is saved under a name that tells nothing: who called whom is not for a folder of downloads.
+fn name_file(answer: &mut Response<Body>, id: &str, query: &str) {
+    let ends = [("format=mp3", "mp3"), ("format=wav", "wav"), ("format=opus", "opus")];
+    let end = ends.iter().find(|(part, _)| query.split('&').any(|one| one == *part));
+    let is_taken = query.split('&').any(|one| one == "for=download");
+    let is_id = id.bytes().all(|byte| byte.is_ascii_hexdigit() || byte == b'-');
+    if let (Some((_, end)), true, true, true) = (end, is_taken, is_id, answer.status().is_success()) {
+        set(answer.headers_mut(), "content-disposition", &format!("attachment; filename=\"{id}.{end}\""));
+    }
+}

@@ -1,0 +1,57 @@
+//! The cookie that holds the session. `__Host-`: a browser takes it over HTTPS alone, from this host alone, and gives it to nobody else;
+//! `HttpOnly`: to no script; `SameSite=Strict`: with no request that another site began.
+
+/// Its name.
+pub const NAME: &str = "__Host-callvault";
+
+/// The longest session that is believed to be one, in bytes.
+const SESSION_BYTES_MAX: usize = 128;
+
+/// The session in the `Cookie` header fields; none when there is none, or when there are several, which no browser sends.
+pub fn session<'a>(fields: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    let mut found = fields.into_iter().flat_map(|field| field.split(';')).filter_map(|pair| {
+        let (name, value) = pair.trim().split_once('=')?;
+        (name == NAME).then_some(value)
+    });
+    let first = found.next().filter(|value| is_session(value))?;
+    found.next().is_none().then_some(first)
+}
+
+/// Whether it could be a session: what else it may hold never comes into a header.
+pub fn is_session(text: &str) -> bool {
+    (1..=SESSION_BYTES_MAX).contains(&text.len())
+        && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
+}
+
+/// The `Set-Cookie` that begins a session of so many seconds.
+pub fn begin(session: &str, seconds: u64) -> String {
+    format!("{NAME}={session}; Path=/; Secure; HttpOnly; SameSite=Strict; Max-Age={seconds}")
+}
+
+/// The one that ends it.
+pub fn end() -> String {
+    format!("{NAME}=; Path=/; Secure; HttpOnly; SameSite=Strict; Max-Age=0")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_session_is_found_and_nothing_else() {
+        let check = |fields: &[&str], expected: Option<&str>| {
+            assert_eq!(session(fields.iter().copied()), expected, "{fields:?}");
+        };
+        check(&["__Host-callvault=cvt-12"], Some("cvt-12"));
+        check(&["a=b; __Host-callvault=cvt-12; c=d"], Some("cvt-12"));
+        check(&["a=b", "__Host-callvault=cvt-12"], Some("cvt-12"));
+        check(&[], None);
+        check(&["callvault=cvt-12"], None);
+        check(&["__Host-callvault="], None);
+        check(&["__Host-callvault=a\r\nb"], None);
+        check(&["__Host-callvault=a b"], None);
+        check(&["__Host-callvault=a; __Host-callvault=b"], None);
+        check(&["__Host-callvault=a", "__Host-callvault=a"], None);
+        check(&[&format!("__Host-callvault={}", "a".repeat(129))], None);
+    }
+}

@@ -1,0 +1,263 @@
+//! The portal as strangers, browsers and other sites meet it: over TLS, with a daemon behind it that notes what it is asked.
+
+#![allow(clippy::unwrap_used)]
+
+use std::{
+    io::{Read, Write},
+    net::{SocketAddr, TcpStream},
+    os::unix::net::{UnixListener, UnixStream},
+    path::Path,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use callvault_portal::{app::App, daemon::Daemon, serve, tls::Certificate};
+use rustls::{
+    ClientConfig, ClientConnection, RootCertStore, StreamOwned,
+    pki_types::{CertificateDer, ServerName},
+};
+
+/// What a page of ours sends with everything that changes something.
+const OURS: &str = "x-callvault: 1\r\norigin: https://localhost\r\nsec-fetch-site: same-origin\r\n";
+const COOKIE: &str = "cookie: __Host-callvault=cvt-12\r\n";
+
+struct Sut {
+    address: SocketAddr,
+    root: CertificateDer<'static>,
+    asked: Arc<Mutex<Vec<String>>>,
+    _runtime: tokio::runtime::Runtime,
+    folder: tempfile::TempDir,
+}
+
+/// Answers as the daemon does: one request a connection.
+fn answered(mut stream: UnixStream, asked: &Mutex<Vec<String>>) {
+    let mut bytes = Vec::new();
+    let mut buffer = [0; 4096];
+    let head = loop {
+        let n = stream.read(&mut buffer).unwrap_or(0);
+        bytes.extend_from_slice(&buffer[..n]);
+        if let Some(end) = bytes.windows(4).position(|four| four == b"\r\n\r\n") {
+            break String::from_utf8_lossy(&bytes[..end]).to_ascii_lowercase();
+        }
+        if n == 0 {
+            return;
+        }
+    };
+    let length: usize = head.lines().find_map(|line| line.strip_prefix("content-length: ")?.parse().ok()).unwrap_or(0);
+    while bytes.len() < head.len() + 4 + length {
+        let n = stream.read(&mut buffer).unwrap_or(0);
+        if n == 0 {
+            return;
+        }
+        bytes.extend_from_slice(&buffer[..n]);
+    }
+    asked.lock().unwrap().push(String::from_utf8_lossy(&bytes).into_owned());
+    let (status, body) = match head.split(' ').nth(1).unwrap() {
+        "/v1/sign-in" => ("200 OK", r#"{"session": "cvt-new", "seconds": 60}"#),
+        _ if head.contains("bearer cvt-old") => ("401 Unauthorized", r#"{"error": {}}"#),
+        _ => ("200 OK", r#"{"ok": true}"#),
+    };
+    let length = body.len();
+    let _ = write!(
+        stream,
+        "HTTP/1.1 {status}\r\nConnection: close\r\nX-Secret: 1\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\r\n{body}"
+    );
+}
+
+fn certificate(folder: &Path) -> CertificateDer<'static> {
+    let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
+    std::fs::write(folder.join("certificate"), made.cert.pem()).unwrap();
+    std::fs::write(folder.join("key"), made.signing_key.serialize_pem()).unwrap();
+    made.cert.der().clone()
+}
+
+fn start() -> Sut {
+    let folder = tempfile::tempdir().unwrap();
+    let root = certificate(folder.path());
+    let asked = Arc::new(Mutex::new(Vec::new()));
+    let daemon = UnixListener::bind(folder.path().join("daemon")).unwrap();
+    let noted = Arc::clone(&asked);
+    std::thread::spawn(move || {
+        for stream in daemon.incoming().flatten() {
+            let noted = Arc::clone(&noted);
+            std::thread::spawn(move || answered(stream, &noted));
+        }
+    });
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let listener = runtime.block_on(tokio::net::TcpListener::bind("127.0.0.1:0")).unwrap();
+    let address = listener.local_addr().unwrap();
+    let pair = Certificate::load(folder.path().join("certificate"), folder.path().join("key")).unwrap();
+    let app = Arc::new(App::new(Daemon::new(folder.path().join("daemon"))));
+    runtime.spawn(serve::serve(listener, pair, app));
+    Sut { address, root, asked, _runtime: runtime, folder }
+}
+
+struct Response {
+    status: u16,
+    head: String,
+    body: String,
+}
+
+impl Sut {
+    fn send(&self, request: &str) -> Response {
+        let mut roots = RootCertStore::empty();
+        roots.add(self.root.clone()).unwrap();
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+        let config = builder.with_root_certificates(roots).with_no_client_auth();
+        let name = ServerName::try_from("localhost").unwrap();
+        let connection = ClientConnection::new(Arc::new(config), name).unwrap();
+        let stream = TcpStream::connect(self.address).unwrap();
+        // a test that hangs is a failed test
+        stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+        let mut stream = StreamOwned::new(connection, stream);
+        stream.write_all(request.as_bytes()).unwrap();
+        let mut bytes = Vec::new();
+        // a connection that is cut has said what it has said
+        let _ = stream.read_to_end(&mut bytes);
+        let text = String::from_utf8_lossy(&bytes).into_owned();
+        let (head, body) = text.split_once("\r\n\r\n").unwrap_or((&text, ""));
+        let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap_or(0);
+        Response { status, head: head.to_ascii_lowercase(), body: body.to_owned() }
+    }
+
+    fn ask(&self, method: &str, target: &str, fields: &str, body: &str) -> Response {
+        let length = body.len();
+        self.send(&format!(
+            "{method} {target} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n{fields}content-length: {length}\r\n\r\n{body}"
+        ))
+    }
+
+    fn asked(&self) -> Vec<String> {
+        std::mem::take(&mut *self.asked.lock().unwrap())
+    }
+}
+
+#[test]
+fn a_session_is_given_to_the_browser_alone_and_comes_back_to_the_daemon() {
+    let sut = start();
+    let answer = sut.ask("POST", "/api/sign-in", OURS, r#"{"user": "ann"}"#);
+    assert_eq!(answer.status, 200);
+    assert!(
+        answer
+            .head
+            .contains("set-cookie: __host-callvault=cvt-new; path=/; secure; httponly; samesite=strict; max-age=60"),
+        "{}",
+        answer.head
+    );
+    assert!(!answer.body.contains("cvt-new"), "a script can read the session");
+    let asked = sut.asked().remove(0);
+    assert!(
+        asked.contains("x-callvault-from: 127.0.0.1") && !asked.to_lowercase().contains("authorization"),
+        "{asked}"
+    );
+
+    let fields = format!("{COOKIE}authorization: Bearer other\r\nx-callvault-from: 192.0.2.1\r\n");
+    let answer = sut.ask("GET", "/api/recordings?number=%2B39&limit=5", &fields, "");
+    assert_eq!((answer.status, answer.body.as_str()), (200, r#"{"ok": true}"#));
+    assert!(!answer.head.contains("x-secret") && answer.head.contains("cache-control: no-store"));
+    let asked = sut.asked().remove(0);
+    assert!(asked.starts_with("GET /v1/recordings?number=%2B39&limit=5 HTTP/1.1\r\n"), "{asked}");
+    assert!(asked.contains("Bearer cvt-12") || asked.contains("authorization: Bearer cvt-12"), "{asked}");
+    assert!(!asked.contains("other") && !asked.contains("192.0.2.1") && !asked.to_lowercase().contains("cookie"));
+
+    let over = sut.ask("GET", "/api/me", "cookie: __Host-callvault=cvt-old\r\n", "");
+    assert!(over.status == 401 && over.head.contains("max-age=0"));
+}
+
+#[test]
+fn what_no_page_of_ours_began_does_not_reach_the_daemon() {
+    let sut = start();
+    let check = |method: &str, target: &str, fields: &str, expected: u16| {
+        let answer = sut.ask(method, target, fields, "{}");
+        assert_eq!(answer.status, expected, "{method} {target} {fields}");
+        assert_eq!(!sut.asked().is_empty(), expected == 200, "{method} {target} {fields}");
+    };
+    let with = |fields: &str| format!("{COOKIE}{fields}");
+    check("DELETE", "/api/recordings/1", &with(OURS), 200);
+    check("DELETE", "/api/recordings/1", COOKIE, 403);
+    check("DELETE", "/api/recordings/1", &with("x-callvault: 1\r\norigin: https://evil.example\r\n"), 403);
+    check("DELETE", "/api/recordings/1", &with("x-callvault: 1\r\nsec-fetch-site: cross-site\r\n"), 403);
+    check("POST", "/api/sign-in", "content-type: text/plain\r\n", 403);
+    check("GET", "/api/sign-in", "", 405);
+    check("GET", "/api/recordings/1/audio?format=mp3", &with("sec-fetch-site: cross-site\r\n"), 403);
+    check("GET", "/api/me", "", 401);
+    check("GET", "/api/me", "cookie: __Host-callvault=a; __Host-callvault=b\r\n", 401);
+    check("GET", "/api/recordings/1/waveform?duration_ms=0", COOKIE, 400);
+    check("GET", "/api/recordings/1/waveform?duration_ms=99999999999", COOKIE, 400);
+    check("OPTIONS", "/api/me", &with("access-control-request-method: GET\r\norigin: https://evil.example\r\n"), 403);
+}
+
+#[test]
+fn pages_come_with_strict_fields_and_nothing_else_is_there() {
+    let sut = start();
+    let check = |method: &str, target: &str, expected: u16| {
+        let answer = sut.ask(method, target, "", "");
+        assert_eq!(answer.status, expected, "{method} {target}");
+        for field in [
+            "content-security-policy: default-src 'none'; script-src 'self'",
+            "frame-ancestors 'none'",
+            "strict-transport-security: max-age=31536000",
+            "x-content-type-options: nosniff",
+            "referrer-policy: no-referrer",
+        ] {
+            assert!(answer.head.contains(field), "{target} without {field}");
+        }
+        assert!(!answer.head.contains("unsafe") && !answer.head.contains("access-control"));
+    };
+    check("GET", "/", 200);
+    check("GET", "/app.js", 200);
+    check("GET", "/api/me", 401);
+    check("GET", "/../etc/passwd", 404);
+    check("GET", "/%2e%2e/etc/passwd", 404);
+    check("GET", "/assets/app.js", 404);
+    check("POST", "/", 405);
+    assert!(sut.asked().is_empty());
+}
+
+#[test]
+fn odd_and_huge_requests_are_refused() {
+    let sut = start();
+    let large = "x".repeat(65 << 10);
+    let fields = format!("{COOKIE}{OURS}");
+    assert_eq!(sut.ask("POST", "/api/recordings/1/notes", &fields, &large).status, 413);
+    let many: String = (0..100).map(|n| format!("x-{n}: 1\r\n")).collect();
+    assert!(sut.ask("GET", "/", &many, "").status >= 400);
+    assert!(sut.ask("GET", "/", &format!("x: {}\r\n", "y".repeat(20_000)), "").status >= 400);
+    assert_eq!(sut.send("no http\r\n\r\n").status, 400);
+    assert!(sut.asked().is_empty());
+}
+
+#[test]
+fn one_address_cannot_try_passwords_without_end() {
+    let sut = start();
+    let statuses: Vec<u16> = (0..30).map(|_| sut.ask("POST", "/api/sign-in", OURS, "{}").status).collect();
+    assert!(statuses.starts_with(&[200; 15]) && statuses.contains(&429), "{statuses:?}");
+}
+
+#[test]
+fn a_daemon_that_is_away_is_said() {
+    let sut = start();
+    std::fs::remove_file(sut.folder.path().join("daemon")).unwrap();
+    let answer = sut.ask("GET", "/api/me", COOKIE, "");
+    assert_eq!(answer.status, 503);
+    assert!(answer.body.contains("unavailable") && !answer.body.contains("daemon"), "{}", answer.body);
+    assert_eq!(sut.ask("GET", "/", "", "").status, 200);
+}
+
+#[test]
+fn another_certificate_is_taken_without_a_restart_and_a_wrong_one_is_not() {
+    let folder = tempfile::tempdir().unwrap();
+    certificate(folder.path());
+    let (chain, key) = (folder.path().join("certificate"), folder.path().join("key"));
+    let pair = Certificate::load(chain.clone(), key.clone()).unwrap();
+    let before = pair.config();
+    assert!(!pair.look_again());
+    std::fs::write(&chain, "no certificate").unwrap();
+    assert!(!pair.look_again() && Arc::ptr_eq(&before, &pair.config()));
+    certificate(folder.path());
+    assert!(pair.look_again() && !Arc::ptr_eq(&before, &pair.config()));
+    std::fs::write(&key, "no key").unwrap();
+    let refused = Certificate::load(chain, key).map(drop).unwrap_err().to_string();
+    assert!(refused.contains("key") && !refused.contains("no key"), "{refused}");
+}
