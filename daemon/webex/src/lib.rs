@@ -9,11 +9,15 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod completeness;
+mod page;
 mod record;
 mod report;
+mod token;
 
 pub use completeness::{
     CompletenessSettings, Finding, Held, HeldState, JoinedBy, SETTLE_MS, SKEW_MS, TOLERANCE_MS, Verdict, join,
 };
+pub use page::{FAILURES_MAX, PAGES_MAX, PageAnswer, Step, WAIT_MS_MAX, Walk, WalkError};
 pub use record::{RECORDS_MAX, Record, RecordError, RecordingResult, read_page};
 pub use report::{FINDINGS_MAX, Report, Sums};
+pub use token::{Authorisation, Dead, Grant, Next, Renewal};
