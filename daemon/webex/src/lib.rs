@@ -10,14 +10,22 @@
 
 mod completeness;
 mod page;
+mod person;
+mod picture;
 mod record;
 mod report;
+mod rules;
+mod sync;
 mod token;
 
 pub use completeness::{
     CompletenessSettings, Finding, Held, HeldState, JoinedBy, SETTLE_MS, SKEW_MS, TOLERANCE_MS, Verdict, join,
 };
 pub use page::{FAILURES_MAX, PAGES_MAX, PageAnswer, Step, WAIT_MS_MAX, Walk, WalkError};
+pub use person::{Gathered, Person, Phone};
+pub use picture::{PICTURE_BYTES_MAX, Picture, PictureError, PictureKind};
 pub use record::{RECORDS_MAX, Record, RecordError, RecordingResult, read_page};
 pub use report::{FINDINGS_MAX, Report, Sums};
+pub use rules::{Rule, Rules, Source};
+pub use sync::{SyncError, SyncPlan, SyncSettings, plan};
 pub use token::{Authorisation, Dead, Grant, Next, Renewal};
