@@ -12,8 +12,8 @@ use crate::error::{CtlError, Exit};
 use crate::format::{NOTHING, duration, parse_time, size, text, time};
 use crate::table::{Table, harmless, write_pairs};
 use crate::{
-    annotate, audit, deliveries, discards, drain, export, keys, mail, recording, recover, retention, selftest,
-    settings, tokens, users,
+    annotate, audit, completeness, deliveries, discards, drain, export, keys, mail, recording, recover, retention,
+    selftest, settings, tokens, users,
 };
 
 /// Recordings asked for at a time when all are wanted.
@@ -65,6 +65,7 @@ pub(crate) fn run(cli: &Cli, around: &mut Surroundings<'_>) -> Result<Exit, CtlE
         Verb::Settings(verb) => settings::run(&mut session, verb),
         Verb::Mail(verb) => mail::run(&mut session, verb),
         Verb::Users(verb) => users::run(&mut session, verb),
+        Verb::Completeness(parameters) => completeness::run(&mut session, parameters),
         Verb::Discards(verb) => discards::run(&mut session, verb),
         Verb::Recover(_) => Ok(Exit::Usage),
     }

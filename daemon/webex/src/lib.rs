@@ -18,6 +18,7 @@ mod rules;
 mod sync;
 mod token;
 
+pub use callvault_directory::NumberingPlan;
 pub use completeness::{
     CompletenessSettings, Finding, Held, HeldState, JoinedBy, SETTLE_MS, SKEW_MS, TOLERANCE_MS, Verdict, join,
 };
