@@ -25,6 +25,10 @@ const MARGIN_S: i64 = 3600;
 /// Findings shown as a table; all of them are in `--csv` and `--json`.
 const FINDINGS_SHOWN: usize = 100;
 
+/// Calls that were not kept, at most as many as the daemon tells of at once. Only by what is noted of them can they be found: their rows
+/// name nobody.
+const DISCARDS_MAX: usize = 1000;
+
 /// The rule of calls on demand that nobody asked for.
 const NOT_ASKED_FOR: &str = "on-demand-not-kept";
 
@@ -82,7 +86,13 @@ fn held(session: &mut Session<'_, '_>, first: Timestamp, last: Timestamp) -> Res
     };
     let found = session.all(&search)?;
     let what = "list the calls not kept";
-    let discards = session.client.json(&Request::get("/v1/discards?limit=1000", what))?;
+    let discards = session.client.json(&Request::get(format!("/v1/discards?limit={DISCARDS_MAX}"), what))?;
+    if rows(&discards, "discards", what)?.len() >= DISCARDS_MAX {
+        writeln!(
+            session.around.stderr,
+            "of calls that were not kept only the newest {DISCARDS_MAX} are told apart; older ones may be called missing"
+        )?;
+    }
     let discards: HashMap<&str, &Value> =
         rows(&discards, "discards", what)?.iter().filter_map(|one| Some((one["id"].as_str()?, one))).collect();
     Ok(rows(&found, "recordings", "list the recordings")?.iter().filter_map(|row| one(row, &discards)).collect())

@@ -763,7 +763,8 @@ fn call_record(call: &str, begins_s: u32, duration_s: u32) -> Value {
     json!({
         "Report ID": format!("report-{call}"), "Local call ID": call, "Answered": "true", "Duration": duration_s.to_string(),
         "Start time": format!("2026-11-05T09:{:02}:{:02}.000Z", begins_s / 60, begins_s % 60), "User": "Ann",
-        "Location": "Rome", "Call Recording Platform Name": "callvault", "Call Recording Trigger": "always",
+        "Location": "Rome", "Calling number": "+442079460001", "Called number": format!("+441632960{begins_s:03}"),
+        "Call Recording Platform Name": "callvault", "Call Recording Trigger": "always",
     })
 }
 
@@ -772,7 +773,7 @@ fn held_for_comparison() -> Value {
     let one = |last: u32, call: &str, begun: &str, duration_ms: u32, verdict: &str| {
         json!({
             "id": format!("0199c0de-0000-7000-8000-00000000000{last}"), "started_at": begun, "duration_ms": duration_ms,
-            "call_id": call, "verdict": verdict, "local_number": null, "remote_number": null,
+            "call_id": if verdict == "discarded" { None } else { Some(call) }, "verdict": verdict, "local_number": null, "remote_number": null,
             "flaws": [{"code": "discarded", "text": "the recording was not kept, by the rule filter-traffic"}],
         })
     };
@@ -790,11 +791,16 @@ fn what_webex_says_is_compared_with_what_is_held() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("records.json");
     let path = "GET /v1/recordings?from=2026-11-05T08%3A00%3A00Z&to=2026-11-05T10%3A03%3A00Z&limit=200";
+    // The row of a call that is not kept has no names; what is noted of it for a while has.
+    let not_kept = json!({"discards": [{
+        "id": "0199c0de-0000-7000-8000-000000000003", "at": "2026-11-05T09:02:00.000Z", "rule": "filter-traffic",
+        "local_number": "+442079460001", "remote_number": "+441632960120",
+    }]});
     let check = |records: &[Value], arguments: &[&str], exit: Exit, expected: &str| {
         std::fs::write(&file, json!({"items": records}).to_string()).unwrap();
         let answers = vec![
             (path, 200, body(held_for_comparison())),
-            ("GET /v1/discards?limit=1000", 200, body(json!({"discards": []}))),
+            ("GET /v1/discards?limit=1000", 200, body(not_kept.clone())),
         ];
         let mut line = vec!["completeness", file.to_str().unwrap()];
         line.extend(arguments);
