@@ -86,6 +86,8 @@ pub(crate) enum Verb {
     /// Calls that were not kept, and by which rule.
     #[command(subcommand)]
     Discards(Discards),
+    /// Compare the call detail records of Webex with what is held: which calls are missing, short or extra.
+    Completeness(Completeness),
 }
 
 #[derive(Debug, Args)]
@@ -203,6 +205,19 @@ pub(crate) enum Deliveries {
 
 /// Which recordings.
 #[derive(Debug, Args)]
+pub(crate) struct Completeness {
+    /// Files with answers of Webex's detailed call history, each an object with a list named items.
+    #[arg(required = true)]
+    pub(crate) files: Vec<PathBuf>,
+    /// The recording platform by which Webex knows this appliance; several may be given. Without it, every one but Webex's own.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) platform: Vec<String>,
+    /// What is wrong as comma-separated values.
+    #[arg(long)]
+    pub(crate) csv: bool,
+}
+
+#[derive(Debug, Default, Args)]
 #[group(id = "search", multiple = true)]
 pub(crate) struct Search {
     /// Only those begun at or after this time: "2026-11-05", "2026-11-05T14:30", RFC 3339, or so long ago: "2h", "7d".

@@ -1,5 +1,6 @@
 //! The operator's command, `callvaultctl`: asks the daemon's control endpoint and prints what it says, as tables for people
-//! or, with `--json`, as the endpoint's own JSON. It decides nothing and touches none of the daemon's data: what can only be
+//! or, with `--json`, as the endpoint's own JSON. It decides nothing (what `completeness` compares, `callvault-webex`
+//! judges) and touches none of the daemon's data: what can only be
 //! done offline is to check the configuration and to make the first key; to recover, and to examine the machine, it runs the daemon's own program. It has no network beyond the control endpoint,
 //! except the self-test, which calls the recorder as a SIPREC client would.
 //!
@@ -7,7 +8,7 @@
 //!
 //! | status | meaning |
 //! |---|---|
-//! | 0 | done; for `status`, `recordings verify`, `config check`, `doctor` and `selftest` also: nothing wrong was found |
+//! | 0 | done; for `status`, `recordings verify`, `completeness`, `config check`, `doctor` and `selftest` also: nothing wrong was found |
 //! | 1 | the daemon refused, something is wrong, or a file could not be read or written |
 //! | 2 | the command line is wrong, or asks for what this version does not have |
 //! | 3 | the daemon cannot be reached |
@@ -21,6 +22,7 @@ mod audit;
 mod backup;
 mod cli;
 mod client;
+mod completeness;
 mod deliveries;
 mod discards;
 mod doctor;

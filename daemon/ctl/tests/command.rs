@@ -757,3 +757,103 @@ fn a_search_and_a_recording_are_not_exported_together() {
     check(&["--number", "1"]);
     assert!(daemon.asked().is_empty());
 }
+
+/// A record of Webex of a call that began so many seconds after nine, as its detailed call history gives it.
+fn call_record(call: &str, begins_s: u32, duration_s: u32) -> Value {
+    json!({
+        "Report ID": format!("report-{call}"), "Local call ID": call, "Answered": "true", "Duration": duration_s.to_string(),
+        "Start time": format!("2026-11-05T09:{:02}:{:02}.000Z", begins_s / 60, begins_s % 60), "User": "Ann",
+        "Location": "Rome", "Calling number": "+442079460001", "Called number": format!("+441632960{begins_s:03}"),
+        "Call Recording Platform Name": "callvault", "Call Recording Trigger": "always",
+    })
+}
+
+/// What is held, for a comparison: a call that is whole, one that is short, one that a rule did not keep, and one of which Webex knows nothing.
+fn held_for_comparison() -> Value {
+    let one = |last: u32, call: &str, begun: &str, duration_ms: u32, verdict: &str| {
+        json!({
+            "id": format!("0199c0de-0000-7000-8000-00000000000{last}"), "started_at": begun, "duration_ms": duration_ms,
+            "call_id": if verdict == "discarded" { None } else { Some(call) }, "verdict": verdict, "local_number": null, "remote_number": null,
+            "flaws": [{"code": "discarded", "text": "the recording was not kept, by the rule filter-traffic"}],
+        })
+    };
+    json!({"next": null, "recordings": [
+        one(1, "callhalf-1:0", "2026-11-05T09:00:01.000Z", 59_000, "ok"),
+        one(2, "callhalf-2:0", "2026-11-05T09:01:00.000Z", 20_000, "ok"),
+        one(3, "callhalf-3:0", "2026-11-05T09:02:00.000Z", 60_000, "discarded"),
+        one(4, "callhalf-9:0", "2026-11-05T09:02:30.000Z", 60_000, "ok"),
+        one(5, "callhalf-8:0", "2026-11-05T09:50:00.000Z", 60_000, "ok"),
+    ]})
+}
+
+#[test]
+fn what_webex_says_is_compared_with_what_is_held() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("records.json");
+    let path = "GET /v1/recordings?from=2026-11-05T08%3A00%3A00Z&to=2026-11-05T10%3A03%3A00Z&limit=200";
+    // The row of a call that is not kept has no names; what is noted of it for a while has.
+    let not_kept = json!({"discards": [{
+        "id": "0199c0de-0000-7000-8000-000000000003", "at": "2026-11-05T09:02:00.000Z", "rule": "filter-traffic",
+        "local_number": "+442079460001", "remote_number": "+441632960120",
+    }]});
+    let check = |records: &[Value], arguments: &[&str], exit: Exit, expected: &str| {
+        std::fs::write(&file, json!({"items": records}).to_string()).unwrap();
+        let answers = vec![
+            (path, 200, body(held_for_comparison())),
+            ("GET /v1/discards?limit=1000", 200, body(not_kept.clone())),
+        ];
+        let mut line = vec!["completeness", file.to_str().unwrap()];
+        line.extend(arguments);
+        prints(answers, &line, exit, expected);
+    };
+    let well = [
+        call_record("1:0", 0, 60),
+        call_record("3:0", 120, 60),
+        call_record("9:0", 150, 60),
+        call_record("2:0", 60, 20),
+    ];
+    let last = call_record("7:0", 180, 60);
+    let mut unanswered = last.clone();
+    unanswered["Answered"] = json!("false");
+    let mut records = well.to_vec();
+    records.push(unanswered);
+    check(
+        &records,
+        &[],
+        Exit::Done,
+        "calls: 1 filtered, 3 recorded\n\
+         VERDICT   BEGAN                 SECONDS  MISSING  RULE            USER  LOCATION  RECORDING\n\
+         filtered  2026-11-05T09:02:00Z       60           filter-traffic  Ann   Rome      0199c0de-0000-7000-8000-000000000003\n",
+    );
+    let wrong = [call_record("1:0", 0, 60), call_record("2:0", 60, 60), last, json!({"User": "Ann"})];
+    check(
+        &wrong,
+        &[],
+        Exit::Failed,
+        "calls: 1 extra, 1 missing, 1 recorded, 1 short\n\
+         records passed over, as they do not say when the call was: 1\n\
+         VERDICT  BEGAN                 SECONDS  MISSING  RULE  USER  LOCATION  RECORDING\n\
+         short    2026-11-05T09:01:00Z       60       40  -     Ann   Rome      0199c0de-0000-7000-8000-000000000002\n\
+         extra    2026-11-05T09:02:30Z       60           -     -     -         0199c0de-0000-7000-8000-000000000004\n\
+         missing  2026-11-05T09:03:00Z       60           -     Ann   Rome      -\n",
+    );
+    check(
+        &wrong,
+        &["--csv"],
+        Exit::Failed,
+        "verdict,begun_at,duration_ms,missing_ms,rule,joined_by,recordings,local_call_id,user,location\r\n\
+         short,2026-11-05T09:01:00Z,60000,40000,,call-id,0199c0de-0000-7000-8000-000000000002,2:0,Ann,Rome\r\n\
+         extra,2026-11-05T09:02:30Z,60000,,,,0199c0de-0000-7000-8000-000000000004,,,\r\n\
+         missing,2026-11-05T09:03:00Z,60000,,,,,7:0,Ann,Rome\r\n",
+    );
+}
+
+#[test]
+fn records_that_cannot_be_compared_are_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("records.json");
+    let daemon = Daemon::tcp(Vec::new());
+    std::fs::write(&file, "<html>").unwrap();
+    fails(&daemon, &["completeness", file.to_str().unwrap()], Exit::Failed, "a list named items was expected");
+    fails(&daemon, &["completeness", "/nowhere/records.json"], Exit::Failed, "read /nowhere/records.json");
+}
