@@ -132,8 +132,10 @@ fn run(calls: usize, plan: &Plan) -> Step {
         daemon_core_per_call: per_call_s(after.daemon_cpu_ms - before.daemon_cpu_ms),
         idle_kib: idle.memory_kib,
         live_kib: after.memory_kib,
+        grown_kib: after.memory_kib.cast_signed() - before.memory_kib.cast_signed(),
         journal_bytes_per_s: (bytes - bytes_before) / held,
         commits_per_s: (commits - commits_before) / held,
+        archive_bytes_per_call_hour: archived_bytes_per_hour(&appliance),
         socket_bytes_max: sockets.waiting_bytes_max,
         socket_drops: sockets.drops,
         listed_s: listed.as_secs_f64(),
@@ -175,6 +177,13 @@ fn wait_archived(appliance: &Appliance, calls: usize) {
         assert!(last.elapsed() < STALLED, "only {most} of {calls} recordings were archived");
         thread::sleep(LOOK);
     }
+}
+
+/// What an hour of a call is in the archive.
+fn archived_bytes_per_hour(appliance: &Appliance) -> f64 {
+    let recordings = appliance.recordings();
+    let sum = |pointer: &str| recordings.iter().map(|r| r.pointer(pointer).unwrap().as_f64().unwrap()).sum::<f64>();
+    sum("/archive/bytes") / (sum("/duration_ms") / 3_600_000.0)
 }
 
 /// That every recording has what was sent, track by track; the sums.

@@ -21,8 +21,12 @@ pub(crate) struct Step {
     /// Memory of all processes before the first call and with all calls.
     pub(crate) idle_kib: u64,
     pub(crate) live_kib: u64,
+    /// How much of that came while the calls spoke: what a leak would show as in a long step.
+    pub(crate) grown_kib: i64,
     pub(crate) journal_bytes_per_s: f64,
     pub(crate) commits_per_s: f64,
+    /// Of the archives, for an hour of a call.
+    pub(crate) archive_bytes_per_call_hour: f64,
     /// The most that was seen waiting in a socket.
     pub(crate) socket_bytes_max: u64,
     /// Datagrams that the kernel had no room for.
@@ -50,8 +54,10 @@ impl Step {
             "daemon_core_per_call": self.daemon_core_per_call,
             "idle_kib": self.idle_kib,
             "live_kib": self.live_kib,
+            "grown_kib": self.grown_kib,
             "journal_bytes_per_s": self.journal_bytes_per_s,
             "commits_per_s": self.commits_per_s,
+            "archive_bytes_per_call_hour": self.archive_bytes_per_call_hour,
             "socket_bytes_max": self.socket_bytes_max,
             "socket_drops": self.socket_drops,
             "listed_s": self.listed_s,
@@ -109,6 +115,12 @@ pub(crate) fn print(step: &Step) {
 /// How cost and memory grow from the first step to the last.
 pub(crate) fn print_growth(steps: &[Step]) {
     let (Some(first), Some(last)) = (steps.first(), steps.last()) else { return };
+    println!(
+        "  while {} calls spoke, memory grew by {} KiB; an hour of a call is {:.1} MB in the archive",
+        last.calls,
+        last.grown_kib,
+        last.archive_bytes_per_call_hour / 1e6
+    );
     if steps.len() < 2 || first.core_per_call() == 0.0 || last.calls <= first.calls {
         return;
     }
