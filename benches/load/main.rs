@@ -52,6 +52,8 @@ struct Plan {
     /// How long all of a step's calls speak together.
     hold: Duration,
     trouble: Trouble,
+    /// Whether each call has a connection of its own; otherwise it is signalled over UDP.
+    tcp: bool,
 }
 
 impl Plan {
@@ -65,7 +67,10 @@ impl Plan {
         assert!(trouble.lost + trouble.late <= 50, "at most half of the packets are lost or late");
         let rate: f64 = variable("RATE", 50.0);
         assert!(rate > 0.0 && rate <= 1_000.0, "CALLVAULT_LOAD_RATE is above 0 and at most 1000");
-        Self { calls, rate, hold: Duration::from_secs(variable("SECONDS", bench.pick(20, 2))), trouble }
+        let transport: String = variable("TRANSPORT", "udp".to_owned());
+        assert!(["udp", "tcp"].contains(&transport.as_str()), "CALLVAULT_LOAD_TRANSPORT is udp or tcp");
+        let tcp = transport == "tcp";
+        Self { calls, rate, tcp, hold: Duration::from_secs(variable("SECONDS", bench.pick(20, 2))), trouble }
     }
 }
 
@@ -95,7 +100,7 @@ fn run(calls: usize, plan: &Plan) -> Step {
     let idle = Usage::of(&appliance);
     let voice = packets(&speech(1, 130.0, 8_000, 50 * FRAME));
     let speech = Speech::begin(appliance.sip().ip(), voice, plan.trouble);
-    let (clients, mut invites) = ramp(&appliance, &speech, calls, plan.rate);
+    let (clients, mut invites) = ramp(&appliance, &speech, calls, plan);
 
     let (before, began) = (Usage::of(&appliance), Instant::now());
     let [bytes_before, commits_before] = written(&appliance);
@@ -145,13 +150,13 @@ fn run(calls: usize, plan: &Plan) -> Step {
 }
 
 /// Begins the calls, each at its time; their clients, and how long each INVITE took in milliseconds.
-fn ramp(appliance: &Appliance, speech: &Speech, calls: usize, rate: f64) -> (Vec<Client>, Vec<f64>) {
+fn ramp(appliance: &Appliance, speech: &Speech, calls: usize, plan: &Plan) -> (Vec<Client>, Vec<f64>) {
     let (mut clients, mut invites) = (Vec::new(), Vec::new());
     let began = Instant::now();
     for number in 0..calls {
-        let due = began + Duration::from_secs_f64(number as f64 / rate);
+        let due = began + Duration::from_secs_f64(number as f64 / plan.rate);
         thread::sleep(due.saturating_duration_since(Instant::now()));
-        let mut client = Client::udp(appliance.sip());
+        let mut client = if plan.tcp { Client::tcp(appliance.sip()) } else { Client::udp(appliance.sip()) };
         let media = client.call(&webex(&Facts::incoming(number as u32), appliance.sip()));
         invites.push(client.took().as_secs_f64() * 1e3);
         assert_eq!(media.len(), TRACKS);
