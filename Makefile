@@ -31,13 +31,14 @@ test: rust
 	@tests/run-all
 
 # What takes long: many more of the worlds that the simulation makes; the recorder and the daemon killed again and again under many calls, the
-# daemon also under a booted systemd; shares that fail, a clock that is set and power that is cut, in machines of their own. It needs root.
+# daemon also under a booted systemd; an hour of 200 calls, of which no packet may be missing; shares that fail, a clock that is set and power that is cut, in machines of their own. It needs root.
 torture: rust
 	@packaging/prerequisites build test
 	SEEDS=$${SEEDS:-10000} cargo test --release --locked -p callvault-simulation -- --nocapture
 	KILLS=$${KILLS:-100} CALLS=$${CALLS:-100} cargo test --release --locked --test resume -- --nocapture
 	KILLS=$${KILLS:-20} CALLS=$${CALLS:-100} cargo test --release --locked --test restart every_call -- --nocapture
 	KILLS=$${KILLS:-20} CALLS=$${CALLS:-100} cargo test --release --locked --test systemd -- --nocapture
+	CALLVAULT_LOAD_CALLS=$${SOAK_CALLS:-200} CALLVAULT_LOAD_SECONDS=$${SOAK_SECONDS:-3600} cargo bench --locked --bench load
 	packaging/prerequisites mail
 	cargo test --release --locked --test mail_servers -- --nocapture
 	packaging/prerequisites packages
