@@ -23,7 +23,10 @@ fn pair() -> (Lock, Lock) {
     (Lock::Key(identity.to_public().to_string()), Lock::Key(text))
 }
 
-fn files() -> Vec<(Place, Vec<u8>)> {
+/// Files with their places.
+type Files = Vec<(Place, Vec<u8>)>;
+
+fn files() -> Files {
     vec![
         (Place::Configuration("callvault.toml".into()), b"[sip]\n".to_vec()),
         (Place::ConfD("10-mail.toml".into()), b"[mail]\n".to_vec()),
@@ -42,7 +45,7 @@ fn made(lock: &Lock, files: &[(Place, Vec<u8>)]) -> Vec<u8> {
     writer.finish().unwrap()
 }
 
-fn opened(bytes: &[u8], lock: &Lock) -> Result<(Manifest, Vec<(Place, Vec<u8>)>), BackupError> {
+fn opened(bytes: &[u8], lock: &Lock) -> Result<(Manifest, Files), BackupError> {
     let mut found = Vec::new();
     let manifest = read::<BackupError>(bytes, lock, |_, place, content| {
         let mut bytes = Vec::new();
