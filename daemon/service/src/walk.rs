@@ -138,7 +138,7 @@ impl Walk {
             .iter()
             .map(|lane| {
                 let name = lane.view.name;
-                let reader = LaneReader::new(name.generation, name.lane, lane.cipher(), &lane.view.entry.frames);
+                let reader = LaneReader::new(name.generation, name.lane, lane.cipher(), lane.view.entry.frames.iter());
                 (reader, GenerationFiles::new(folder, name.generation))
             })
             .collect();

@@ -7,7 +7,8 @@ use callvault_seal::SealedKey;
 use uuid::Uuid;
 
 use crate::format::{Content, EarlierKey, Kind, LaneEnd, NO_LANE, key_context};
-use crate::scanner::{Frame, FrameRef};
+use crate::frame_list::FrameList;
+use crate::scanner::Frame;
 
 /// What is known of one lane.
 #[derive(Debug, Clone, Default)]
@@ -25,7 +26,7 @@ pub struct LaneEntry {
     /// Name of the rule by which it was discarded; empty where it was not, or nothing says.
     pub rule: String,
     /// Its sealed frames, by sequence as long as the journal is in order.
-    pub frames: Vec<FrameRef>,
+    pub frames: FrameList,
     /// Bytes of their bodies.
     pub bytes: u64,
     /// Sequence of its last frame of any kind.
@@ -93,7 +94,7 @@ const LANE_KEYS_MAX: usize = 8 * crate::format::SEALED_KEYS_MAX;
 /// Keys of earlier lanes that one lane can have: as many parts as a recording is written in before its verdict, and some repetitions.
 const EARLIER_KEYS_MAX: usize = 1_024;
 
-/// Lanes of a generation and where their frames are: some 40 bytes of memory a frame. It grows with the journal; whoever holds it
+/// Lanes of a generation and where their frames are: some ten bytes of memory a frame. It grows with the journal; whoever holds it
 /// takes out the lanes that are done ([`LaneIndex::remove`]).
 #[derive(Debug, Clone, Default)]
 pub struct LaneIndex {

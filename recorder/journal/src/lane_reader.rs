@@ -48,9 +48,8 @@ enum Step {
 
 impl LaneReader {
     /// A reader of `lane` over its frames ([`crate::LaneEntry::frames`], in any order) with its cipher.
-    pub fn new(generation: Uuid, lane: u32, cipher: Cipher, frames: &[FrameRef]) -> Self {
-        let mut frames = frames.to_vec();
-        frames.retain(|frame| frame.lane == lane);
+    pub fn new(generation: Uuid, lane: u32, cipher: Cipher, frames: impl IntoIterator<Item = FrameRef>) -> Self {
+        let mut frames: Vec<FrameRef> = frames.into_iter().filter(|frame| frame.lane == lane).collect();
         // A frame may be known twice: in a file that was abandoned, and in the one that replaced it. Of intact copies the later is the
         // one that can be on the device; the first may be in the page cache alone. Each is tried until one opens: the checksum of a copy
         // may be right and its seal not, and one that is not intact may be damaged in its padding alone.

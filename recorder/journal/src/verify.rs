@@ -55,7 +55,7 @@ pub fn verify_lane(
     cipher: Cipher,
     files: &mut dyn JournalFiles,
 ) -> Result<LaneReport, JournalError> {
-    let mut reader = LaneReader::new(generation, lane, cipher, &entry.frames);
+    let mut reader = LaneReader::new(generation, lane, cipher, entry.frames.iter());
     let mut findings = Findings::default();
     let mut report = LaneReport::default();
     while let Some(item) = reader.next(files)? {

@@ -189,7 +189,7 @@ pub(crate) fn owned(item: LaneItem<'_>, items: &mut Vec<Item>) -> usize {
 /// Reads the given frames of a lane; the number of findings with the items.
 pub(crate) fn read_frames(files: &mut Files, lane: u32, frames: &[FrameRef]) -> (Vec<Item>, usize) {
     let cipher = data_key(lane).cipher();
-    let mut reader = LaneReader::new(GENERATION, lane, cipher, frames);
+    let mut reader = LaneReader::new(GENERATION, lane, cipher, frames.iter().copied());
     let (mut items, mut findings) = (Vec::new(), 0);
     while let Some(item) = reader.next(files).unwrap() {
         findings += owned(item, &mut items);
@@ -203,8 +203,8 @@ pub(crate) fn look(files: &mut Files) -> Look {
     let (report, index) = verify(GENERATION, file_seqs, files).unwrap();
     let (mut items, mut unopened) = (BTreeMap::new(), 0);
     if let Some(entry) = index.get(1) {
-        for frame in &entry.frames {
-            let (read, findings) = read_frames(files, 1, &[*frame]);
+        for frame in entry.frames.iter() {
+            let (read, findings) = read_frames(files, 1, &[frame]);
             unopened += findings;
             if findings == 0 {
                 items.insert(frame.seq, read);

@@ -214,7 +214,7 @@ impl Look {
         files: &mut BTreeMap<u32, &[u8]>,
     ) -> (Vec<Vec<u8>>, usize) {
         let (mut items, mut findings) = (Vec::new(), 0);
-        let frames = only.map_or_else(|| self.frames(lane), std::slice::from_ref);
+        let frames = only.map_or_else(|| self.frames(lane), |frame| vec![*frame]);
         let mut reader = LaneReader::new(GENERATION, lane, cipher(lane), frames);
         while let Some(item) = reader.next(files).expect("every file that was scanned is there") {
             match item {
@@ -230,13 +230,13 @@ impl Look {
     }
 
     /// The sealed frames of a lane.
-    pub(crate) fn frames(&self, lane: u32) -> &[FrameRef] {
-        self.index.get(lane).map_or(&[], |entry| entry.frames.as_slice())
+    pub(crate) fn frames(&self, lane: u32) -> Vec<FrameRef> {
+        self.index.get(lane).map_or_else(Vec::new, |entry| entry.frames.iter().collect())
     }
 
     fn read_by_frame(&self, lane: u32, files: &mut BTreeMap<u32, &[u8]>) -> Written {
         let mut written = Written::new();
-        for frame in self.frames(lane) {
+        for frame in &self.frames(lane) {
             let (items, findings) = self.read(lane, Some(frame), files);
             assert!(items.is_empty() || findings == 0);
             assert!(matches!(frame.kind, Kind::Audio | Kind::Facts));

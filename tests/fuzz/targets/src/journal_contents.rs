@@ -70,7 +70,7 @@ fn check(look: &Look, files: &mut BTreeMap<u32, &[u8]>, batches: &BTreeMap<u64, 
         assert!(serde_json::to_vec(&event).is_ok_and(|again| again == json), "an event changed on the way");
         events.push(event);
     }
-    for frame in look.frames(LANE) {
+    for frame in &look.frames(LANE) {
         let Some(plain) = batches.get(&frame.seq) else { continue };
         let (packets, findings) = look.read(LANE, Some(frame), files);
         assert!(findings == usize::from(!is_batch(plain)), "frame {}: {findings} findings", frame.seq);
