@@ -70,8 +70,7 @@ pub(crate) fn run() {
     let (_, most) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
     setrlimit(Resource::RLIMIT_NOFILE, most, most).unwrap();
     let sockets: Vec<UdpSocket> = (0..count).map(|_| UdpSocket::bind((ip, 0)).unwrap()).collect();
-    let ports: Vec<String> =
-        sockets.iter().map(|socket| socket.local_addr().unwrap().port().to_string()).collect();
+    let ports: Vec<String> = sockets.iter().map(|socket| socket.local_addr().unwrap().port().to_string()).collect();
     println!("{}", ports.join(" "));
     std::io::stdout().flush().unwrap();
 

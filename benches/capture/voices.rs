@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 use callvault_srtp::{Protector, sdes};
 
 use super::rig::rtp::{PACKET, Source};
-use super::rig::srtp::{SUITE, key};
 use super::rig::sound::{FRAME, packets, speech};
+use super::rig::srtp::{SUITE, key};
 
 /// The tracks are spread over the time of a packet in so many groups: as calls are that began when they liked.
 const GROUPS: usize = 20;

@@ -56,6 +56,10 @@ const STOP_ROUND: Duration = Duration::from_millis(5);
 /// How long the appender waits for entries: the period of its own housekeeping.
 const ROUND: Duration = Duration::from_millis(50);
 
+/// How long the appender lets entries gather once there is one. A visit of many sessions hands over a batch for each, one by one: who took
+/// each as it comes would be woken, seal and write a thousand times a second, and most of that would be waking up.
+const GATHER: Duration = Duration::from_millis(5);
+
 /// Shortest time between two syncs that ended sessions ask for.
 const SYNC_SOON_NS: u64 = 100_000_000;
 
@@ -285,11 +289,13 @@ impl Appender {
 
     /// Takes what waits in the queue, or waits a little.
     fn take_some(&mut self, entries: &Receiver<Entry>) -> Going {
-        let mut going = match entries.recv_timeout(ROUND) {
-            Ok(entry) => self.take(entry),
+        let first = match entries.recv_timeout(ROUND) {
+            Ok(entry) => entry,
             Err(RecvTimeoutError::Timeout) => return Going::On,
             Err(RecvTimeoutError::Disconnected) => return Going::Stopping,
         };
+        thread::sleep(GATHER);
+        let mut going = self.take(first);
         for _ in 1..ENTRIES_PER_WRITE_MAX {
             if going != Going::On || !self.has_room() {
                 break;
