@@ -143,7 +143,8 @@ settings! {
 settings! {
     /// The journal: the encrypted log on local disk (`journal` in the data folder) that all live sessions are written to.
     pub struct Journal in "journal." {
-        /// How often the journal is synced to the device. What a power cut can cost at most; one sync serves all calls.
+        /// How often the journal is synced to the device. What a power cut can cost at most; one sync serves all calls. With many calls it is
+        /// synced sooner, whenever 4 MiB wait for it.
         commit_interval: Duration = "\"1s\"" in "50ms" ..= "1m",
         /// How long audio is collected before it is sealed and appended. What a crash of the recorder can cost at most.
         batch_interval: Duration = "\"200ms\"" in "20ms" ..= "1s",
