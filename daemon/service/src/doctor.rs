@@ -114,8 +114,13 @@ const LOOKS: [(&str, Look); 12] = [
     ("uploads", needs::uploads),
 ];
 
-/// Looks at everything.
-pub(crate) fn examine(path: &Path) -> Diagnosis {
+/// The parts that there are, by their names.
+pub(crate) fn parts() -> impl Iterator<Item = &'static str> {
+    LOOKS.iter().map(|(part, _)| *part)
+}
+
+/// Looks at these parts; at everything where none is named.
+pub(crate) fn examine(path: &Path, wanted: &[String]) -> Diagnosis {
     let config = match Config::load(path, callvault_config::environment()) {
         Ok(config) => config,
         Err(errors) => {
@@ -128,7 +133,8 @@ pub(crate) fn examine(path: &Path) -> Diagnosis {
     findings.extend(become_owner(&config.data_dir));
     let running = machine::holder_of(&config.data_dir.join("lock"));
     let patient = Patient { config, is_installed: path == Path::new(callvault_config::DEFAULT_PATH), running };
-    for (part, look) in LOOKS {
+    let is_wanted = |part: &str| wanted.is_empty() || wanted.iter().any(|name| name == part);
+    for (part, look) in LOOKS.into_iter().filter(|(part, _)| is_wanted(part)) {
         findings.extend(within(part, &patient, look));
     }
     Diagnosis { running, findings }

@@ -100,6 +100,9 @@ struct Arguments {
     /// `callvaultctl doctor` calls this.
     #[arg(long, conflicts_with_all = ["check", "recover"])]
     doctor: bool,
+    /// With --doctor: look at this part only, for example ports or certificates; several may be given. `callvaultctl setup` asks so.
+    #[arg(long, value_name = "PART", requires = "doctor", value_parser = clap::builder::PossibleValuesParser::new(doctor::parts()))]
+    part: Vec<String>,
     /// Make a backup of keys, catalogue and settings in this new file, and exit. `callvaultctl backup` calls this.
     #[arg(long, value_name = "FILE", conflicts_with_all = ["check", "recover", "doctor"])]
     backup: Option<PathBuf>,
@@ -170,7 +173,7 @@ fn keep_or_restore(arguments: &Arguments) -> ExitCode {
 
 /// `--doctor`.
 fn examine(arguments: &Arguments) -> ExitCode {
-    let diagnosis = doctor::examine(&arguments.config);
+    let diagnosis = doctor::examine(&arguments.config, &arguments.part);
     if arguments.json {
         println!("{:#}", serde_json::to_value(&diagnosis).unwrap_or_default());
     } else {

@@ -47,7 +47,7 @@ fn examined_at(number: u8, change: impl FnOnce(&Path), configuration: &str) -> D
     );
     fs::write(&path, text).unwrap();
     change(home.path());
-    examine(&path)
+    examine(&path, &[])
 }
 
 /// The finding of this part has this state and these words.
