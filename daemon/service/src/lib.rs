@@ -83,7 +83,8 @@ struct Arguments {
     /// The configuration file; `conf.d/*.toml` beside it is read after it.
     #[arg(long, value_name = "FILE", default_value = callvault_config::DEFAULT_PATH)]
     config: PathBuf,
-    /// Check the configuration, print every error with its line, and exit: 0 when it is good, 1 when it is not.
+    /// Check the configuration and the files, folders and ports that it names, print every error with its line, and exit: 0 when it is
+    /// good, 1 when it is not. `callvaultctl config check` calls this.
     #[arg(long)]
     check: bool,
     /// Make a lost or damaged catalogue again from store and journal, say what was done, and exit: 0 when everything was recovered, 1 when
@@ -182,7 +183,11 @@ fn examine(arguments: &Arguments) -> ExitCode {
     if diagnosis.state() == doctor::State::Problem { ExitCode::FAILURE } else { ExitCode::SUCCESS }
 }
 
-/// `--check`: the configuration, and the certificates that it names.
+/// What `--check` looks at on this machine beside the configuration itself: what keeps the daemon from starting, or calls from being kept.
+/// Servers are the doctor's.
+const CHECKED_PARTS: [&str; 5] = ["keys", "data", "spool", "store", "ports"];
+
+/// `--check`: the configuration, and the certificates, folders and ports that it names.
 fn check_configuration(path: &Path) -> ExitCode {
     let checked = callvault_config::check(path, callvault_config::environment());
     print!("{}", checked.text);
@@ -192,6 +197,19 @@ fn check_configuration(path: &Path) -> ExitCode {
         print!("{text}");
         ok &= certificates_ok;
         print!("{}", deliveries::check(&config));
+        // Last, because it goes on as the user whose the data is.
+        for finding in doctor::examine(path, &CHECKED_PARTS.map(str::to_owned)).findings {
+            match finding.state {
+                doctor::State::Well => {}
+                // A remark on the configuration, which was said above.
+                doctor::State::Warning if finding.part == "configuration" => {}
+                doctor::State::Warning => println!("remark: {}", finding.text),
+                doctor::State::Problem => {
+                    println!("{}", finding.text);
+                    ok = false;
+                }
+            }
+        }
     }
     if ok { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
