@@ -1,0 +1,189 @@
+//! What may be wrong with a machine, and all doors at which somebody meets it: check, setup, doctor and the start of the daemon. Each
+//! says it in one sentence, with the file or address that it is about and with what to do.
+
+#![allow(clippy::unwrap_used)]
+
+mod rig;
+
+use std::fs::{self, Permissions};
+use std::net::{TcpListener, UdpSocket};
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+
+use nix::sys::signal::Signal;
+use rig::place::MEDIA_PORT;
+use rig::tls::{Authority, EXPIRED, GOOD, NAME};
+use rig::{Appliance, process, wait_for, wait_until};
+
+/// What becomes of a start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Start {
+    /// It is refused.
+    Refused,
+    /// Calls are recorded as far as they can be, and the log says it.
+    GoesOn,
+}
+
+/// A machine with something wrong, as the case makes it.
+struct Case {
+    appliance: Appliance,
+    /// What the case holds on to, such as a port.
+    _held: Vec<Box<dyn std::any::Any>>,
+}
+
+impl From<Appliance> for Case {
+    fn from(appliance: Appliance) -> Self {
+        Self { appliance, _held: Vec::new() }
+    }
+}
+
+/// What of this text is one sentence with all of these words.
+fn says(text: &str, words: &[&str]) -> bool {
+    text.lines().any(|line| words.iter().all(|word| line.contains(word)))
+}
+
+/// Every door says it.
+fn check(name: &str, case: impl Into<Case>, start: Start, words: &[&str]) {
+    let mut case = case.into();
+    let appliance = &mut case.appliance;
+    // A relative name in the words is that of a file in the appliance's folder.
+    for arguments in [&["config", "check"][..], &["setup", "--dry-run"], &["doctor"]] {
+        let output = appliance.ctl(arguments);
+        let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+        assert!(says(&said, words), "{name}: {arguments:?} has no line with {words:?}: {said}");
+        assert_eq!(output.status.code(), Some(1), "{name}: {arguments:?}: {said}");
+    }
+    match start {
+        Start::Refused => {
+            let output = appliance.daemon_output(&[]);
+            let said = String::from_utf8_lossy(&output.stderr).into_owned();
+            assert!(says(&said, words), "{name}: the start has no line with {words:?}: {said}");
+            assert_eq!(output.status.code(), Some(1), "{name}: {said}");
+        }
+        Start::GoesOn => {
+            appliance.spawn();
+            wait_until(&format!("{name}: the log says it"), || {
+                assert!(process::lives(appliance.daemon()), "{name}: {}", appliance.log());
+                says(&appliance.log(), words)
+            });
+            wait_until("it serves", || rig::http::ask(appliance.place.http(), "GET", "/health", None).is_ok());
+            appliance.stop();
+        }
+    }
+}
+
+/// A prepared machine, changed.
+fn machine(settings: &str, change: impl FnOnce(&Path)) -> Appliance {
+    let appliance = Appliance::prepare(settings);
+    change(appliance.home());
+    appliance
+}
+
+/// One with SIP over TLS, whose files are changed.
+fn with_tls(until: i32, more: &str, change: impl FnOnce(&Path)) -> Appliance {
+    let appliance = rig::tls::prepare("", &Authority::new("ours").sign(until), None);
+    let path = appliance.home().join("conf.d/tls.toml");
+    fs::write(&path, fs::read_to_string(&path).unwrap() + more).unwrap();
+    change(appliance.home());
+    appliance
+}
+
+/// One that has run, and has a key and a catalogue.
+fn used(settings: &str, change: impl FnOnce(&Path)) -> Appliance {
+    let mut appliance = Appliance::start(settings);
+    appliance.stop();
+    change(appliance.home());
+    appliance
+}
+
+fn remove(path: impl AsRef<Path>) {
+    fs::remove_file(path).unwrap();
+}
+
+#[test]
+fn certificates() {
+    let there = "it must be there and readable";
+    check("missing", with_tls(GOOD, "", |home| remove(home.join("chain.pem"))), Start::GoesOn, &["chain.pem", there]);
+    let garbage = |home: &Path| fs::write(home.join("chain.pem"), "garbage").unwrap();
+    check("garbage", with_tls(GOOD, "", garbage), Start::GoesOn, &["chain.pem", "must hold certificates in PEM"]);
+    check(
+        "expired",
+        with_tls(EXPIRED, "", |_| {}),
+        Start::GoesOn,
+        &["expired on 2021", "Replace sip.tls_certificate", "chain.pem"],
+    );
+    let other = "tls_name = \"other.example\"\n";
+    check(
+        "another name",
+        with_tls(GOOD, other, |_| {}),
+        Start::GoesOn,
+        &["other.example", "Have one made", "chain.pem"],
+    );
+    check("key missing", with_tls(GOOD, "", |home| remove(home.join("key.pem"))), Start::GoesOn, &["key.pem", there]);
+    let foreign = |home: &Path| fs::write(home.join("key.pem"), Authority::new("x").sign(GOOD).key).unwrap();
+    check(
+        "another key",
+        with_tls(GOOD, "", foreign),
+        Start::GoesOn,
+        &["key.pem", "chain.pem", "replace both together"],
+    );
+    let right = with_tls(GOOD, &format!("tls_name = \"{NAME}\"\n"), |_| {});
+    assert_eq!(right.ctl(&["config", "check"]).status.code(), Some(0));
+}
+
+#[test]
+fn private_keys() {
+    let key = |home: &Path| home.join("data/keys/appliance.key");
+    check("lost", used("", |home| remove(key(home))), Start::Refused, &["data/keys", "restore it from your backup"]);
+    let damaged = |home: &Path| fs::write(key(home), "callvault-private-1:x").unwrap();
+    check("damaged", used("", damaged), Start::Refused, &["appliance.key", "restore it from your backup"]);
+    let open = |home: &Path| fs::set_permissions(key(home), Permissions::from_mode(0o644)).unwrap();
+    check("open", used("", open), Start::GoesOn, &["appliance.key", "chmod 600"]);
+}
+
+#[test]
+fn folders_shares_and_disks() {
+    let a_file = |home: &Path| fs::write(home.join("data"), "").unwrap();
+    check("data is a file", machine("", a_file), Start::Refused, &["/data", "data_dir", "name another one"]);
+    let away = |home: &Path| {
+        fs::rename(home.join("data/store"), home.join("away")).unwrap();
+        fs::create_dir(home.join("data/store")).unwrap();
+    };
+    let mut archived = Appliance::start("");
+    wait_for("the store is made", || archived.data().join("store.identity").exists().then_some(()));
+    archived.stop();
+    away(archived.home());
+    check("share not mounted", archived, Start::GoesOn, &["data/store", "is the share mounted?"]);
+    let file = |home: &Path| fs::write(home.join("share"), "").unwrap();
+    check(
+        "share is a file",
+        machine("[store]\npath = \"share\"\n", file),
+        Start::GoesOn,
+        &["/share", "is not a folder"],
+    );
+    let full = "[journal]\nspool_free_min = \"1TiB\"\n";
+    check("disk full", machine(full, |_| {}), Start::GoesOn, &["data/journal", "make room"]);
+}
+
+#[test]
+fn addresses_and_ports() {
+    let appliance = Appliance::prepare("");
+    let sip = appliance.sip();
+    let held: Vec<Box<dyn std::any::Any>> = vec![Box::new(UdpSocket::bind(sip).unwrap())];
+    check(
+        "SIP",
+        Case { appliance, _held: held },
+        Start::Refused,
+        &[&sip.to_string(), "is another program using the port"],
+    );
+    let appliance = Appliance::prepare("");
+    let http = appliance.place.http();
+    let held: Vec<Box<dyn std::any::Any>> = vec![Box::new(TcpListener::bind(http).unwrap())];
+    check("control", Case { appliance, _held: held }, Start::Refused, &[&http.to_string(), "ss -l"]);
+    let range = format!("[media]\nports = \"{}-{}\"\n", MEDIA_PORT, MEDIA_PORT + 1);
+    let appliance = Appliance::prepare(&range);
+    let held: Vec<Box<dyn std::any::Any>> = vec![Box::new(UdpSocket::bind((appliance.place.ip, MEDIA_PORT)).unwrap())];
+    check("media", Case { appliance, _held: held }, Start::Refused, &[&MEDIA_PORT.to_string(), "choose another range"]);
+    let foreign = "[sip]\nudp = \"192.0.2.1:5060\"\n";
+    check("not ours", Appliance::prepare(foreign), Start::Refused, &["192.0.2.1:5060", "one of this machine's"]);
+}
