@@ -80,6 +80,8 @@ pub(crate) struct Certificates {
     valid_until_s: i64,
     /// The name that clients look for, and that the certificate is not for.
     misnamed: Option<String>,
+    /// Where it was read.
+    path: String,
 }
 
 impl CertificateFiles {
@@ -146,7 +148,7 @@ impl CertificateFiles {
         }
         let client_certificate_optional = self.client_certificate_optional;
         let identity = TlsIdentity { chain_pem, key_pem, client_ca_pem, client_certificate_optional };
-        Ok(Certificates { identity, valid_from_s, valid_until_s, misnamed })
+        Ok(Certificates { identity, valid_from_s, valid_until_s, misnamed, path: chain_path })
     }
 }
 
@@ -182,28 +184,32 @@ impl Certificates {
     pub(crate) fn untimely(&self, now_s: i64) -> Option<(&'static str, String)> {
         if self.valid_until_s <= now_s {
             let text = format!(
-                "the certificate of SIP over TLS expired on {}; clients that look refuse it. Replace sip.tls_certificate",
-                date(self.valid_until_s)
+                "the certificate of SIP over TLS expired on {}; clients that look refuse it. Replace {} (sip.tls_certificate)",
+                date(self.valid_until_s),
+                self.path
             );
             return Some((FAILING_PARTS[1], text));
         }
         if self.valid_from_s > now_s {
             let text = format!(
-                "the certificate of SIP over TLS is not valid before {}; clients that look refuse it. Is this machine's clock right?",
-                date(self.valid_from_s)
+                "the certificate of SIP over TLS is not valid before {}; clients that look refuse it. Is this machine's clock right, and {} (sip.tls_certificate)?",
+                date(self.valid_from_s),
+                self.path
             );
             return Some((FAILING_PARTS[1], text));
         }
         if let Some(name) = &self.misnamed {
             let text = format!(
-                "the certificate of SIP over TLS is not for {name} (sip.tls_name); clients that look refuse it. Have one made for that name, or set sip.tls_name to the name that clients use"
+                "the certificate of SIP over TLS, {}, is not for {name} (sip.tls_name); clients that look refuse it. Have one made for that name, or set sip.tls_name to the name that clients use",
+                self.path
             );
             return Some((FAILING_PARTS[1], text));
         }
         (self.valid_until_s - now_s < EXPIRING_S).then(|| {
             let text = format!(
-                "the certificate of SIP over TLS expires on {}; replace sip.tls_certificate before",
-                date(self.valid_until_s)
+                "the certificate of SIP over TLS expires on {}; replace {} (sip.tls_certificate) before",
+                date(self.valid_until_s),
+                self.path
             );
             (DEGRADED_PARTS[1], text)
         })
@@ -279,9 +285,7 @@ pub(crate) fn check(config: &Config, now_s: i64) -> (bool, String) {
     let Some(files) = CertificateFiles::of(config) else { return (true, String::new()) };
     match files.read() {
         Ok(read) => match read.untimely(now_s) {
-            Some((part, text)) if FAILING_PARTS.contains(&part) => {
-                (false, format!("{text} ({})\n", files.chain.display()))
-            }
+            Some((part, text)) if FAILING_PARTS.contains(&part) => (false, format!("{text}\n")),
             Some((_, text)) => (true, format!("remark: {text}\n")),
             None => (true, String::new()),
         },

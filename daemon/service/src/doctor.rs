@@ -18,6 +18,8 @@ use callvault_config::Config;
 use nix::unistd::{Uid, User, geteuid, initgroups, setgid, setuid};
 use serde::Serialize;
 
+pub(crate) use needs::room;
+
 /// How long a part is waited for. A name server, a mail server or a share may never answer.
 const PART_WITHIN: Duration = Duration::from_secs(45);
 

@@ -1,9 +1,7 @@
 //! What the configuration names: keys, folders, the store, ports, certificates, servers.
 
-use std::fs;
 use std::io;
 use std::net::TcpListener;
-use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
 use callvault_config::{Config, HttpListen};
@@ -19,24 +17,12 @@ use crate::store::Store;
 use crate::stores::{Known, Record, Stores};
 use crate::{deliveries, keys as key_files, mailing};
 
-/// Permissions that nobody but the daemon's user may have on a private key.
-const OTHERS: u32 = 0o077;
-
 /// The private keys: there, readable, and by nobody else.
 pub(super) fn keys(patient: &Patient) -> Vec<Finding> {
     let part = "keys";
     let config = &patient.config;
     let path = config.keys_path().join(key_files::CURRENT_NAME);
-    let mode = fs::metadata(&path).map(|about| about.permissions().mode());
-    if let Ok(mode) = mode
-        && mode & OTHERS != 0
-    {
-        let text = format!(
-            "others may read the private key {} (mode {:o}); `chmod 600 {}`, and if anybody has read it, `callvaultctl keys rotate`",
-            path.display(),
-            mode & 0o777,
-            path.display()
-        );
+    if let Some(text) = key_files::open_to_others(&path) {
         return vec![Finding::problem(part, text)];
     }
     match key_files::look(&config.keys_path()) {
@@ -96,27 +82,28 @@ fn unusable(path: &Path) -> Option<String> {
 /// Room for calls.
 pub(super) fn spool(patient: &Patient) -> Vec<Finding> {
     let part = "spool";
-    let journal = patient.config.journal_path();
-    let Some(there) = journal.ancestors().find(|folder| folder.exists()) else { return Vec::new() };
-    let floor = patient.config.journal.spool_free_min.0;
-    match statvfs(there) {
-        Ok(about) => {
-            let free = about.blocks_available().saturating_mul(about.fragment_size());
-            let (has, needs) = (mib(free), mib(floor));
-            if free < floor {
-                let text = format!(
-                    "the disk of {} has {has} MiB free, and below {needs} MiB (journal.spool_free_min) calls are refused; make room, or lower the floor",
-                    journal.display()
-                );
-                return vec![Finding::problem(part, text)];
-            }
-            vec![Finding::well(part, format!("{has} MiB are free for calls, {needs} MiB of them kept back"))]
-        }
-        Err(error) => vec![Finding::problem(
-            part,
-            format!("{} cannot be looked at: {error}; is its disk mounted?", there.display()),
-        )],
+    vec![match room(&patient.config) {
+        Ok(text) => Finding::well(part, text),
+        Err(text) => Finding::problem(part, text),
+    }]
+}
+
+/// How much room for calls there is; an error where they are refused because there is too little.
+pub(crate) fn room(config: &Config) -> Result<String, String> {
+    let journal = config.journal_path();
+    let there = journal.ancestors().find(|folder| folder.exists()).unwrap_or(&journal);
+    let about = statvfs(there)
+        .map_err(|error| format!("{} cannot be looked at: {error}; is its disk mounted?", there.display()))?;
+    let free = about.blocks_available().saturating_mul(about.fragment_size());
+    let floor = config.journal.spool_free_min.0;
+    let (has, needs) = (mib(free), mib(floor));
+    if free < floor {
+        return Err(format!(
+            "the disk of {} has {has} MiB free, and below {needs} MiB (journal.spool_free_min) calls are refused; make room, or lower the floor",
+            journal.display()
+        ));
     }
+    Ok(format!("{has} MiB are free for calls, {needs} MiB of them kept back"))
 }
 
 fn mib(bytes: u64) -> u64 {
@@ -139,6 +126,15 @@ fn look_at_store(config: &Config, known: &Known, store: &Store) -> Finding {
     let (part, path) = ("store", &known.path);
     if !config.data_dir.join(Record::expected_name(&known.name)).exists() {
         // Nothing was ever put there, and a look would make it a store.
+        if let Some(point) = store.unmounted() {
+            let text = format!(
+                "{} (store.path): {} is in /etc/fstab but not mounted; `mount {}`, and look at what it says",
+                path.display(),
+                point.display(),
+                point.display()
+            );
+            return Finding::problem(part, text);
+        }
         return match unusable(path) {
             Some(text) => Finding::problem(
                 part,
