@@ -156,14 +156,15 @@ fn within(part: &'static str, patient: &Patient, look: Look) -> Vec<Finding> {
     })
 }
 
-/// Root may do what the daemon may not. Goes on as the user that the data belongs to, so that what is found is what the daemon finds.
+/// Root may do what the daemon may not, and others may do less. Root goes on as the user that the data belongs to, so that what is found is what the daemon finds.
 fn become_owner(data: &Path) -> Option<Finding> {
-    if !geteuid().is_root() {
+    let owner = Uid::from_raw(fs::metadata(data).ok()?.uid());
+    if owner == geteuid() {
         return None;
     }
-    let owner = Uid::from_raw(fs::metadata(data).ok()?.uid());
-    if owner.is_root() {
-        return None;
+    if !geteuid().is_root() {
+        let text = "the data belongs to another user than the one that looks here, who may do less; look as root to see what callvaultd finds";
+        return Some(Finding::warning("configuration", text));
     }
     let user = User::from_uid(owner).ok().flatten()?;
     let name = std::ffi::CString::new(user.name.as_str()).ok()?;

@@ -201,8 +201,8 @@ fn check_configuration(path: &Path) -> ExitCode {
         for finding in doctor::examine(path, &CHECKED_PARTS.map(str::to_owned)).findings {
             match finding.state {
                 doctor::State::Well => {}
-                // A remark on the configuration, which was said above.
-                doctor::State::Warning if finding.part == "configuration" => {}
+                // It was said above.
+                doctor::State::Warning if config.remarks().contains(&finding.text) => {}
                 doctor::State::Warning => println!("remark: {}", finding.text),
                 doctor::State::Problem => {
                     println!("{}", finding.text);
