@@ -101,6 +101,16 @@ fn what_the_flags_say_is_checked_written_and_used() {
     let (status, said) = set_up(&appliance, &["--time-zone", "Europe/Rome", "--yes"]);
     assert_eq!(status, 0, "{said:#}");
     assert!(!said["next"].to_string().contains("enable --now"), "it runs: {said:#}");
+    // It has its own ports; those that it would need are looked at.
+    let holder = UdpSocket::bind((appliance.place.ip, 0)).unwrap();
+    let taken = holder.local_addr().unwrap().to_string();
+    let (status, said) = set_up(&appliance, &["--udp", &format!("{}, {taken}", appliance.sip()), "--dry-run"]);
+    let findings = said["findings"].to_string();
+    assert!(status == 1 && findings.contains(&taken) && findings.contains("another program"), "{said:#}");
+    assert!(!findings.contains(&appliance.sip().to_string()), "{said:#}");
+    drop(holder);
+    let (status, said) = set_up(&appliance, &["--udp", &format!("{}, {taken}", appliance.sip()), "--dry-run"]);
+    assert_eq!(status, 0, "{said:#}");
 }
 
 #[test]

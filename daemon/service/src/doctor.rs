@@ -1,10 +1,11 @@
 //! `--doctor`: looks at what the appliance needs, as the user that it runs as, and says of each part whether it is well, and what is to
 //! be done where it is not. It changes nothing but one thing: a store that is in use is asked to take a small file.
 //!
-//! While a daemon runs, what only one process can have (ports, the store's proof) is left to it, and its own health says how they are.
+//! While a daemon runs, what only one process can have (its ports, the store's proof) is left to it, and its own health says how they are.
 
 mod machine;
 mod needs;
+mod ports;
 
 use std::fmt;
 use std::fs;
@@ -108,7 +109,7 @@ const LOOKS: [(&str, Look); 12] = [
     ("data", needs::data),
     ("spool", needs::spool),
     ("store", needs::store),
-    ("ports", needs::ports),
+    ("ports", ports::ports),
     ("certificates", needs::certificates),
     ("kernel", machine::kernel),
     ("clock", machine::clock),

@@ -1,18 +1,14 @@
-//! What the configuration names: keys, folders, the store, ports, certificates, servers.
+//! What the configuration names: keys, folders, the store, certificates, servers.
 
 use std::io;
-use std::net::TcpListener;
 use std::path::Path;
 
-use callvault_config::{Config, HttpListen};
+use callvault_config::Config;
 use nix::sys::statvfs::statvfs;
 use nix::unistd::{AccessFlags, access};
 
 use super::{Finding, Patient};
 use crate::certificates::{self, CertificateFiles};
-use crate::fd_store::Brought;
-use crate::sockets::Sockets;
-use crate::start::wanted_sockets;
 use crate::store::Store;
 use crate::stores::{Known, Record, Stores};
 use crate::{deliveries, keys as key_files, mailing};
@@ -156,39 +152,6 @@ fn look_at_store(config: &Config, known: &Known, store: &Store) -> Finding {
             Finding::well(part, format!("{} takes files{room}", path.display()))
         }
     }
-}
-
-/// What is bound.
-pub(super) fn ports(patient: &Patient) -> Vec<Finding> {
-    let part = "ports";
-    let config = &patient.config;
-    if let Some(process) = patient.running {
-        return vec![Finding::well(part, format!("they are with callvaultd (process {process})"))];
-    }
-    let mut findings = Vec::new();
-    match Sockets::open(&wanted_sockets(config), &mut Brought::default()) {
-        Ok(sockets) if sockets.taken_pairs > 0 => findings.push(Finding::warning(
-            part,
-            format!(
-                "{} pairs of ports in media.ports are taken by other programs, and passed over; `ss -lunp` shows by whom",
-                sockets.taken_pairs
-            ),
-        )),
-        Ok(sockets) => {
-            let text = format!("{} SIP addresses and {} pairs of media ports can be bound", sockets.sip_addresses().len(), sockets.media.len() / 2);
-            findings.push(Finding::well(part, text));
-        }
-        Err(error) => findings.push(Finding::problem(part, format!("failed to {error}; `ss -lntup` shows who has it"))),
-    }
-    if let HttpListen::Tcp(address) = &config.http.listen
-        && let Err(error) = TcpListener::bind(address)
-    {
-        let text = format!(
-            "{address} (http.listen) cannot be bound: {error}; `ss -lntp` shows who has it, or name another address"
-        );
-        findings.push(Finding::problem(part, text));
-    }
-    findings
 }
 
 /// The certificate for SIP over TLS.
