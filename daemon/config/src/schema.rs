@@ -46,6 +46,9 @@ settings! {
         /// The private key of that certificate, a PEM file without a passphrase. Empty: the systemd credential `sip-tls.key`
         /// (`LoadCredential=`), which needs a restart to change.
         tls_key: Option<PathBuf> = "\"\"",
+        /// The name by which clients reach SIP over TLS, as they are told it (in Webex Control Hub, for example). The certificate must be
+        /// for it, or clients that look refuse it; `check`, `doctor` and health say when it is not. Empty: nobody looks.
+        tls_name: String = "\"\"",
         /// Mutual TLS: a PEM file of the authorities that sign the clients' certificates. Empty: clients are not asked for one.
         /// It is also what the certificate of a client is held against when the recorder has to connect to it.
         tls_client_ca: Option<PathBuf> = "\"\"",

@@ -40,7 +40,7 @@ use crate::retention::Retention;
 use crate::sockets::{Sockets, Wanted};
 use crate::store::EXPECTED_NAME;
 use crate::stores::{Record, Stores};
-use crate::{keys, log, recover, retention, sd_notify, told, watchdog, workers};
+use crate::{doctor, keys, log, recover, retention, sd_notify, told, watchdog, workers};
 
 /// Requests to the recorder that may wait.
 const REQUESTS_MAX: usize = 64;
@@ -76,12 +76,19 @@ pub(crate) fn run(path: &Path) -> anyhow::Result<()> {
     let reload = Bell::default();
     let stop = runtime.block_on(async { watch_signals(reload.clone()) })?;
     let folder = |path: &Path, key: &str| {
-        make_folder(path).with_context(|| format!("make the folder {} ({key})", path.display()))
+        make_folder(path).map_err(|error| {
+            let remedy =
+                "give it, or the folder that it is to be in, to the user that callvaultd runs as, or name another one";
+            anyhow!("make the folder {} ({key}): {error}; {remedy}", path.display())
+        })
     };
     folder(&config.data_dir, "data_dir")?;
     folder(&config.runtime_dir, "runtime_dir")?;
     let _lock = FolderLock::take(&config.data_dir)?;
     folder(&config.journal_path(), "journal")?;
+    if let Err(text) = doctor::room(&config) {
+        tracing::error!("{text}");
+    }
     let lock = RecorderLock::take(&config.data_dir)?;
     let brought_key = brought.key.take();
     let has_key = brought_key.is_some();
@@ -228,6 +235,9 @@ fn open_keys(config: &Config, rng: &mut dyn CryptoRng) -> anyhow::Result<keys::K
     let in_use = config.catalogue_path().exists()
         || std::fs::read_dir(config.journal_path()).is_ok_and(|mut entries| entries.next().is_some());
     let keys = keys::load_or_make(&config.keys_path(), &config.data_dir, in_use, rng)?;
+    if let Some(text) = keys::open_to_others(&keys.path) {
+        tracing::error!("{text}");
+    }
     if keys.made {
         tracing::warn!(
             key = %keys.keyring.public().id(),
