@@ -32,6 +32,7 @@ use crate::files::{make_folder, write_whole};
 use crate::ingest::{Ingest, unix_ms};
 use crate::journals::Shared;
 use crate::lock::{FolderLock, RecorderLock};
+use crate::log::events;
 use crate::mailing::{self, Mailing};
 use crate::moving::{self, Moving, RECORD_NOTE};
 use crate::recorder::{Driver, RecorderState, Request};
@@ -500,7 +501,7 @@ fn tell_systemd(mut recorder: watch::Receiver<RecorderState>) {
     tokio::spawn(async move {
         if recorder.wait_for(|state| state.up).await.is_ok() {
             sd_notify::ready();
-            tracing::info!("ready: calls are recorded");
+            tracing::info!(event = events::READY, "ready: calls are recorded");
         }
     });
 }
