@@ -6,7 +6,9 @@
 mod rig;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
 use std::os::unix::net::UnixStream;
+use std::path::Path;
 
 use rig::http::{self, Response};
 use rig::offer::Offer;
@@ -47,9 +49,8 @@ struct Walk {
 
 impl Walk {
     fn new(appliance: Appliance) -> Self {
-        let mut document = appliance.get("/v1/openapi.json");
-        let written: Value = serde_json::from_str(include_str!("../docs/openapi.json")).unwrap();
-        assert_eq!(document, written);
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/openapi.json");
+        let mut document: Value = serde_json::from_str(&fs::read_to_string(path).unwrap()).unwrap();
         close(&mut document["components"]["schemas"]);
         Self { appliance, document, seen: BTreeMap::new() }
     }
@@ -126,7 +127,7 @@ fn call(appliance: &Appliance, number: u32) -> (Client, Speaker, Facts, String) 
     let mut client = Client::udp(appliance.sip());
     let media = client.call(&webex_offering(&facts, &Offer::two(appliance.place.ip).text()));
     let speaker = Speaker::start(&media);
-    let voice = packets(&speech(u64::from(number), 120.0, 8_000, 25 * FRAME));
+    let voice = packets(&speech(u64::from(number), 120.0, 8_000, 55 * FRAME));
     speaker.say_all(&[&voice, &voice]);
     let id = wait_for("the call in the list", || {
         let calls = appliance.get("/v1/calls")["calls"].as_array().unwrap().clone();
@@ -136,9 +137,27 @@ fn call(appliance: &Appliance, number: u32) -> (Client, Speaker, Facts, String) 
     (client, speaker, facts, id)
 }
 
-fn end((mut client, speaker, ..): (Client, Speaker, Facts, String)) {
+fn end((client, speaker, ..): (Client, Speaker, Facts, String)) {
     drop(speaker);
     client.bye();
+}
+
+/// A recording whose archive could not be made at first.
+fn jobs(walk: &mut Walk) -> String {
+    rig::appliance::keep_from_archiving(&walk.appliance);
+    let live = call(&walk.appliance, 72_000);
+    let id = live.3.clone();
+    let job = format!("archive:{id}");
+    end(live);
+    wait_until("the job that waits", || {
+        let jobs = walk.appliance.get("/v1/jobs")["jobs"].as_array().unwrap().clone();
+        jobs.iter().any(|one| one["id"] == job.as_str() && one["last_error"].is_string())
+    });
+    walk.get("/v1/jobs", &[]);
+    rig::appliance::let_archive(&walk.appliance);
+    walk.done("POST", "/v1/jobs/{id}/retry", &[&job], "");
+    walk.appliance.archived_by_id(&id);
+    id
 }
 
 fn live_calls(walk: &mut Walk) {
@@ -291,21 +310,19 @@ fn errors(walk: &mut Walk) {
 
 #[test]
 fn every_endpoint_answers_as_the_document_says() {
-    let mut appliance = Appliance::start("[archive]\ncodec = \"as-received\"\n");
-    let before = call(&appliance, 72_000);
-    let call_id = before.2.call_id.clone();
-    end(before);
-    let id = appliance.archived(&call_id)["id"].as_str().unwrap().to_owned();
+    let waits = "[archive]\ncodec = \"as-received\"\n[queue]\nbackoff_min = \"1h\"\nbackoff_max = \"1d\"\n";
+    let mut walk = Walk::new(Appliance::start(waits));
+    let id = jobs(&mut walk);
+    // What is switched on now owes nothing of what was recorded before.
+    let appliance = &mut walk.appliance;
     appliance.stop();
     let (exports, portal) = (appliance.home().join("exports"), appliance.runtime().join("portal"));
-    std::fs::create_dir(&exports).unwrap();
+    fs::create_dir(&exports).unwrap();
     appliance.configure(&format!(
-        "[archive]\ncodec = \"as-received\"\n[recording]\nmode = \"on-demand\"\n[retention]\nrule = \"12-months\"\n\
-         [portal]\nsocket = {portal:?}\nuser = \"root\"\n[export_folder]\nenabled = true\npath = {exports:?}\n\
-         [queue]\nbackoff_min = \"1h\"\nbackoff_max = \"1d\"\n"
+        "{waits}[recording]\nmode = \"on-demand\"\n[retention]\nrule = \"12-months\"\n\
+         [portal]\nsocket = {portal:?}\nuser = \"root\"\n[export_folder]\nenabled = true\npath = {exports:?}\n"
     ));
     appliance.launch();
-    let mut walk = Walk::new(appliance);
     live_calls(&mut walk);
     recordings(&mut walk, &id);
     users(&mut walk);
@@ -313,20 +330,10 @@ fn every_endpoint_answers_as_the_document_says() {
     access(&mut walk);
     errors(&mut walk);
 
-    rig::appliance::keep_from_archiving(&walk.appliance);
-    let kept = call(&walk.appliance, 72_003);
-    walk.done("POST", "/v1/calls/{id}/{action}", &[&kept.3, "keep"], "");
-    let job = format!("archive:{}", kept.3);
-    end(kept);
-    wait_until("the job that waits", || {
-        let jobs = walk.appliance.get("/v1/jobs")["jobs"].as_array().unwrap().clone();
-        jobs.iter().any(|one| one["id"] == job.as_str() && one["last_error"].is_string())
-    });
-    walk.get("/v1/jobs", &[]);
-    rig::appliance::let_archive(&walk.appliance);
-    walk.done("POST", "/v1/jobs/{id}/retry", &[&job], "");
     appliance_itself(&mut walk);
 
+    let written = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/openapi.json")).unwrap();
+    assert!(walk.appliance.ask("GET", "/v1/openapi.json").body == written.as_bytes(), "another document is served");
     let unseen: Vec<String> = (walk.operations().into_iter())
         .map(|(method, path)| format!("{method} {path}"))
         .filter(|name| !REFUSED.contains(&name.as_str()))

@@ -16,6 +16,7 @@ use callvault_seal::{Keyring, PublicKey};
 use tokio::sync::{mpsc, watch};
 
 use crate::access::Access;
+use crate::clock::Clock;
 use crate::deciding::Deciding;
 use crate::deliveries::Deliveries;
 use crate::headroom::{Headroom, Sample, Samples};
@@ -73,6 +74,8 @@ pub(crate) struct Appliance {
     pub(crate) mailing: Mailing,
     /// How the journal's disk has filled lately.
     pub(crate) spool: Spool,
+    /// Whether somebody keeps the clock right.
+    pub(crate) clock: Clock,
 }
 
 impl Appliance {

@@ -26,9 +26,6 @@ use crate::ingest::unix_ms;
 /// Name of the private key as a systemd credential.
 const CREDENTIAL_NAME: &str = "sip-tls.key";
 
-/// How long before its end a certificate is something to look after.
-const EXPIRING_S: i64 = 30 * 86_400;
-
 /// Parts under which health shows what is wrong, the worst first.
 pub(crate) const FAILING_PARTS: [&str; 2] = ["certificates-unusable", "certificates-expired"];
 pub(crate) const DEGRADED_PARTS: [&str; 2] = ["certificates-changed", "certificates-expiring"];
@@ -65,6 +62,8 @@ pub(crate) struct CertificateFiles {
     key: Option<PathBuf>,
     client_ca: Option<PathBuf>,
     client_certificate_optional: bool,
+    /// So many seconds before its end a certificate is something to look after.
+    expiring_s: i64,
 }
 
 /// What was read, all of it checked.
@@ -86,6 +85,7 @@ impl CertificateFiles {
             key: config.sip.tls_key.clone().or_else(credential),
             client_ca: config.sip.tls_client_ca.clone(),
             client_certificate_optional: config.sip.tls_client_certificate == ClientCertificate::Optional,
+            expiring_s: i64::try_from(config.sip.tls_expiry_warning.as_secs()).unwrap_or(i64::MAX),
         })
     }
 
@@ -164,7 +164,7 @@ fn certificates(pem: &[u8], path: &Path, key: &'static str) -> Result<Vec<Certif
 
 impl Certificates {
     /// What is wrong with their time: a part of health and a sentence.
-    pub(crate) fn untimely(&self, now_s: i64) -> Option<(&'static str, String)> {
+    pub(crate) fn untimely(&self, now_s: i64, expiring_s: i64) -> Option<(&'static str, String)> {
         if self.valid_until_s <= now_s {
             let text = format!(
                 "the certificate of SIP over TLS expired on {}; clients that look refuse it. Replace sip.tls_certificate",
@@ -179,7 +179,7 @@ impl Certificates {
             );
             return Some((FAILING_PARTS[1], text));
         }
-        (self.valid_until_s - now_s < EXPIRING_S).then(|| {
+        (self.valid_until_s.saturating_sub(now_s) < expiring_s).then(|| {
             let text = format!(
                 "the certificate of SIP over TLS expires on {}; replace sip.tls_certificate before",
                 date(self.valid_until_s)
@@ -240,7 +240,7 @@ impl CertificateWatch {
                 noted = Some((DEGRADED_PARTS[0], format!("failed to {error} (those before stay in force)")));
             }
         }
-        let untimely = self.latest.as_ref().and_then(|latest| latest.untimely(now_s));
+        let untimely = self.latest.as_ref().and_then(|latest| latest.untimely(now_s, files.expiring_s));
         for part in FAILING_PARTS.into_iter().chain(DEGRADED_PARTS) {
             match [&noted, &untimely].into_iter().flatten().find(|(wrong, _)| *wrong == part) {
                 Some((_, text)) => notes.set(part, text.clone()),
@@ -258,7 +258,7 @@ pub(crate) fn check(config: &Config, now_s: i64) -> (bool, String) {
     let Some(files) = CertificateFiles::of(config) else { return (true, String::new()) };
     match files.read() {
         Ok(read) => {
-            let text = read.untimely(now_s).map(|(_, text)| format!("remark: {text}\n"));
+            let text = read.untimely(now_s, files.expiring_s).map(|(_, text)| format!("remark: {text}\n"));
             (true, text.unwrap_or_default())
         }
         Err(error) => (false, format!("failed to {error}\n")),

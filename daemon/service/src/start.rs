@@ -25,6 +25,7 @@ use crate::access::Access;
 use crate::api::Control;
 use crate::appliance::{Appliance, Bell, Metrics, Notes, Spool};
 use crate::certificates::{CertificateFiles, CertificateWatch, unix_s};
+use crate::clock::{self, Clock};
 use crate::deciding::Deciding;
 use crate::deliveries::{self, Deliveries, SinkKind};
 use crate::fd_store::{Brought, FdStore, Keeping};
@@ -208,6 +209,7 @@ pub(crate) fn open(
         metrics: Metrics::default(),
         mailing: Mailing::default(),
         spool: Spool::default(),
+        clock: Clock::default(),
         deliveries: Deliveries::new(&config),
         settings: crate::settings::Settings::new(&config),
         config,
@@ -408,6 +410,7 @@ fn serve(
     if let Some(keeping) = keeping {
         crew.hire(appliance, "fd-store", move |a| keeping.run(a, &stay))?;
     }
+    crew.hire(appliance, "clock", clock::run)?;
     if let Some(every) = watchdog::wanted() {
         crew.hire(appliance, "watchdog", move |a| watchdog::run(a, every))?;
     }
