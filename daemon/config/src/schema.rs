@@ -55,6 +55,8 @@ settings! {
         /// With `tls_client_ca`: `required` refuses clients that show no certificate; `optional` takes them, but still
         /// refuses a wrong certificate. Optional is for the time in which clients get theirs.
         tls_client_certificate: ClientCertificate = "\"required\"",
+        /// How long before the certificate expires health and `--check` begin to say so. Long enough for whoever has to renew it.
+        tls_expiry_warning: Duration = "\"30d\"" in "1d" ..= "365d",
         /// Networks that SIP is taken from. Connections of everyone else are closed at once; datagrams are dropped, but for a
         /// few a second whose INVITEs are answered 403, so that who sets up a client sees what is missing. By default this machine and the private networks,
         /// because a recorder that is open to the world can be filled by the world. Webex Calling reaches you from its

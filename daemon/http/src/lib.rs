@@ -48,6 +48,7 @@ mod error;
 mod front;
 mod head;
 mod listen;
+mod paths;
 mod places;
 mod respond;
 mod route;

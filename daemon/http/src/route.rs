@@ -8,12 +8,14 @@ use uuid::Uuid;
 
 use crate::{
     Annotate, ApiError, AudioFormat, AudioPurpose, AudioRequest, AuditQuery, CallAction, DiscardsQuery, ErrorKind,
-    MigrateStore, NewToken, RecordingsQuery, SignIn, UserImport, access, annotate, sign_in, users,
+    MigrateStore, NewToken, RecordingsQuery, SignIn, UserImport, access, annotate, paths, sign_in, users,
 };
 
 /// What a request under `/v1/` asks.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Call {
+    /// The description of all this.
+    OpenApi,
     Discards(DiscardsQuery),
     Status,
     Calls,
@@ -131,7 +133,11 @@ pub(crate) fn route(method: &str, target: &str, body: &[u8]) -> Result<Call, Api
         }
         Query::parse(query, &[]).map(|_| call)
     };
+    if !paths::is_known(&parts) {
+        return Err(unknown());
+    }
     match parts.as_slice() {
+        ["openapi.json"] => only("GET", Call::OpenApi),
         ["status"] => only("GET", Call::Status),
         ["calls"] => only("GET", Call::Calls),
         ["jobs"] => only("GET", Call::Jobs),

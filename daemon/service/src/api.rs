@@ -32,6 +32,7 @@ use crate::deliveries;
 use crate::health;
 use crate::ingest::unix_ms;
 use crate::keys;
+use crate::log::events;
 use crate::mailing;
 use crate::playback::{self, Format};
 use crate::recorder::Request;
@@ -421,7 +422,7 @@ impl Api for Control {
             Deletion::Deleted { .. } => {
                 retention::let_go(&self.0, id);
                 self.0.metrics.deleted_by("by hand");
-                tracing::info!(recording = %id, "recording {id} was deleted by hand");
+                tracing::info!(event = events::DELETED, recording = %id, "recording {id} was deleted by hand");
                 Ok(json!({"id": id, "deleted": true}))
             }
             Deletion::AlreadyDeleted(stone) => Err(ApiError::new(

@@ -49,6 +49,7 @@ pub(crate) fn snapshot(appliance: &Appliance) -> Snapshot {
     if !appliance.settings().mail.server.is_empty() {
         put("mail", noted(appliance, &[mailing::NOTE, mailing::TEMPLATES_NOTE], Status::Degraded));
     }
+    put("clock", appliance.clock.component());
     put("configuration", noted(appliance, &["configuration"], Status::Degraded));
     // Only there when it is bad: systemd is about to start the daemon again.
     if let Some(text) = appliance.notes.get(watchdog::NOTE) {

@@ -27,6 +27,7 @@ mod archiving;
 mod backup;
 mod certificates;
 mod check;
+mod clock;
 mod deciding;
 mod deliveries;
 mod doctor;

@@ -25,6 +25,7 @@ use crate::access::Access;
 use crate::api::Control;
 use crate::appliance::{Appliance, Bell, Metrics, Notes, Spool};
 use crate::certificates::{CertificateFiles, CertificateWatch, unix_s};
+use crate::clock::{self, Clock};
 use crate::deciding::Deciding;
 use crate::deliveries::{self, Deliveries, SinkKind};
 use crate::fd_store::{Brought, FdStore, Keeping};
@@ -32,6 +33,7 @@ use crate::files::{make_folder, write_whole};
 use crate::ingest::{Ingest, unix_ms};
 use crate::journals::Shared;
 use crate::lock::{FolderLock, RecorderLock};
+use crate::log::events;
 use crate::mailing::{self, Mailing};
 use crate::moving::{self, Moving, RECORD_NOTE};
 use crate::recorder::{Driver, RecorderState, Request};
@@ -214,6 +216,7 @@ pub(crate) fn open(
         metrics: Metrics::default(),
         mailing: Mailing::default(),
         spool: Spool::default(),
+        clock: Clock::default(),
         deliveries: Deliveries::new(&config),
         settings: crate::settings::Settings::new(&config),
         config,
@@ -417,6 +420,7 @@ fn serve(
     if let Some(keeping) = keeping {
         crew.hire(appliance, "fd-store", move |a| keeping.run(a, &stay))?;
     }
+    crew.hire(appliance, "clock", clock::run)?;
     if let Some(every) = watchdog::wanted() {
         crew.hire(appliance, "watchdog", move |a| watchdog::run(a, every))?;
     }
@@ -510,7 +514,7 @@ fn tell_systemd(mut recorder: watch::Receiver<RecorderState>) {
     tokio::spawn(async move {
         if recorder.wait_for(|state| state.up).await.is_ok() {
             sd_notify::ready();
-            tracing::info!("ready: calls are recorded");
+            tracing::info!(event = events::READY, "ready: calls are recorded");
         }
     });
 }
