@@ -33,6 +33,12 @@ pub struct Discard {
     pub local_number: Option<String>,
     /// The other party's number.
     pub remote_number: Option<String>,
+    /// The client's identifier of the call.
+    #[serde(default)]
+    pub call_id: Option<String>,
+    /// The same for both halves of an internal call, where the client says so.
+    #[serde(default)]
+    pub tracking_id: Option<String>,
 }
 
 impl fmt::Debug for Discard {

@@ -20,6 +20,8 @@ fn discard(id: u128, rule: &str, at_s: i64) -> Discard {
         traffic: Traffic::External,
         local_number: None,
         remote_number: Some("+390501".into()),
+        call_id: Some("callhalf-1:0".into()),
+        tracking_id: None,
     }
 }
 

@@ -26,7 +26,7 @@ pub use authorising::{Access, authorise_url, code_in};
 pub use callvault_upload::{SecretFile, WebSettings};
 pub use fault::Fault;
 pub use gather::{Asked, Known, NATIVE_BELIEVED_S, PEOPLE_MAX};
-pub use records::{FEED_BACK_MS, FEED_WINDOW_MS, Feed, STREAM_BACK_MS, STREAM_WINDOW_MS};
+pub use records::{FEED_BACK_MS, FEED_WINDOW_MS, Feed, STREAM_BACK_MS, STREAM_WINDOW_MS, windows};
 
 use callvault_upload::Web;
 use callvault_webex::Grant;

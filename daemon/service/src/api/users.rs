@@ -107,14 +107,20 @@ pub(super) fn import(appliance: &Appliance, caller: &Caller, wanted: &UserImport
 fn keep(
     appliance: &Appliance,
     changed: Vec<User>,
-    mut users: Vec<User>,
+    users: Vec<User>,
     entry: &callvault_access::audit::Entry,
 ) -> Result<(), ApiError> {
     appliance.catalogue.put_users(&changed, entry).map_err(internal)?;
-    users.retain(|user| !changed.iter().any(|other| other.id == user.id));
+    in_place(appliance, changed, users);
+    Ok(())
+}
+
+/// Lets everybody see users that were kept, among those that there were.
+pub(crate) fn in_place(appliance: &Appliance, changed: Vec<User>, mut users: Vec<User>) {
+    let ids: std::collections::BTreeSet<Uuid> = changed.iter().map(|user| user.id).collect();
+    users.retain(|user| !ids.contains(&user.id));
     users.extend(changed);
     appliance.access.people.set(users);
-    Ok(())
 }
 
 /// As one user of the list. A user that is not there is made.
@@ -212,7 +218,7 @@ pub(super) fn remove(appliance: &Appliance, caller: &Caller, email: &str) -> Ans
 }
 
 /// Whether as many users may be recorded as there are after a change.
-fn check_licence(appliance: &Appliance, users: &[User], changed: &[User]) -> Result<(), ApiError> {
+pub(crate) fn check_licence(appliance: &Appliance, users: &[User], changed: &[User]) -> Result<(), ApiError> {
     let licence = &appliance.config.licence;
     let ids: std::collections::BTreeSet<Uuid> = changed.iter().map(|user| user.id).collect();
     let stay = users.iter().filter(|user| !ids.contains(&user.id));
