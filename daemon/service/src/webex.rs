@@ -171,51 +171,67 @@ fn client(config: &Config) -> Result<Client, Fault> {
 /// The thread.
 pub(crate) fn run(appliance: &Arc<Appliance>) {
     give_way();
-    let (webex, mut heard) = (&appliance.webex, 0);
-    let (mut dead, mut schedule, mut read_at) = (None, syncing::Schedule::default(), None::<Instant>);
+    let (mut heard, mut between) = (0, Between::default());
     while !appliance.stopping.load(Ordering::Relaxed) {
-        let settings = appliance.settings();
-        if settings.webex.enabled {
-            match client(&settings) {
-                Ok(client) => {
-                    let kept = appliance.with_webex(|outside| client.keep_fresh(&webex.access, outside));
-                    tell(appliance, kept.err(), &mut dead);
-                    syncing::look(appliance, &settings, &client, &mut schedule);
-                    let is_time = read_at.is_none_or(|at| at.elapsed() >= settings.webex.records_interval);
-                    if settings.webex.records && is_time && webex.is_authorised() {
-                        read_at = Some(Instant::now());
-                        reading::read(appliance, &settings, &client);
-                    }
-                }
-                Err(fault) => appliance.notes.set(NOTE, format!("failed to use the settings of Webex: {fault}")),
-            }
-        } else {
-            [NOTE, SYNC_NOTE, RECORDS_NOTE, MISSING_NOTE].into_iter().for_each(|part| appliance.notes.clear(part));
-        }
-        heard = webex.bell.wait(heard, LOOK);
+        between.pass(appliance);
+        heard = appliance.webex.bell.wait(heard, LOOK);
     }
 }
 
-/// Shows how the authorisation stands, and tells the administrators when it dies.
-fn tell(appliance: &Appliance, fault: Option<Fault>, told: &mut Option<Dead>) {
-    let (access, notes) = (&appliance.webex.access, &appliance.notes);
-    let dead = access.dead();
-    if let Some(dead) = dead {
-        notes.set(NOTE, dead.to_string());
-    } else if !appliance.webex.is_authorised() {
-        notes.set(NOTE, Fault::NotAuthorised.to_string());
-    } else if let Some(fault) = fault.or_else(|| access.failure()).filter(|fault| *fault != Fault::Stopping) {
-        notes.set(NOTE, format!("the token of Webex could not be renewed: {fault}"));
-    } else {
-        notes.clear(NOTE);
+/// What is remembered between two looks.
+#[derive(Default)]
+pub(crate) struct Between {
+    /// Of what the administrators have been told.
+    told: Option<Dead>,
+    schedule: syncing::Schedule,
+    read_at: Option<Instant>,
+}
+
+impl Between {
+    /// Looks once, and does what it is time for.
+    pub(crate) fn pass(&mut self, appliance: &Appliance) {
+        let (settings, webex) = (appliance.settings(), &appliance.webex);
+        if !settings.webex.enabled {
+            [NOTE, SYNC_NOTE, RECORDS_NOTE, MISSING_NOTE].into_iter().for_each(|part| appliance.notes.clear(part));
+            return;
+        }
+        let client = match client(&settings) {
+            Ok(client) => client,
+            Err(fault) => {
+                return appliance.notes.set(NOTE, format!("failed to use the settings of Webex: {fault}"));
+            }
+        };
+        let kept = appliance.with_webex(|outside| client.keep_fresh(&webex.access, outside));
+        self.tell(appliance, kept.err());
+        syncing::look(appliance, &settings, &client, &mut self.schedule);
+        let is_time = self.read_at.is_none_or(|at| at.elapsed() >= settings.webex.records_interval);
+        if settings.webex.records && is_time && webex.is_authorised() {
+            self.read_at = Some(Instant::now());
+            reading::read(appliance, &settings, &client);
+        }
     }
-    if let Some(dead) = dead.filter(|dead| *told != Some(*dead)) {
-        let text = format!(
-            "{dead}.\n\nUntil then users are not synchronised; those that are known stay, and their calls are recorded.\n\ncallvaultctl webex authorise\n"
-        );
-        mailing::tell_administrators(appliance, "Webex has to be authorised again", &text);
+
+    /// Shows how the authorisation stands, and tells the administrators when it dies.
+    fn tell(&mut self, appliance: &Appliance, fault: Option<Fault>) {
+        let (access, notes) = (&appliance.webex.access, &appliance.notes);
+        let dead = access.dead();
+        if let Some(dead) = dead {
+            notes.set(NOTE, dead.to_string());
+        } else if !appliance.webex.is_authorised() {
+            notes.set(NOTE, Fault::NotAuthorised.to_string());
+        } else if let Some(fault) = fault.or_else(|| access.failure()).filter(|fault| *fault != Fault::Stopping) {
+            notes.set(NOTE, format!("the token of Webex could not be renewed: {fault}"));
+        } else {
+            notes.clear(NOTE);
+        }
+        if let Some(dead) = dead.filter(|dead| self.told != Some(*dead)) {
+            let text = format!(
+                "{dead}.\n\nUntil then users are not synchronised; those that are known stay, and their calls are recorded.\n\ncallvaultctl webex authorise\n"
+            );
+            mailing::tell_administrators(appliance, "Webex has to be authorised again", &text);
+        }
+        self.told = dead;
     }
-    *told = dead;
 }
 
 /// What is asked over the control endpoint.

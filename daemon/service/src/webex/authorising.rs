@@ -96,12 +96,13 @@ pub(super) fn status(appliance: &Appliance) -> Answer {
     let again_at = if let Next::Wait(at) = next { Some(at.to_string()) } else { None };
     let moment = |s: i64| Timestamp::from_second(s).ok().filter(|_| s > 0).map(|at| at.to_string());
     let read = |counter: &std::sync::atomic::AtomicI64| moment(counter.load(std::sync::atomic::Ordering::Relaxed));
+    let parts = [NOTE, super::SYNC_NOTE, super::RECORDS_NOTE, super::MISSING_NOTE];
+    let problems: Vec<String> = parts.into_iter().filter_map(|part| appliance.notes.get(part)).collect();
     Ok(json!({
         "enabled": settings.webex.enabled, "authorised": webex.is_authorised(), "usable": is_usable, "state": state,
         "reason": reason, "again_at": again_at, "sync_at": settings.webex.sync_at,
         "synced_at": read(&webex.counts.synced_at_s), "syncing_since": locked(&webex.running).map(|at| at.to_string()),
         "records": settings.webex.records, "records_read_to": read(&webex.counts.read_to_s),
-        "problems": [NOTE, super::SYNC_NOTE, super::RECORDS_NOTE, super::MISSING_NOTE]
-            .into_iter().filter_map(|part| appliance.notes.get(part)).collect::<Vec<_>>(),
+        "problems": problems,
     }))
 }
