@@ -298,6 +298,8 @@ class Handler(BaseHTTPRequestHandler):
             rest = urllib.parse.urlencode({**query, "max": size, "after": after})
             scheme = "https" if isinstance(self.connection, ssl.SSLSocket) else "http"
             headers.append(("Link", f'<{scheme}://{self.headers["Host"]}{path}?{rest}>; rel="next"'))
+            if "link" in WORLD.known:
+                headers = [("Link", WORLD.known["link"])]
         self.answer(200, {**dict(more), "items": items[first:first + size]}, headers)
 
     def records(self, name, path, query):

@@ -737,6 +737,12 @@ pub(crate) enum Discards {
         /// Only those of this rule, as the list names it, for example filter-blacklist.
         #[arg(long)]
         rule: Option<String>,
+        /// Only those that ended at or after this time, as `recordings list` takes it.
+        #[arg(long, value_name = "TIME")]
+        from: Option<String>,
+        /// Only those that ended before this time.
+        #[arg(long, value_name = "TIME")]
+        to: Option<String>,
         /// At most so many.
         #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=1000))]
         limit: u32,

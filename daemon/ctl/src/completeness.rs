@@ -109,7 +109,9 @@ fn held(session: &mut Session<'_, '_>, first: Timestamp, last: Timestamp) -> Res
     };
     let found = session.all(&search)?;
     let what = "list the calls not kept";
-    let discards = session.client.json(&Request::get(format!("/v1/discards?limit={DISCARDS_MAX}"), what))?;
+    let discards_path =
+        with_query("/v1/discards", &[("from", search.from.clone()), ("limit", Some(DISCARDS_MAX.to_string()))]);
+    let discards = session.client.json(&Request::get(discards_path, what))?;
     if rows(&discards, "discards", what)?.len() >= DISCARDS_MAX {
         writeln!(
             session.around.stderr,

@@ -232,15 +232,16 @@ pub(crate) fn check_licence(appliance: &Appliance, users: &[User], changed: &[Us
     Err(ApiError::new(ErrorKind::Conflict, text))
 }
 
-/// `discards`, the newest first: `id`, `at`, `rule`, `owner`, `direction`, `traffic`, `local_number`, `remote_number`.
+/// `discards`, the newest first: `id`, `at`, `rule`, `owner`, `direction`, `traffic`, `local_number`, `remote_number`, `call_id`.
 pub(super) fn discards(appliance: &Appliance, caller: &Caller, query: &DiscardsQuery) -> Answer {
     appliance.permit_all(caller, Action::Discards)?;
-    let found = appliance.catalogue.discards(query.rule.as_deref(), query.limit).map_err(internal)?;
+    let within = (query.from, query.to);
+    let found = appliance.catalogue.discards(query.rule.as_deref(), within, query.limit).map_err(internal)?;
     let json = |discard: Discard| {
         json!({
             "id": discard.id, "at": format!("{:.3}", discard.at), "rule": discard.rule, "owner": discard.owner,
             "direction": discard.direction.as_str(), "traffic": discard.traffic.as_str(),
-            "local_number": discard.local_number, "remote_number": discard.remote_number,
+            "local_number": discard.local_number, "remote_number": discard.remote_number, "call_id": discard.call_id,
         })
     };
     Ok(json!({"discards": found.into_iter().map(json).collect::<Vec<_>>()}))

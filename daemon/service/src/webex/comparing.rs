@@ -113,7 +113,7 @@ fn report(
 
 /// The sessions of that time, kept or not.
 fn held(appliance: &Appliance, from: Timestamp, to: Timestamp) -> Result<Vec<Held>, CatalogueError> {
-    let discards = appliance.catalogue.discards(None, DISCARDS_MAX)?;
+    let discards = appliance.catalogue.discards(None, (Some(from), None), DISCARDS_MAX)?;
     let discards: HashMap<Uuid, Discard> = discards.into_iter().map(|one| (one.id, one)).collect();
     let filter = Filter { from: Some(from), to: Some(to), limit: Some(LIMIT_MAX), ..Filter::default() };
     let (mut held, mut cursor) = (Vec::new(), None);

@@ -21,6 +21,7 @@ pub const SECRET: &str = "the-integration-secret";
 
 pub struct StandIn {
     child: Child,
+    address: String,
     pub port: u16,
     pub place: TempDir,
 }
@@ -46,11 +47,11 @@ impl StandIn {
         BufReader::new(child.stdout.take().unwrap()).read_line(&mut port).unwrap();
         let place = TempDir::new().unwrap();
         std::fs::write(place.path().join("secret"), SECRET).unwrap();
-        Self { child, port: port.trim().parse().unwrap(), place }
+        Self { child, address: address.to_owned(), port: port.trim().parse().unwrap(), place }
     }
 
     fn ask(&self, method: &str, path: &str, body: &str) -> String {
-        let mut stream = TcpStream::connect(("127.0.0.1", self.port)).unwrap();
+        let mut stream = TcpStream::connect((self.address.as_str(), self.port)).unwrap();
         let length = body.len();
         write!(
             stream,
