@@ -2,10 +2,10 @@
 
 #![allow(dead_code, unreachable_pub)]
 
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::TcpStream;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+#[path = "../../../../tests/rig/webex.rs"]
+mod process;
+
+use std::path::PathBuf;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
@@ -16,21 +16,15 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
+use process::Process;
+pub use process::SECRET;
+
 pub const SCOPES: &str = "spark-admin:people_read spark-admin:locations_read spark-admin:organizations_read spark-admin:telephony_config_read spark-admin:calling_cdr_read";
-pub const SECRET: &str = "the-integration-secret";
 
 pub struct StandIn {
-    child: Child,
-    address: String,
+    process: Process,
     pub port: u16,
     pub place: TempDir,
-}
-
-impl Drop for StandIn {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
 }
 
 impl StandIn {
@@ -39,37 +33,21 @@ impl StandIn {
     }
 
     pub fn at(address: &str, tls: &[PathBuf]) -> Self {
-        let program = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/rig/webex.py");
-        let mut command = Command::new("python3");
-        command.arg(program).arg(address).args(tls).stdin(Stdio::null()).stdout(Stdio::piped());
-        let mut child = command.spawn().unwrap();
-        let mut port = String::new();
-        BufReader::new(child.stdout.take().unwrap()).read_line(&mut port).unwrap();
-        let place = TempDir::new().unwrap();
+        let (process, place) = (Process::start(address, tls), TempDir::new().unwrap());
         std::fs::write(place.path().join("secret"), SECRET).unwrap();
-        Self { child, address: address.to_owned(), port: port.trim().parse().unwrap(), place }
-    }
-
-    fn ask(&self, method: &str, path: &str, body: &str) -> String {
-        let mut stream = TcpStream::connect((self.address.as_str(), self.port)).unwrap();
-        let length = body.len();
-        write!(
-            stream,
-            "{method} {path} HTTP/1.1\r\nHost: here\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n{body}"
-        )
-        .unwrap();
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).unwrap();
-        answer
+        Self { port: process.port, process, place }
     }
 
     pub fn set(&self, told: &Value) {
-        assert!(self.ask("POST", "/_set", &told.to_string()).starts_with("HTTP/1.1 200"));
+        self.process.set(told);
     }
 
     pub fn seen(&self) -> Value {
-        let answer = self.ask("GET", "/_seen", "");
-        serde_json::from_str(answer.split_once("\r\n\r\n").unwrap().1).unwrap()
+        self.process.seen()
+    }
+
+    pub fn agree(&self, url: &str) -> String {
+        self.process.agree(url)
     }
 
     /// Requests whose path ends so.
@@ -77,14 +55,6 @@ impl StandIn {
         let seen = self.seen();
         let paths = seen["seen"].as_object().unwrap();
         paths.iter().filter(|(path, _)| path.ends_with(ending)).filter_map(|(_, count)| count.as_u64()).sum()
-    }
-
-    /// What a browser does with the address: where it is sent to.
-    pub fn agree(&self, url: &str) -> String {
-        let path = url.split_once("/v1/").unwrap().1;
-        let answer = self.ask("GET", &format!("/v1/{path}"), "");
-        let location = answer.lines().find_map(|line| line.strip_prefix("Location: "));
-        location.unwrap_or_else(|| panic!("no redirect: {answer}")).to_owned()
     }
 
     pub fn settings(&self) -> ClientSettings {
