@@ -81,7 +81,7 @@ fn webhook(config: &Config, findings: &mut Findings<'_>) {
 }
 
 /// The value is not repeated: what is in it may be a secret.
-fn url(key: &'static str, text: &str, findings: &mut Findings<'_>) {
+pub(crate) fn url(key: &'static str, text: &str, findings: &mut Findings<'_>) {
     if text.is_empty() {
         return;
     }
@@ -95,7 +95,7 @@ fn url(key: &'static str, text: &str, findings: &mut Findings<'_>) {
     }
 }
 
-fn proxy(key: &'static str, text: &str, findings: &mut Findings<'_>) {
+pub(crate) fn proxy(key: &'static str, text: &str, findings: &mut Findings<'_>) {
     if !text.is_empty() && scheme_and_host(text).is_none_or(|(scheme, _)| scheme != "http") {
         let section = key.split('.').next().unwrap_or_default();
         findings.refuse(&[key], format!("is not a proxy; write \"http://host:port\"; a user and a password belong into the file of {section}.proxy_credentials"));

@@ -37,6 +37,7 @@ mod mail;
 pub mod schema;
 mod setting;
 mod values;
+mod webex_check;
 mod zone;
 
 use std::collections::BTreeMap;
@@ -47,8 +48,8 @@ pub use live::takes_effect_at_once;
 pub use mail::{MailTls, SizeLimit};
 pub use schema::{
     Analytics, Archive, Directory, ExportFolder, Filters, Http, Journal, Keys, Licence, Limits, Log, Mail, Media,
-    Numbers, Organisation, Permissions, Portal, Queue, Recording, Render, Retention, Sip, Store, Uploads, Webhook,
-    documented_defaults,
+    Numbers, Organisation, Permissions, Portal, Queue, Recording, Render, Retention, Sip, Store, Uploads, Webex,
+    WebexRules, Webhook, documented_defaults,
 };
 pub use setting::KeySpec;
 pub use values::{
@@ -114,6 +115,10 @@ pub struct Config {
     pub export_folder: ExportFolder,
     /// Mail to users.
     pub mail: Mail,
+    /// Webex.
+    pub webex: Webex,
+    /// What a synchronisation with it does with each field.
+    pub webex_rules: WebexRules,
     /// The render processes.
     pub render: Render,
     /// The log.

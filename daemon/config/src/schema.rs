@@ -1,6 +1,8 @@
 //! Every key, declared once: its type, its default, its range and its documentation, which is also the text of the sample
 //! file `etc/callvault.toml`.
 
+mod webex;
+
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -16,6 +18,8 @@ use crate::values::{
 };
 use crate::zone::ZoneName;
 use crate::{Config, Effective};
+
+pub use webex::{Webex, WebexRules};
 
 settings! {
     /// Where things are on this machine. (These keys stand before the first section.)
@@ -507,7 +511,7 @@ settings! {
 pub type Section = (&'static str, &'static [&'static str], &'static [KeySpec]);
 
 /// The sections in the order of the documentation.
-pub(crate) const SECTIONS: [Section; 26] = [
+pub(crate) const SECTIONS: [Section; 28] = [
     ("", Folders::ABOUT, Folders::KEYS),
     ("organisation", Organisation::ABOUT, Organisation::KEYS),
     ("sip", Sip::ABOUT, Sip::KEYS),
@@ -532,6 +536,8 @@ pub(crate) const SECTIONS: [Section; 26] = [
     ("webhook", Webhook::ABOUT, Webhook::KEYS),
     ("export_folder", ExportFolder::ABOUT, ExportFolder::KEYS),
     ("mail", Mail::ABOUT, Mail::KEYS),
+    ("webex", Webex::ABOUT, Webex::KEYS),
+    ("webex_rules", WebexRules::ABOUT, WebexRules::KEYS),
     ("render", Render::ABOUT, Render::KEYS),
     ("log", Log::ABOUT, Log::KEYS),
 ];
@@ -578,6 +584,7 @@ fn read_sections(merged: &Merged, base: &Path, errors: &mut Vec<ConfigError>) ->
     let portal = Portal::read(merged, errors);
     let (webhook, export_folder) = (Webhook::read(merged, errors), ExportFolder::read(merged, errors));
     let (organisation, mail) = (Organisation::read(merged, errors), Mail::read(merged, errors));
+    let (webex, webex_rules) = (Webex::read(merged, errors), WebexRules::read(merged, errors));
     let folders = folders?;
     let mut config = Config {
         data_dir: absolute(base, &folders.data_dir),
@@ -605,6 +612,8 @@ fn read_sections(merged: &Merged, base: &Path, errors: &mut Vec<ConfigError>) ->
         webhook: webhook?,
         export_folder: export_folder?,
         mail: mail?,
+        webex: webex?,
+        webex_rules: webex_rules?,
         render: render?,
         log: log?,
         effective: effective(merged),
@@ -619,6 +628,9 @@ fn read_sections(merged: &Merged, base: &Path, errors: &mut Vec<ConfigError>) ->
         &mut config.webhook.ca,
         &mut config.export_folder.path,
         &mut config.portal.socket,
+        &mut config.webex.client_secret,
+        &mut config.webex.proxy_credentials,
+        &mut config.webex.ca,
     ];
     for path in of_uploads {
         *path = path.take().map(|path| absolute(base, &path));

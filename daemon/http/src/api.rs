@@ -8,7 +8,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use crate::{Annotate, AuditQuery, DiscardsQuery, NewToken, SignIn, Snapshot, UserImport};
+use crate::{Annotate, AuditQuery, DiscardsQuery, NewToken, SignIn, Snapshot, UserImport, WebexCall};
 
 /// The answer to a call: JSON, sent as it is.
 pub type Answer = Result<Value, ApiError>;
@@ -211,6 +211,12 @@ pub trait Api: Send + Sync + 'static {
     /// See [`Api::status`]; [`ErrorKind::Unprocessable`] with every line that is wrong, [`ErrorKind::Conflict`] where unusually many users
     /// would go.
     fn import_users(&self, caller: &Caller, import: &UserImport) -> Answer;
+
+    /// Everything about Webex: the authorisation, the synchronisation of users, completeness. See [`WebexCall`].
+    ///
+    /// # Errors
+    /// See [`Api::status`]; [`ErrorKind::Conflict`] where Webex is switched off, or not authorised.
+    fn webex(&self, caller: &Caller, wanted: &WebexCall) -> Answer;
 
     /// `GET /v1/discards`: `{"discards": […]}`, calls that were not kept.
     ///

@@ -57,6 +57,7 @@ mod sign_in;
 mod snapshot;
 mod tickets;
 mod users;
+mod webex;
 mod worker;
 
 pub use access::{AuditQuery, NewToken};
@@ -73,3 +74,4 @@ pub use server::{Limits, Server};
 pub use sign_in::{Entrance, SignIn};
 pub use snapshot::{Component, Health, Snapshot, Status};
 pub use users::{DiscardsQuery, UserImport};
+pub use webex::{CompletenessQuery, Pasted, SyncWanted, WebexCall};

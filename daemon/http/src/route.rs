@@ -8,7 +8,8 @@ use uuid::Uuid;
 
 use crate::{
     Annotate, ApiError, AudioFormat, AudioPurpose, AudioRequest, AuditQuery, CallAction, DiscardsQuery, ErrorKind,
-    MigrateStore, NewToken, RecordingsQuery, SignIn, UserImport, access, annotate, paths, sign_in, users,
+    MigrateStore, NewToken, RecordingsQuery, SignIn, UserImport, WebexCall, access, annotate, paths, sign_in, users,
+    webex,
 };
 
 /// What a request under `/v1/` asks.
@@ -65,6 +66,7 @@ pub(crate) enum Call {
     SignOut,
     Sessions,
     EndSession(Uuid),
+    Webex(WebexCall),
 }
 
 /// The paths that need no token.
@@ -157,6 +159,7 @@ pub(crate) fn route(method: &str, target: &str, body: &[u8]) -> Result<Call, Api
         ["sessions"] => only("GET", Call::Sessions),
         ["sessions", id] => only("DELETE", Call::EndSession(uuid_of(id)?)),
         ["me"] => only("GET", Call::Me),
+        ["webex", ..] | ["users", "sync"] | ["completeness"] => webex::webex(method, &parts, query, body),
         ["users"] => only("GET", Call::Users),
         ["users", "import"] if method == "POST" => only("POST", Call::ImportUsers(users::import(body)?)),
         ["users", email] if email.contains('@') => match method {

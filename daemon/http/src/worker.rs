@@ -154,6 +154,7 @@ fn json_call(api: &dyn Api, caller: &Caller, call: Call) -> Result<Value, ApiErr
         Call::Retention => api.retention(caller),
         Call::RunRetention => api.run_retention(caller),
         Call::ConfirmRetention(token) => api.confirm_retention(caller, &token),
+        Call::Webex(wanted) => api.webex(caller, &wanted),
         Call::Audio(..) | Call::OpenApi => Err(ApiError::new(ErrorKind::Internal, "this is answered elsewhere")),
     }
 }

@@ -3,7 +3,7 @@
 mod access;
 mod annotate;
 mod sign_in;
-mod users;
+pub(crate) mod users;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -17,7 +17,7 @@ use callvault_control::{self as control, CallStanding, LiveCall, Refusal};
 use callvault_directory::User;
 use callvault_http::{
     Annotate, Answer, Api, ApiError, Audio, AudioFormat, AudioPurpose, AudioRequest, AuditQuery, CallAction,
-    DiscardsQuery, ErrorKind, MigrateStore, NewToken, RecordingsQuery, SignIn, Snapshot, UserImport,
+    DiscardsQuery, ErrorKind, MigrateStore, NewToken, RecordingsQuery, SignIn, Snapshot, UserImport, WebexCall,
 };
 use callvault_queue::{Filter as JobFilter, Job, JobId, QueueError, State};
 use callvault_render_protocol::RenderError;
@@ -40,6 +40,7 @@ use crate::reload;
 use crate::retention;
 use crate::row::has_audio;
 use crate::sound::SoundError;
+use crate::webex;
 
 pub(crate) use sign_in::Door;
 
@@ -52,7 +53,7 @@ const JOBS_MAX: usize = 1_000;
 /// The endpoint's view of the appliance.
 pub(crate) struct Control(pub(crate) Arc<Appliance>);
 
-pub(super) fn internal(error: impl std::fmt::Display) -> ApiError {
+pub(crate) fn internal(error: impl std::fmt::Display) -> ApiError {
     tracing::error!("failed to {error}");
     ApiError::new(ErrorKind::Internal, format!("failed to {error}"))
 }
@@ -535,6 +536,10 @@ impl Api for Control {
 
     fn me(&self, caller: &Caller) -> Answer {
         access::me(&self.0, caller)
+    }
+
+    fn webex(&self, caller: &Caller, wanted: &WebexCall) -> Answer {
+        webex::answer(&self.0, caller, wanted)
     }
 
     fn discards(&self, caller: &Caller, query: &DiscardsQuery) -> Answer {

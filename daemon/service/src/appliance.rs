@@ -30,6 +30,7 @@ use crate::retention::Retention;
 use crate::settings::Settings;
 use crate::sound::SoundError;
 use crate::stores::Stores;
+use crate::webex::Webex;
 
 /// The parts.
 pub(crate) struct Appliance {
@@ -72,6 +73,8 @@ pub(crate) struct Appliance {
     pub(crate) deliveries: Deliveries,
     /// What is known of mail to users.
     pub(crate) mailing: Mailing,
+    /// What is known of Webex.
+    pub(crate) webex: Webex,
     /// How the journal's disk has filled lately.
     pub(crate) spool: Spool,
     /// Whether somebody keeps the clock right.
@@ -109,7 +112,9 @@ impl Appliance {
         self.stopping.store(true, Ordering::Relaxed);
         self.store.stop();
         let _ = self.wake_ingest.try_send(());
-        for bell in [&self.work, &self.stop_bell, &self.reload, &self.retention.bell, &self.moving.bell] {
+        for bell in
+            [&self.work, &self.stop_bell, &self.reload, &self.retention.bell, &self.moving.bell, &self.webex.bell]
+        {
             bell.ring();
         }
     }

@@ -61,6 +61,7 @@ mod stores;
 mod told;
 mod walk;
 mod watchdog;
+mod webex;
 mod workers;
 
 #[cfg(test)]

@@ -5,6 +5,7 @@
 
 mod deliveries;
 mod transport;
+mod webex;
 
 use std::fmt::Write as _;
 use std::sync::atomic::Ordering;
@@ -200,6 +201,7 @@ pub(crate) fn metrics(
     let help = "Mails to users since the start, each attempt, by outcome; those without their attachment are among the accepted.";
     metric("mails_total", "counter", help, &mails.map(|(name, n)| (format!("{{outcome=\"{name}\"}}"), n as f64)));
     deliveries::write(&mut metric, appliance);
+    webex::write(&mut metric, appliance);
     let store = appliance.store.condition();
     let states = StoreState::ALL
         .map(|state| (format!("{{state=\"{}\"}}", state.name()), f64::from(u8::from(state == store.state))));

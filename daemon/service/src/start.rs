@@ -42,6 +42,7 @@ use crate::retention::Retention;
 use crate::sockets::{Sockets, Wanted};
 use crate::store::EXPECTED_NAME;
 use crate::stores::{Record, Stores};
+use crate::webex::{self, Webex};
 use crate::{doctor, keys, log, recover, retention, sd_notify, told, watchdog, workers};
 
 /// Requests to the recorder that may wait.
@@ -190,7 +191,9 @@ pub(crate) fn open(
     let (state, recorder) = watch::channel(RecorderState::default());
     let (requests_tx, requests) = mpsc::channel(REQUESTS_MAX);
     let (wake_tx, wake) = sync_channel(1);
+    let webex = Webex::open(&catalogue);
     let appliance = Appliance {
+        webex,
         journals: Shared::new(&config.journal_path()),
         keyring: keys.keyring,
         current_key: keys.path,
@@ -413,6 +416,8 @@ fn serve(
     }
     let of_mail = Arc::clone(appliance);
     crew.hire(appliance, "mail", move |_| mailing::run(&of_mail))?;
+    let of_webex = Arc::clone(appliance);
+    crew.hire(appliance, "webex", move |_| webex::run(&of_webex))?;
     // What came from the store is there still.
     let is_kept = keeping.as_ref().is_some_and(|keeping| keeping.replaces.is_none() && keeping.has_key);
     appliance.sockets_stay.store(is_kept, Ordering::Relaxed);

@@ -18,3 +18,4 @@ mod retention;
 mod rig;
 mod sign_in;
 mod users;
+mod webex;
