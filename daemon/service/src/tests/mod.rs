@@ -17,4 +17,5 @@ mod rendering;
 mod retention;
 mod rig;
 mod sign_in;
+mod truth;
 mod users;
