@@ -290,7 +290,7 @@ impl Api for Control {
             .iter()
             .filter(|call| self.may(caller, Action::SeeCalls, call))
             .map(|c| {
-                let mut call = standing_json(&c.standing);
+                let (mut call, owner) = (standing_json(&c.standing), self.owner_of(c));
                 call.extend([
                     (
                         "started_at".to_owned(),
@@ -300,6 +300,9 @@ impl Api for Control {
                     ("local_number".to_owned(), json!(c.local_number)),
                     ("remote_number".to_owned(), json!(c.remote_number)),
                     ("remote_name".to_owned(), json!(c.remote_name)),
+                    ("owner".to_owned(), json!(owner.as_ref().map(|user| &user.webex_email))),
+                    ("owner_device".to_owned(), json!(owner.as_ref().map(|user| &user.device_name))),
+                    ("owner_numeric_id".to_owned(), json!(owner.as_ref().and_then(|user| user.numeric_user_id))),
                     ("direction".to_owned(), json!(c.direction)),
                     ("tracks".to_owned(), json!(c.tracks)),
                     ("packets".to_owned(), json!(c.packets)),
