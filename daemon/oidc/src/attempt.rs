@@ -11,6 +11,9 @@ use crate::Provider;
 /// How long somebody may take at the provider: to find a password, and a telephone for the second factor.
 pub const ATTEMPT_SECONDS_MAX: u64 = 600;
 
+/// Characters of 32 bytes in base64url.
+const PART_CHARS: usize = 43;
+
 /// Who we are to the provider.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Client {
@@ -41,6 +44,22 @@ impl Attempt {
     pub fn new(random: &[u8; 96]) -> Self {
         let text = |range: std::ops::Range<usize>| URL_SAFE_NO_PAD.encode(&random[range]);
         Self { state: text(0..32), nonce: text(32..64), verifier: text(64..96) }
+    }
+
+    /// As the browser keeps it, in a cookie that no script reads and that goes to nobody else.
+    pub fn to_text(&self) -> String {
+        format!("{}.{}.{}", self.state, self.nonce, self.verifier)
+    }
+
+    /// Reads what [`Attempt::to_text`] wrote; none where it is something else.
+    pub fn of_text(text: &str) -> Option<Self> {
+        let is_part = |part: &&str| {
+            part.len() == PART_CHARS && part.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_".contains(&b))
+        };
+        let parts: Vec<&str> = text.split('.').filter(is_part).collect();
+        let [state, nonce, verifier] = parts.try_into().ok()?;
+        let attempt = Self { state: state.into(), nonce: nonce.into(), verifier: verifier.into() };
+        (attempt.to_text() == text).then_some(attempt)
     }
 
     /// What ties the way back to this attempt and, in a cookie, to the browser that began it.
@@ -141,6 +160,23 @@ mod tests {
                 && !attempt.is_state("")
                 && !attempt.is_state(attempt.nonce())
         );
+    }
+
+    #[test]
+    fn an_attempt_comes_back_as_it_went() {
+        let attempt = Attempt::new(&[7; 96]);
+        let check = |text: &str, is_one: bool| {
+            let found = Attempt::of_text(text);
+            assert_eq!(found.map(|found| found.to_text() == text), is_one.then_some(true), "{text}");
+        };
+        let text = attempt.to_text();
+        check(&text, true);
+        check("", false);
+        check("..", false);
+        check(&text[1..], false);
+        check(&format!("{text}.x"), false);
+        check(&format!(".{text}"), false);
+        check(&text.replace('B', "&"), false);
     }
 
     /// RFC 7636, appendix B.

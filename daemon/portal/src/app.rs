@@ -20,6 +20,7 @@ use tokio::{sync::Semaphore, time::timeout};
 use crate::{
     assets, cookie,
     daemon::{Daemon, DaemonError, Question, passed_on},
+    elsewhere,
     imagicle::{self, credentials::Sessions},
     live, origin,
     rate::{Buckets, REQUESTS, SIGN_INS},
@@ -107,6 +108,9 @@ impl App {
             let body = read(body).await?;
             return Ok(self.imagicle(from, &parts, below, body).await);
         }
+        if [elsewhere::OFF, elsewhere::BACK].contains(&path.as_str()) {
+            return Ok(self.elsewhere(from, &request.into_parts().0).await);
+        }
         let Some(rest) = path.strip_prefix(API) else {
             if changes {
                 return Err(refusal(405, "method-not-allowed", "pages are read with GET"));
@@ -122,6 +126,12 @@ impl App {
         let session = cookie::session(fields);
         match (&parts.method, rest) {
             (&Method::POST, "sign-in") => return self.sign_in(from, now, body).await,
+            (&Method::GET, "sign-in") => {
+                let question =
+                    Question { method: Method::GET, target: "/v1/sign-in", session: None, from, body: Bytes::new() };
+                let (status, answer) = self.daemon.ask_json(question).await?;
+                return Ok(json_answer(status, &answer));
+            }
             (_, "sign-in") => return Err(refusal(405, "method-not-allowed", "sign in with POST")),
             _ => {}
         }

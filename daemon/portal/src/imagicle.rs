@@ -18,6 +18,7 @@ pub mod credentials;
 mod filter;
 pub(crate) mod serve;
 
+pub(crate) use filter::pairs;
 pub use filter::{Wanted, understand_list};
 
 use serde_json::Value;

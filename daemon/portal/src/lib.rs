@@ -34,6 +34,7 @@ pub mod assets;
 mod command;
 pub mod cookie;
 pub mod daemon;
+pub mod elsewhere;
 pub mod imagicle;
 pub mod live;
 pub mod origin;

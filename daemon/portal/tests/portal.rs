@@ -55,7 +55,8 @@ fn what_no_page_of_ours_began_does_not_reach_the_daemon() {
     check("DELETE", "/api/recordings/1", &with("x-callvault: 1\r\norigin: https://evil.example\r\n"), 403);
     check("DELETE", "/api/recordings/1", &with("x-callvault: 1\r\nsec-fetch-site: cross-site\r\n"), 403);
     check("POST", "/api/sign-in", "content-type: text/plain\r\n", 403);
-    check("GET", "/api/sign-in", "", 405);
+    check("GET", "/api/sign-in", "", 200);
+    check("PUT", "/api/sign-in", OURS, 405);
     check("GET", "/api/recordings/1/audio?format=mp3", &with("sec-fetch-site: cross-site\r\n"), 403);
     check("GET", "/api/me", "", 401);
     check("GET", "/api/me", "cookie: __Host-callvault=a; __Host-callvault=b\r\n", 401);

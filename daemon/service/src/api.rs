@@ -2,6 +2,7 @@
 
 mod access;
 mod annotate;
+mod elsewhere;
 mod sign_in;
 mod users;
 
@@ -17,7 +18,7 @@ use callvault_control::{self as control, CallStanding, LiveCall, Refusal};
 use callvault_directory::User;
 use callvault_http::{
     Annotate, Answer, Api, ApiError, Audio, AudioFormat, AudioPurpose, AudioRequest, AuditQuery, CallAction,
-    DiscardsQuery, ErrorKind, MigrateStore, NewToken, RecordingsQuery, SignIn, Snapshot, UserImport,
+    DiscardsQuery, Elsewhere, ErrorKind, MigrateStore, NewToken, RecordingsQuery, SignIn, Snapshot, UserImport,
 };
 use callvault_queue::{Filter as JobFilter, Job, JobId, QueueError, State};
 use callvault_render_protocol::RenderError;
@@ -582,6 +583,10 @@ impl Api for Control {
 
     fn sign_in(&self, caller: &Caller, wanted: &SignIn) -> Answer {
         sign_in::sign_in(&self.0, caller, wanted)
+    }
+
+    fn sign_in_elsewhere(&self, caller: &Caller, step: &Elsewhere) -> Answer {
+        elsewhere::sign_in(&self.0, caller, step)
     }
 
     fn sign_out(&self, caller: &Caller) -> Answer {

@@ -181,6 +181,7 @@ impl Deliveries {
             connect_within: config.uploads.connect_timeout,
             silent_max: config.uploads.timeout,
             total_max: config.uploads.total_timeout,
+            keeps_connection: false,
         };
         let sink = || Sink { gate: Mutex::new(Gate::new(config.uploads.per_minute)), ..Sink::default() };
         Self {

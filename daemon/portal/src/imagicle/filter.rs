@@ -205,7 +205,7 @@ fn equal(value: &str) -> Result<String, Problem> {
 }
 
 /// The parameters of a query. A `+` is a plus sign: numbers begin with one.
-pub(super) fn pairs(query: &str) -> Result<Vec<(String, String)>, Problem> {
+pub(crate) fn pairs(query: &str) -> Result<Vec<(String, String)>, Problem> {
     let bad = || Problem::new(400, 0, "the query is not percent-encoded UTF-8");
     let pairs = query.split('&').filter(|pair| !pair.is_empty()).map(|pair| {
         let (name, value) = pair.split_once('=').unwrap_or((pair, ""));

@@ -7,6 +7,7 @@ mod access;
 mod annotating;
 mod archives;
 mod clocks;
+mod elsewhere;
 mod failing_files;
 mod ingesting;
 mod mailing;
