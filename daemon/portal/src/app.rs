@@ -40,6 +40,9 @@ pub const WAVEFORMS_MAX: usize = 2;
 /// Where pages ask.
 const API: &str = "/api/";
 
+/// What programs put after it.
+const V1: &str = "v1/";
+
 /// A recording of which a waveform is made is not longer than a day.
 const DURATION_MS_MAX: u64 = 86_400_000;
 
@@ -117,13 +120,19 @@ impl App {
             }
             return assets::answer(&path, request.headers()).ok_or(NOWHERE);
         };
-        if !origin::is_ours(told(&request), changes) {
+        // Programs have a version in the address and a token in a field, which no browser sends by itself. Where there is a cookie, it counts.
+        let (rest, may_be_program) = rest.strip_prefix(V1).map_or((rest, false), |rest| (rest, true));
+        let token = bearer(request.headers()).filter(|_| may_be_program);
+        let has_field = told(&request).has_field || token.is_some();
+        if !origin::is_ours(origin::Told { has_field, ..told(&request) }, changes) {
             return Err(refusal(403, "forbidden", "this request was not begun by a page of the portal"));
         }
         let (parts, body) = request.into_parts();
         let body = read(body).await?;
         let fields = parts.headers.get_all(header::COOKIE).iter().filter_map(|value| value.to_str().ok());
         let session = cookie::session(fields);
+        let is_browser = session.is_some();
+        let session = session.or(token.as_deref());
         match (&parts.method, rest) {
             (&Method::POST, "sign-in") => return self.sign_in(from, now, body).await,
             (&Method::GET, "sign-in") => {
@@ -133,6 +142,8 @@ impl App {
                 return Ok(json_answer(status, &answer));
             }
             (_, "sign-in") => return Err(refusal(405, "method-not-allowed", "sign in with POST")),
+            // Their answers have a session in them, which no script is to see.
+            (_, "sign-in/begin" | "sign-in/finish") => return Err(NOWHERE),
             _ => {}
         }
         let session = session.ok_or(refusal(401, "unauthorized", "sign in first"))?;
@@ -145,14 +156,14 @@ impl App {
                 self.waveform(from, session, id, parts.uri.query().unwrap_or_default()).await
             }
             (method, segments) => {
-                let target = parts.uri.path_and_query().map_or("/api/", |target| target.as_str());
-                let target = format!("/v1/{}", target.strip_prefix(API).unwrap_or_default());
+                let query = parts.uri.query().map(|query| format!("?{query}")).unwrap_or_default();
+                let target = format!("/v1/{rest}{query}");
                 let question = Question { method: method.clone(), target: &target, session: Some(session), from, body };
                 let is_end = matches!((method, segments), (&Method::POST, ["sign-out"]));
                 let answer = self.daemon.ask(question).await?;
                 let is_over = is_end || answer.status() == StatusCode::UNAUTHORIZED;
                 let mut answer = passed_on(answer);
-                if is_over {
+                if is_over && is_browser {
                     set(answer.headers_mut(), "set-cookie", &cookie::end());
                 }
                 if let (["recordings", id, "audio"], Some(query)) = (segments, parts.uri.query()) {
@@ -261,6 +272,14 @@ fn told(request: &Request) -> origin::Told<'_> {
         host: request.uri().authority().map(|authority| authority.as_str()).or_else(|| field("host")),
         has_field: request.headers().contains_key(origin::FIELD),
     }
+}
+
+/// The token of a program; more than one are none.
+fn bearer(headers: &HeaderMap) -> Option<String> {
+    let mut fields = headers.get_all(header::AUTHORIZATION).iter();
+    let (scheme, token) = fields.next()?.to_str().ok()?.split_once(' ')?;
+    let is_one = scheme.eq_ignore_ascii_case("bearer") && cookie::is_session(token) && fields.next().is_none();
+    is_one.then(|| token.to_owned())
 }
 
 async fn read(body: Body) -> Result<Bytes, Refusal> {

@@ -66,6 +66,36 @@ fn what_no_page_of_ours_began_does_not_reach_the_daemon() {
 }
 
 #[test]
+fn programs_come_with_a_token_and_a_version() {
+    let sut = start();
+    const TOKEN: &str = "authorization: Bearer cvt-77\r\n";
+    let check = |method: &str, target: &str, fields: &str, expected: Result<&str, u16>| {
+        let answer = sut.ask(method, target, fields, "");
+        let asked = sut.asked();
+        match expected {
+            Ok(begin) => assert!(asked[0].starts_with(begin), "{method} {target} {fields}: {asked:?}"),
+            Err(status) => assert_eq!((answer.status, asked.len()), (status, 0), "{method} {target} {fields}"),
+        }
+        assert!(!answer.head.contains("set-cookie"), "a program gets no cookie");
+        asked.first().cloned().unwrap_or_default()
+    };
+    let asked = check("GET", "/api/v1/recordings?limit=5", TOKEN, Ok("GET /v1/recordings?limit=5 "));
+    assert!(asked.contains("earer cvt-77"), "{asked}");
+    check("DELETE", "/api/v1/recordings/1", TOKEN, Ok("DELETE /v1/recordings/1 "));
+    let asked = check("GET", "/api/v1/me", &format!("{TOKEN}{COOKIE}"), Ok("GET /v1/me "));
+    assert!(asked.contains("earer cvt-12"), "the cookie counts: {asked}");
+    check("GET", "/api/me", TOKEN, Err(401));
+    check("GET", "/api/v1/me", "", Err(401));
+    check("GET", "/api/v1/me", &format!("{TOKEN}{TOKEN}"), Err(401));
+    check("GET", "/api/v1/me", "authorization: Bearer a b\r\n", Err(401));
+    check("GET", "/api/v1/me", "authorization: Basic YTpi\r\n", Err(401));
+    check("DELETE", "/api/v1/recordings/1", &format!("{TOKEN}origin: https://evil.example\r\n"), Err(403));
+    check("DELETE", "/api/v1/recordings/1", COOKIE, Err(403));
+    check("POST", "/api/v1/sign-in/finish", TOKEN, Err(404));
+    check("POST", "/api/sign-in/begin", &format!("{COOKIE}{OURS}"), Err(404));
+}
+
+#[test]
 fn pages_come_with_strict_fields_and_nothing_else_is_there() {
     let sut = start();
     let check = |method: &str, target: &str, expected: u16| {
