@@ -155,11 +155,7 @@ mod tests {
         assert!(url.contains(&format!("state={}&nonce={}", attempt.state(), attempt.nonce())));
         let all = [attempt.state(), attempt.nonce(), attempt.verifier()];
         assert!(all.iter().all(|text| text.len() == 43) && all[0] != all[1] && all[1] != all[2]);
-        assert!(
-            attempt.is_state(&attempt.state().to_owned())
-                && !attempt.is_state("")
-                && !attempt.is_state(attempt.nonce())
-        );
+        assert!(attempt.is_state(attempt.state()) && !attempt.is_state("") && !attempt.is_state(attempt.nonce()));
     }
 
     #[test]
