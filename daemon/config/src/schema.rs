@@ -322,6 +322,38 @@ settings! {
 }
 
 settings! {
+    /// Signing in at the portal with OpenID Connect: at Webex, or at another provider that the organisation has. It comes beside passwords
+    /// and never makes users: who signs in must be in the directory, under the e-mail that the provider tells of them.
+    pub struct Oidc in "oidc." {
+        /// The provider's issuer, exactly as it writes it itself, such as "https://idbroker-b-us.webex.com/idb". Empty: passwords alone.
+        issuer: String = "\"\"",
+        /// What people read on the button: "Sign in with …".
+        name: String = "\"Webex\"",
+        /// The identifier that the provider gave this client.
+        client_id: String = "\"\"",
+        /// The file with the client's secret, on its first line; it is read for each sign-in. Empty: the systemd credential `oidc.secret`
+        /// (`LoadCredential=`), and where there is none, a public client without a secret.
+        client_secret: Option<PathBuf> = "\"\"",
+        /// Where the provider sends people back to: the portal's address and `/sign-in/back`, such as
+        /// "https://recordings.example.com:8443/sign-in/back". It has to be registered with the provider in the same words.
+        redirect: String = "\"\"",
+        /// What is asked for. `openid` has to be in it, and what makes the provider tell the e-mail.
+        scope: String = "\"openid email\"",
+        /// The claim of the ID token that has the e-mail.
+        claim: String = "\"email\"",
+        /// Whether an e-mail counts of which the provider says nothing about having verified it. Only where nobody can choose
+        /// their e-mail at the provider themselves. One that it says is not verified never counts.
+        takes_unverified: bool = "false",
+        /// The proxy through which the provider is asked, `http://host:port`. Empty: directly.
+        proxy: String = "\"\"",
+        /// A PEM file of authorities that are trusted for it beside those of this machine. Empty: none.
+        ca: Option<PathBuf> = "\"\"",
+        /// How long the provider may take for an answer. Somebody waits for it.
+        timeout: Duration = "\"10s\"" in "1s" ..= "1m",
+    }
+}
+
+settings! {
     /// Who may do what with recordings, beside what each permission level may anyway: users with their own, group supervisors with
     /// those of their groups too, administrators with all. Each is open to the level named and those above it.
     pub struct Permissions in "permissions." {
@@ -511,7 +543,7 @@ settings! {
 pub type Section = (&'static str, &'static [&'static str], &'static [KeySpec]);
 
 /// The sections in the order of the documentation.
-pub(crate) const SECTIONS: [Section; 28] = [
+pub(crate) const SECTIONS: [Section; 29] = [
     ("", Folders::ABOUT, Folders::KEYS),
     ("organisation", Organisation::ABOUT, Organisation::KEYS),
     ("sip", Sip::ABOUT, Sip::KEYS),
@@ -528,6 +560,7 @@ pub(crate) const SECTIONS: [Section; 28] = [
     ("retention", Retention::ABOUT, Retention::KEYS),
     ("http", Http::ABOUT, Http::KEYS),
     ("portal", Portal::ABOUT, Portal::KEYS),
+    ("oidc", Oidc::ABOUT, Oidc::KEYS),
     ("permissions", Permissions::ABOUT, Permissions::KEYS),
     ("keys", Keys::ABOUT, Keys::KEYS),
     ("queue", Queue::ABOUT, Queue::KEYS),
@@ -581,7 +614,7 @@ fn read_sections(merged: &Merged, base: &Path, errors: &mut Vec<ConfigError>) ->
     let (store, http, keys) = (Store::read(merged, errors), Http::read(merged, errors), Keys::read(merged, errors));
     let (queue, render, log) = (Queue::read(merged, errors), Render::read(merged, errors), Log::read(merged, errors));
     let (uploads, analytics) = (Uploads::read(merged, errors), Analytics::read(merged, errors));
-    let portal = Portal::read(merged, errors);
+    let (portal, oidc) = (Portal::read(merged, errors), Oidc::read(merged, errors));
     let (webhook, export_folder) = (Webhook::read(merged, errors), ExportFolder::read(merged, errors));
     let (organisation, mail) = (Organisation::read(merged, errors), Mail::read(merged, errors));
     let (webex, webex_rules) = (Webex::read(merged, errors), WebexRules::read(merged, errors));
@@ -604,6 +637,7 @@ fn read_sections(merged: &Merged, base: &Path, errors: &mut Vec<ConfigError>) ->
         retention: retention?,
         http: http?,
         portal: portal?,
+        oidc: oidc?,
         permissions: permissions?,
         keys: keys?,
         queue: queue?,
@@ -631,6 +665,8 @@ fn read_sections(merged: &Merged, base: &Path, errors: &mut Vec<ConfigError>) ->
         &mut config.webex.client_secret,
         &mut config.webex.proxy_credentials,
         &mut config.webex.ca,
+        &mut config.oidc.client_secret,
+        &mut config.oidc.ca,
     ];
     for path in of_uploads {
         *path = path.take().map(|path| absolute(base, &path));
