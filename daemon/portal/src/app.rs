@@ -3,7 +3,7 @@
 use std::{
     net::IpAddr,
     sync::{Arc, Mutex, PoisonError},
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 use axum::{
@@ -18,11 +18,13 @@ use serde_json::{Value, json};
 use tokio::{sync::Semaphore, time::timeout};
 
 use crate::{
-    assets, cookie,
+    assets,
+    cookie::{self, Kind},
     daemon::{Daemon, DaemonError, Question, passed_on},
     live, origin,
     rate::{Buckets, REQUESTS, SIGN_INS},
     serve::Peer,
+    tls::{Certificate, Remark},
     waveform::Waveform,
 };
 
@@ -54,6 +56,16 @@ const HEADERS: &[(&str, &str)] = &[
     ("permissions-policy", "camera=(), microphone=(), geolocation=(), payment=(), usb=()"),
 ];
 
+/// The gadget's page: the only one that may stand in a frame of another site.
+pub const GADGET: &str = "/gadgets/CallRecording";
+
+/// What is said of the certificate, for the gadget to show.
+const GADGET_CERTIFICATE: &str = "/gadgets/certificate";
+
+/// Sent with the gadget's page in place of the one above: Webex's sites may frame it.
+const GADGET_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; \
+     form-action 'self'; base-uri 'none'; frame-ancestors https://*.webex.com; require-trusted-types-for 'script'";
+
 /// The portal.
 #[derive(Debug)]
 pub struct App {
@@ -62,6 +74,7 @@ pub struct App {
     sign_ins: Mutex<Buckets>,
     waveforms: Semaphore,
     followers: Arc<Semaphore>,
+    certificate: Option<Arc<Certificate>>,
 }
 
 impl App {
@@ -73,7 +86,19 @@ impl App {
             sign_ins: Mutex::new(Buckets::new(SIGN_INS)),
             waveforms: Semaphore::new(WAVEFORMS_MAX),
             followers: Arc::new(Semaphore::new(live::FOLLOWERS_MAX)),
+            certificate: None,
         }
+    }
+
+    /// The same, knowing by which certificate it is served.
+    #[must_use]
+    pub fn served_by(mut self, certificate: Arc<Certificate>) -> Self {
+        self.certificate = Some(certificate);
+        self
+    }
+
+    fn remark(&self) -> Option<Remark> {
+        self.certificate.as_ref()?.remark(SystemTime::now())
     }
 
     /// What a connection is served by; each puts its [`Peer`] to it.
@@ -87,6 +112,9 @@ impl App {
             return Err(SLOWLY);
         }
         let path = request.uri().path().to_owned();
+        if path == GADGET_CERTIFICATE && request.method() == Method::GET {
+            return Ok(json_answer(StatusCode::OK, &json!({"remark": self.remark().map(Remark::code)})));
+        }
         let changes = !matches!(*request.method(), Method::GET | Method::HEAD);
         let Some(rest) = path.strip_prefix("/api/") else {
             if changes {
@@ -100,9 +128,11 @@ impl App {
         let (parts, body) = request.into_parts();
         let body = read(body).await?;
         let fields = parts.headers.get_all(header::COOKIE).iter().filter_map(|value| value.to_str().ok());
-        let session = cookie::session(fields);
+        let is_gadget = parts.headers.get(origin::FIELD).is_some_and(|value| value == origin::GADGET);
+        let kind = if is_gadget { Kind::Gadget } else { Kind::Pages };
+        let session = cookie::session(kind, fields);
         match (&parts.method, rest) {
-            (&Method::POST, "sign-in") => return self.sign_in(from, now, body).await,
+            (&Method::POST, "sign-in") => return self.sign_in(kind, from, now, body).await,
             (_, "sign-in") => return Err(refusal(405, "method-not-allowed", "sign in with POST")),
             _ => {}
         }
@@ -124,7 +154,7 @@ impl App {
                 let is_over = is_end || answer.status() == StatusCode::UNAUTHORIZED;
                 let mut answer = passed_on(answer);
                 if is_over {
-                    set(answer.headers_mut(), "set-cookie", &cookie::end());
+                    set(answer.headers_mut(), "set-cookie", &cookie::end(kind));
                 }
                 if let (["recordings", id, "audio"], Some(query)) = (segments, parts.uri.query()) {
                     name_file(&mut answer, id, query);
@@ -135,7 +165,13 @@ impl App {
     }
 
     /// Asks the daemon for a session, and gives it to the browser alone: the page never sees it.
-    async fn sign_in(&self, from: IpAddr, now: Instant, body: Bytes) -> Result<Response<Body>, Refusal> {
+    async fn sign_in(
+        &self,
+        kind: Kind,
+        from: IpAddr,
+        now: Instant,
+        body: Bytes,
+    ) -> Result<Response<Body>, Refusal> {
         if !self.sign_ins.lock().unwrap_or_else(PoisonError::into_inner).take(from, now) {
             return Err(SLOWLY);
         }
@@ -145,7 +181,7 @@ impl App {
         let mut reply = json_answer(status, &answer);
         if let Some(session) = session.as_ref().and_then(Value::as_str).filter(|text| cookie::is_session(text)) {
             let seconds = answer.get("seconds").and_then(Value::as_u64).unwrap_or(0);
-            set(reply.headers_mut(), "set-cookie", &cookie::begin(session, seconds));
+            set(reply.headers_mut(), "set-cookie", &cookie::begin(kind, session, seconds));
         }
         Ok(reply)
     }
@@ -182,12 +218,17 @@ async fn entered(
     request: Request,
 ) -> Response<Body> {
     let is_api = request.uri().path().starts_with("/api/");
+    let is_gadget = request.uri().path() == GADGET;
     let mut answer = app.answer(from, request).await.unwrap_or_else(|refusal| {
         let text = json!({"error": {"code": refusal.code, "message": refusal.text}});
         json_answer(StatusCode::from_u16(refusal.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR), &text)
     });
     for (name, value) in HEADERS {
         answer.headers_mut().insert(*name, HeaderValue::from_static(value));
+    }
+    if is_gadget {
+        answer.headers_mut().insert("content-security-policy", HeaderValue::from_static(GADGET_POLICY));
+        answer.headers_mut().remove("x-frame-options");
     }
     if is_api {
         set(answer.headers_mut(), "cache-control", "no-store");
