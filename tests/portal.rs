@@ -116,10 +116,16 @@ fn people_of_every_level_find_and_hear_what_is_theirs_in_a_browser() {
     fs::write(&file, csv).unwrap();
     let imported = appliance.ctl(&["users", "import", file.to_str().unwrap()]);
     assert!(imported.status.success(), "{}", String::from_utf8_lossy(&imported.stderr));
-    for (_, _, number) in PEOPLE {
-        recorded(&appliance, number, 1);
-        recorded(&appliance, number, 2);
-    }
+    std::thread::scope(|scope| {
+        for (number, nth) in PEOPLE.iter().flat_map(|(_, _, number)| [(*number, 1), (*number, 2)]) {
+            let appliance = &appliance;
+            scope.spawn(move || recorded(appliance, number, nth));
+        }
+    });
+    // a live call of the administrator's
+    let live = Facts::incoming(PEOPLE[0].2);
+    let mut client = Client::udp(appliance.sip());
+    client.call(&webex_offering(&live, &Offer::two(appliance.place.ip).text()));
     let portal = Portal::start(&appliance);
     let shots = Path::new(env!("CARGO_TARGET_TMPDIR")).join("portal-shots");
     fs::create_dir_all(&shots).unwrap();
@@ -127,6 +133,7 @@ fn people_of_every_level_find_and_hear_what_is_theirs_in_a_browser() {
         "url": format!("https://localhost:{}", portal.address.port()),
         "first_password": FIRST_PASSWORD,
         "shots": shots,
+        "live": live.remote_number,
         "people": PEOPLE.map(|(name, level, number)| json!({
             "user": format!("{name}@example.com"), "level": level, "own": Facts::incoming(number).local_number,
             "remote": Facts::incoming(number * 10 + 1).remote_number,
@@ -139,6 +146,7 @@ fn people_of_every_level_find_and_hear_what_is_theirs_in_a_browser() {
         .stdin(Stdio::null())
         .output()
         .expect("node cannot be run (Debian: nodejs, chromium)");
+    client.bye();
     let said = String::from_utf8_lossy(&output.stdout);
     println!("{said}");
     let log = fs::read_to_string(appliance.home().join("portal.log")).unwrap();

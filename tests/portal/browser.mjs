@@ -25,7 +25,7 @@ const MAY = {
 
 const browser = await chromium.launch({
   executablePath: process.env.CHROMIUM ?? '/usr/bin/chromium',
-  args: ['--no-sandbox', '--autoplay-policy=no-user-gesture-required'],
+  args: ['--no-sandbox', '--disable-features=LocalNetworkAccessChecks', '--autoplay-policy=no-user-gesture-required'],
 });
 let words = null;
 let who = '';
@@ -107,6 +107,9 @@ async function search(page, t, number, count) {
 async function heard(page) {
   return page.evaluate(async () => {
     const audio = window.sound;
+    for (let n = 0; n < 400 && !(audio.currentTime > 0 && audio.captureStream().getAudioTracks().length); n += 1) {
+      await new Promise((go) => setTimeout(go, 25));
+    }
     const context = new AudioContext();
     await context.resume();
     const analyser = context.createAnalyser();
@@ -207,6 +210,51 @@ async function remove(page, t, may, left) {
   return seen('deleted, after a question');
 }
 
+/** The live call, paused and recorded again. */
+async function press(place, t) {
+  await place.getByText(t('state.recording')).waitFor();
+  await place.getByRole('button', { name: t('action.pause'), exact: true }).click();
+  await place.getByText(t('state.paused')).waitFor();
+  await place.getByRole('button', { name: t('action.resume'), exact: true }).click();
+  await place.getByText(t('state.recording')).waitFor();
+  seen('paused and resumed the live call');
+}
+
+/** The gadget in a frame of that site; answers the frame. */
+async function framed(context, site) {
+  const page = await context.newPage();
+  await page.route(`${site}/**`, (route) => route.fulfill({ contentType: 'text/html',
+    body: `<!doctype html><html lang="en"><title>Webex</title><iframe title="gadget" width="340" height="700" src="${plan.url}/gadgets/CallRecording"></iframe></html>` }));
+  await page.goto(`${site}/`);
+  return [page, page.frameLocator('iframe')];
+}
+
+async function gadget(person) {
+  who = 'gadget';
+  const t = speaking('it');
+  const portal = await visitor('it-IT', WIDE, 'light');
+  const context = portal.context();
+  const [page, frame] = await framed(context, 'https://web.webex.com');
+  await frame.getByText(t('certificate.expired')).or(frame.getByLabel(t('e-mail'))).first().waitFor();
+  await frame.getByLabel(t('e-mail')).fill(person.user);
+  await frame.getByLabel(t('password'), { exact: true }).fill(PASSWORD);
+  await frame.getByRole('button', { name: t('sign-in'), exact: true }).click();
+  await frame.locator('.last').first().waitFor();
+  await press(frame, t);
+  await page.screenshot({ path: `${plan.shots}/gadget-light.png` });
+  await page.emulateMedia({ colorScheme: 'dark' });
+  await page.screenshot({ path: `${plan.shots}/gadget-dark.png` });
+  const [opened] = await Promise.all([context.waitForEvent('page'), frame.locator('.last').first().click()]);
+  await opened.getByRole('button', { name: t('sign-in'), exact: true }).waitFor();
+  seen('works in a frame of Webex; its session is not the portal\'s');
+  const [other] = await framed(context, 'https://webex.com.evil.example');
+  await other.waitForTimeout(1000);
+  const inside = other.frames()[1];
+  assert.ok(!inside?.url().startsWith(plan.url) || await inside.evaluate(() => !document.getElementById('main')), 'framed by another site');
+  seen('is not framed by others');
+  await context.close();
+}
+
 /** Everybody but administrators is kept from what these do, by the daemon and not by links that are missing. */
 async function administer(page, t, may, round) {
   assert.equal(await page.getByRole('link', { name: t('admin'), exact: true }).count(), may?.administer ? 1 : 0, 'the link to administration');
@@ -278,8 +326,9 @@ async function visit(person, round) {
   await administer(page, t, may, round);
   if (may?.administer && round === 0) {
     await page.goto(`${plan.url}/#/calls`);
-    await page.getByText(t('no-calls')).waitFor();
+    await page.getByText(t('state.recording')).waitFor();
     await looked(page, 'calls');
+    await press(page, t);
     await page.goto(`${plan.url}/#/me`);
     await page.getByText(t('this-session')).waitFor();
     await looked(page, 'me');
@@ -296,6 +345,7 @@ try {
   for (const round of LANGUAGES.keys()) {
     for (const person of [...plan.people].reverse()) await visit(person, round);
   }
+  await gadget(plan.people[0]);
 } catch (error) {
   console.log(`${who}: NOT as it should be: ${error.stack}`);
   for (const context of browser.contexts()) {

@@ -21,7 +21,7 @@ use crate::{
     assets,
     cookie::{self, Kind},
     daemon::{Daemon, DaemonError, Question, passed_on},
-    live, origin,
+    live, origin, patterns,
     rate::{Buckets, REQUESTS, SIGN_INS},
     serve::Peer,
     tls::{Certificate, Remark},
@@ -31,7 +31,13 @@ use crate::{
 /// Bytes of a request's body: a note has two thousand characters.
 pub const BODY_BYTES_MAX: usize = 64 << 10;
 
-/// Time for it.
+/// Bytes of a list of users: some ten thousand of them.
+pub const IMPORT_BYTES_MAX: usize = 4 << 20;
+
+/// Such lists taken at once, as each is held whole.
+pub const IMPORTS_MAX: usize = 2;
+
+/// Time for a body.
 pub const BODY_MAX: Duration = Duration::from_secs(15);
 
 /// Waveforms worked out at once: each reads a whole recording, which is the dearest that a page asks for.
@@ -73,6 +79,7 @@ pub struct App {
     requests: Mutex<Buckets>,
     sign_ins: Mutex<Buckets>,
     waveforms: Semaphore,
+    imports: Semaphore,
     followers: Arc<Semaphore>,
     certificate: Option<Arc<Certificate>>,
 }
@@ -85,6 +92,7 @@ impl App {
             requests: Mutex::new(Buckets::new(REQUESTS)),
             sign_ins: Mutex::new(Buckets::new(SIGN_INS)),
             waveforms: Semaphore::new(WAVEFORMS_MAX),
+            imports: Semaphore::new(IMPORTS_MAX),
             followers: Arc::new(Semaphore::new(live::FOLLOWERS_MAX)),
             certificate: None,
         }
@@ -126,7 +134,11 @@ impl App {
             return Err(refusal(403, "forbidden", "this request was not begun by a page of the portal"));
         }
         let (parts, body) = request.into_parts();
-        let body = read(body).await?;
+        let import = match rest {
+            "users/import" => Some(self.imports.try_acquire().map_err(|_| FULL)?),
+            _ => None,
+        };
+        let body = read(body, import.as_ref().map_or(BODY_BYTES_MAX, |_| IMPORT_BYTES_MAX)).await?;
         let fields = parts.headers.get_all(header::COOKIE).iter().filter_map(|value| value.to_str().ok());
         let is_gadget = parts.headers.get(origin::FIELD).is_some_and(|value| value == origin::GADGET);
         let kind = if is_gadget { Kind::Gadget } else { Kind::Pages };
@@ -145,6 +157,7 @@ impl App {
             (&Method::GET, ["recordings", id, "waveform"]) => {
                 self.waveform(from, session, id, parts.uri.query().unwrap_or_default()).await
             }
+            (&Method::POST, ["patterns", "try"]) => self.patterns(from, session, &body).await,
             (method, segments) => {
                 let target = parts.uri.path_and_query().map_or("/api/", |target| target.as_str());
                 let target = format!("/v1/{}", target.strip_prefix("/api/").unwrap_or_default());
@@ -184,6 +197,21 @@ impl App {
             set(reply.headers_mut(), "set-cookie", &cookie::begin(kind, session, seconds));
         }
         Ok(reply)
+    }
+
+    /// Tries patterns, for those who may set them, which is the daemon's to say.
+    async fn patterns(&self, from: IpAddr, session: &str, body: &[u8]) -> Result<Response<Body>, Refusal> {
+        let question =
+            Question { method: Method::GET, target: "/v1/me", session: Some(session), from, body: Bytes::new() };
+        let (status, me) = self.daemon.ask_json(question).await?;
+        if !status.is_success() {
+            return Ok(json_answer(status, &me));
+        }
+        if me.pointer("/may/administer") != Some(&Value::Bool(true)) {
+            return Err(refusal(403, "forbidden", "patterns are tried by administrators; ask one"));
+        }
+        let answer = patterns::tried(body).map_err(|text| refusal(400, "bad-request", text))?;
+        Ok(json_answer(StatusCode::OK, &answer))
     }
 
     async fn waveform(&self, from: IpAddr, session: &str, id: &str, query: &str) -> Result<Response<Body>, Refusal> {
@@ -269,8 +297,8 @@ fn told(request: &Request) -> origin::Told<'_> {
     }
 }
 
-async fn read(body: Body) -> Result<Bytes, Refusal> {
-    match timeout(BODY_MAX, Limited::new(body, BODY_BYTES_MAX).collect()).await {
+async fn read(body: Body, bytes_max: usize) -> Result<Bytes, Refusal> {
+    match timeout(BODY_MAX, Limited::new(body, bytes_max).collect()).await {
         Err(_) => Err(refusal(408, "timeout", "the request did not come to its end in time")),
         Ok(Err(_)) => Err(refusal(413, "body-too-large", "the request's body is too large, or broke off")),
         Ok(Ok(body)) => Ok(body.to_bytes()),

@@ -21,6 +21,7 @@
 //! | time to send a head, and to be idle between two | [`serve::HEAD_MAX`] | closed |
 //! | requests of one address | [`rate::REQUESTS`], of sign-in [`rate::SIGN_INS`] | 429 |
 //! | body of a request, and time for it | [`app::BODY_BYTES_MAX`], [`app::BODY_MAX`] | 413, 408 |
+//! | imports of users that are being read, and their size | [`app::IMPORTS_MAX`], [`app::IMPORT_BYTES_MAX`] | 503, 413 |
 //! | wait for the daemon | [`daemon::CONNECT_MAX`], [`daemon::ANSWER_MAX`] | 503 |
 //! | waveforms being worked out | [`app::WAVEFORMS_MAX`] | they wait for each other |
 //! | pages that follow live calls | [`live::FOLLOWERS_MAX`] | 503 |
@@ -34,6 +35,7 @@ pub mod cookie;
 pub mod daemon;
 pub mod live;
 pub mod origin;
+pub mod patterns;
 pub mod rate;
 pub mod serve;
 pub mod tls;
