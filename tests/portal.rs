@@ -20,8 +20,8 @@ use rig::{Appliance, wait_until};
 use serde_json::json;
 
 /// Levels differ in each of these, so that a button that is shown to the wrong people is seen.
-const SETTINGS: &str =
-    "[permissions]\ndownload = \"group-supervisors\"\ndelete = \"administrators\"\npreserve = \"users\"\n";
+const SETTINGS: &str = "[permissions]\ndownload = \"group-supervisors\"\ndelete = \"administrators\"\npreserve = \"users\"\n\
+     [retention]\nrule = \"12-months\"\n";
 
 const FIRST_PASSWORD: &str = "first-password-of-all";
 

@@ -178,13 +178,7 @@ impl App {
     }
 
     /// Asks the daemon for a session, and gives it to the browser alone: the page never sees it.
-    async fn sign_in(
-        &self,
-        kind: Kind,
-        from: IpAddr,
-        now: Instant,
-        body: Bytes,
-    ) -> Result<Response<Body>, Refusal> {
+    async fn sign_in(&self, kind: Kind, from: IpAddr, now: Instant, body: Bytes) -> Result<Response<Body>, Refusal> {
         if !self.sign_ins.lock().unwrap_or_else(PoisonError::into_inner).take(from, now) {
             return Err(SLOWLY);
         }

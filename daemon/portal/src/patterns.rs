@@ -23,7 +23,8 @@ struct Body {
 /// # Errors
 /// What of the body is wrong, in words.
 pub fn tried(body: &[u8]) -> Result<Value, &'static str> {
-    let Body { number, patterns } = serde_json::from_slice(body).map_err(|_| "the body is {\"number\", \"patterns\"}")?;
+    let Body { number, patterns } =
+        serde_json::from_slice(body).map_err(|_| "the body is {\"number\", \"patterns\"}")?;
     if number.chars().count() > NUMBER_CHARS_MAX {
         return Err("a number has at most 64 characters");
     }

@@ -285,7 +285,8 @@ fn the_gadget_has_a_session_of_its_own_that_no_other_page_can_use() {
     let sut = start();
     let gadget = "x-callvault: gadget\r\norigin: https://localhost\r\nsec-fetch-site: same-origin\r\n";
     let answer = sut.ask("POST", "/api/sign-in", gadget, "{}");
-    let set = "set-cookie: __host-callvault-gadget=cvt-new; path=/; secure; httponly; samesite=none; partitioned; max-age=60";
+    let set =
+        "set-cookie: __host-callvault-gadget=cvt-new; path=/; secure; httponly; samesite=none; partitioned; max-age=60";
     assert!(answer.status == 200 && answer.head.contains(set), "{}", answer.head);
     let cookie = "cookie: __Host-callvault-gadget=cvt-12\r\n";
     let check = |fields: &str, expected: u16| {
