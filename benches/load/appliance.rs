@@ -141,43 +141,85 @@ impl<'a> Loaded<'a> {
         }
     }
 
-    /// That every recording has what was sent, track by track; the sums, and the recordings in the order of the calls.
-    pub(crate) fn check(&self, done: &Done) -> (Sent, Vec<Value>) {
+    /// Whether every recording has what was sent, track by track.
+    pub(crate) fn check(&self, done: &Done) -> Checked {
         let mut by_call: HashMap<String, Value> = HashMap::new();
         for recording in self.recordings() {
             let before = by_call.insert(recording["call_id"].as_str().unwrap().to_owned(), recording);
             assert!(before.is_none(), "one call has two recordings");
         }
-        let (mut sums, mut in_order) = (Sent::default(), Vec::new());
+        let mut checked =
+            Checked { deaths: metric(&self.appliance, "recorder_restarts_total") as u64, ..Checked::default() };
         for (number, sent) in done.tracks.chunks(TRACKS).enumerate() {
             let call_id = Facts::incoming(number as u32).call_id;
             let recording = by_call.remove(&call_id).expect("every call has its recording");
-            check_one(&recording, sent, self.plan);
-            for sent in sent {
-                sums.packets += sent.packets;
-                sums.lost += sent.lost;
-                sums.late += sent.late;
+            for (sent, track) in sent.iter().zip(recording["tracks"].as_array().unwrap()) {
+                checked.sent.packets += sent.packets;
+                checked.sent.lost += sent.lost;
+                checked.sent.late += sent.late;
+                checked.missing += sent.packets.saturating_sub(track["packets"].as_u64().unwrap());
             }
-            in_order.push(recording);
+            if let Err(text) = check_one(&recording, sent, self.plan) {
+                checked.wrong += 1;
+                checked.first_wrong.get_or_insert(text);
+            }
+            checked.recordings.push(recording);
         }
         assert!(by_call.is_empty(), "there are recordings of calls that nobody made");
-        (sums, in_order)
+        checked
     }
 }
 
-fn check_one(recording: &Value, sent: &[Sent], plan: &Plan) {
+/// What the recordings have of what was sent.
+#[derive(Default)]
+pub(crate) struct Checked {
+    pub(crate) sent: Sent,
+    /// Packets that were sent and are in no recording.
+    pub(crate) missing: u64,
+    /// Recordings that are not what was sent, and what is wrong with the first of them.
+    pub(crate) wrong: u64,
+    pub(crate) first_wrong: Option<String>,
+    /// How often the recorder died.
+    pub(crate) deaths: u64,
+    /// In the order of the calls.
+    pub(crate) recordings: Vec<Value>,
+}
+
+impl Checked {
+    /// Why the run was not good.
+    pub(crate) fn failed(&self) -> Option<String> {
+        let Self { missing, wrong, deaths, .. } = self;
+        let first = self.first_wrong.as_ref()?;
+        Some(format!(
+            "{wrong} recordings are not what was sent, {missing} packets are missing, the recorder died {deaths} times; the first: {first}"
+        ))
+    }
+}
+
+fn check_one(recording: &Value, sent: &[Sent], plan: &Plan) -> Result<(), String> {
     let tracks = recording["tracks"].as_array().unwrap();
-    assert_eq!(tracks.len(), TRACKS, "a track is missing: {recording:#}");
+    let said = |text: String| Err(format!("{text}: {}", recording["id"]));
+    if tracks.len() != TRACKS {
+        return said(format!("{} tracks", tracks.len()));
+    }
     for (sent, track) in sent.iter().zip(tracks) {
         let count = |name: &str| track[name].as_u64().unwrap();
         let kept = Sent { packets: count("packets"), lost: count("lost"), late: count("late") };
-        assert_eq!(kept, *sent, "what was recorded of a track is not what was sent: {recording:#}");
+        if kept != *sent {
+            return said(format!("{sent:?} was sent, {kept:?} recorded"));
+        }
         let codec = track["codec"].as_str().unwrap();
-        assert!(codec.eq_ignore_ascii_case(plan.coding.encoding()), "not the codec that was sent: {recording:#}");
+        if !codec.eq_ignore_ascii_case(plan.coding.encoding()) {
+            return said(format!("the codec is {codec}"));
+        }
     }
-    assert_eq!(recording["archive"]["state"], "archived", "{recording:#}");
-    let whole = plan.trouble.lost > 0 || recording["verdict"] == "ok";
-    assert!(whole, "nothing was lost, and yet: {recording:#}");
+    if recording["archive"]["state"] != "archived" {
+        return said(format!("the archive is {}", recording["archive"]["state"]));
+    }
+    if plan.trouble.lost == 0 && recording["verdict"] != "ok" {
+        return said(format!("nothing was lost, and yet it is {} for {}", recording["verdict"], recording["flaws"]));
+    }
+    Ok(())
 }
 
 /// How many recordings there were at a moment.

@@ -108,7 +108,8 @@ pub(crate) fn run(plan: &Plan) {
         let done = speech.end();
         let progress = progress.join().expect("the archives come");
         let (caught_up_s, after) = (over.elapsed().as_secs_f64(), Usage::of(&loaded.appliance));
-        let (sums, recordings) = loaded.check(&done);
+        let checked = loaded.check(&done);
+        let (sums, recordings) = (checked.sent, &checked.recordings);
 
         let since = |at: Instant| at.saturating_duration_since(begin).as_secs_f64();
         let backlog: Vec<(f64, f64)> = progress
@@ -122,10 +123,10 @@ pub(crate) fn run(plan: &Plan) {
         let archived_s = [0.5, 0.99, 1.0].map(|at| quantile(&mut archived, at));
         let invite_ms = [0.5, 0.99, 1.0].map(|at| quantile(&mut invites, at));
         let cpu = at_end.cpu_s_since(&before).map(|cpu_s| cpu_s / since(over));
-        let recorded_h = recorded_s(&recordings) / 3_600.0;
+        let recorded_h = recorded_s(recordings) / 3_600.0;
         println!(
-            "  {} packets, none missing; {live_max} calls at once; INVITE to 200 {:.2} ms (p50), {:.2} ms (p99)",
-            sums.packets, invite_ms[0], invite_ms[1]
+            "  {} packets, {} missing; {live_max} calls at once; INVITE to 200 {:.2} ms (p50), {:.2} ms (p99)",
+            sums.packets, checked.missing, invite_ms[0], invite_ms[1]
         );
         println!(
             "  CPU, parts of a core: {}; memory at the end {:.0} MiB",
@@ -139,13 +140,13 @@ pub(crate) fn run(plan: &Plan) {
         );
         let json = json!({
             "version": usage::version(), "machine": usage::machine(), "what": plan.words(), "agents": plan.agents,
-            "day_s": plan.day.as_secs_f64(), "faster": factor, "calls": calls, "live_max": live_max, "packets": sums.packets,
+            "day_s": plan.day.as_secs_f64(), "faster": factor, "calls": calls, "live_max": live_max, "packets": sums.packets, "missing": checked.missing,
             "invite_ms": {"p50": invite_ms[0], "p99": invite_ms[1], "max": invite_ms[2]},
             "cores": {"daemon": cpu[0], "recorder": cpu[1], "render": cpu[2]},
             "memory_kib_at_end": after.memory_kib(), "memory_kib_before": before.memory_kib(),
             "archived_s": {"p50": archived_s[0], "p99": archived_s[1], "max": archived_s[2]},
-            "backlog_recordings_max": backlog_max, "caught_up_s": caught_up_s, "recorded_s": recorded_s(&recordings),
-            "archive_bytes_per_call_hour": archived_bytes_per_hour(&recordings),
+            "backlog_recordings_max": backlog_max, "caught_up_s": caught_up_s, "recorded_s": recorded_s(recordings),
+            "archive_bytes_per_call_hour": archived_bytes_per_hour(recordings),
             "sender_behind_us": {"p50": done.behind_us[0], "p99": done.behind_us[1], "max": done.behind_us[2]},
             "script_behind_ms_max": behind_max.as_secs_f64() * 1e3,
         });
@@ -160,6 +161,8 @@ pub(crate) fn run(plan: &Plan) {
         ];
         let what =
             format!("{}. {}. {calls} calls, {factor:.0} times as fast as the day.", usage::machine(), plan.words());
+        let failed = checked.failed();
         put("day", &json, &super::page::page(&title, &what, "", &plots));
+        assert!(failed.is_none(), "the day was not good: {}", failed.unwrap_or_default());
     });
 }

@@ -68,6 +68,7 @@ fn steps(plan: &Plan) -> Vec<String> {
     for calls in &plan.calls {
         let step = step(*calls, plan);
         report::print(&step);
+        failed.extend(step.failed.clone());
         failed.extend(verdict::soak(&step.memory, step.duration_off_ms));
         run.steps.push(step);
     }
@@ -99,7 +100,8 @@ fn step(calls: usize, plan: &Plan) -> Step {
     thread::sleep(SETTLED);
     let at_end = Usage::of(&loaded.appliance);
     let ends = End::all(&loaded, clients);
-    let (sums, recordings) = loaded.check(&done);
+    let checked = loaded.check(&done);
+    let (sums, recordings) = (checked.sent, &checked.recordings);
     let cpu = after.cpu_s_since(&before).map(|cpu_s| cpu_s / held / calls as f64);
     let off = |(began, recording): (&(Instant, Instant), &serde_json::Value)| {
         let lasted_ms = began.1.duration_since(began.0).as_secs_f64() * 1e3;
@@ -110,6 +112,8 @@ fn step(calls: usize, plan: &Plan) -> Step {
         packets: sums.packets,
         lost_on_purpose: sums.lost,
         late_on_purpose: sums.late,
+        missing: checked.missing,
+        failed: checked.failed(),
         invite_ms: spread(&mut invites, 1.0),
         core_per_call: cpu,
         idle,
@@ -118,7 +122,7 @@ fn step(calls: usize, plan: &Plan) -> Step {
         journal_bytes_per_s: (bytes - bytes_before) / held,
         commits_per_s: (commits - commits_before) / held,
         written_bytes_per_s: after.written_bytes_since(&before) as f64 / held,
-        archive_bytes_per_call_hour: archived_bytes_per_hour(&recordings),
+        archive_bytes_per_call_hour: archived_bytes_per_hour(recordings),
         socket_bytes_max: sockets.waiting_bytes_max,
         socket_drops: sockets.drops,
         playable_s: ends.playable_s,
@@ -126,9 +130,9 @@ fn step(calls: usize, plan: &Plan) -> Step {
         archived_s: ends.archived_s,
         archive_took_s: ends.took_s,
         archive_core_s: ends.usage.cpu_s_since(&at_end),
-        recorded_s: recorded_s(&recordings),
+        recorded_s: recorded_s(recordings),
         behind_us: done.behind_us,
-        duration_off_ms: ends.lasted.iter().zip(&recordings).map(off).fold(0.0, f64::max),
+        duration_off_ms: ends.lasted.iter().zip(recordings).map(off).fold(0.0, f64::max),
     }
 }
 

@@ -96,7 +96,7 @@ fn steps_page(run: &Run) -> String {
     ];
     page(
         &format!("callvault {}: load", run.version),
-        &format!("{}. {}. Every packet that was sent is in its recording.", run.machine, run.words),
+        &format!("{}. {}.", run.machine, run.words),
         &(verdicts(run) + &table(run)),
         &plots,
     )
@@ -125,15 +125,17 @@ fn verdicts(run: &Run) -> String {
 }
 
 fn table(run: &Run) -> String {
-    let mut text = "<table><tr><th>calls<th>packets<th>lost<th>late<th>dropped<th>syncs/s<th>disk, KB/s<th>KiB a call\
+    let mut text =
+        "<table><tr><th>calls<th>packets<th>missing<th>lost<th>late<th>dropped<th>syncs/s<th>disk, KB/s<th>KiB a call\
         <th>playable, s<th>archived, s<th>archive, × real time<th>sender behind, µs</tr>"
-        .to_owned();
+            .to_owned();
     for s in &run.steps {
         let _ = write!(
             text,
-            "<tr><td>{}<td>{}<td>{}<td>{}<td>{}<td>{:.1}<td>{:.0}<td>{:.1}<td>{:.2}<td>{:.1}<td>{:.0}<td>{:.0}</tr>",
+            "<tr><td>{}<td>{}<td>{}<td>{}<td>{}<td>{}<td>{:.1}<td>{:.0}<td>{:.1}<td>{:.2}<td>{:.1}<td>{:.0}<td>{:.0}</tr>",
             s.calls,
             s.packets,
+            s.missing,
             s.lost_on_purpose,
             s.late_on_purpose,
             s.socket_drops,

@@ -29,6 +29,9 @@ pub(crate) struct Step {
     /// Kept back, and told as lost by the recordings.
     pub(crate) lost_on_purpose: u64,
     pub(crate) late_on_purpose: u64,
+    /// Sent, and in no recording; and what was wrong, if anything was.
+    pub(crate) missing: u64,
+    pub(crate) failed: Option<String>,
     /// INVITE to 200: median, 99th percentile, longest.
     pub(crate) invite_ms: [f64; 3],
     /// Parts of a core that each program takes for a call while it lives.
@@ -110,6 +113,8 @@ impl Step {
             "packets": self.packets,
             "lost_on_purpose": self.lost_on_purpose,
             "late_on_purpose": self.late_on_purpose,
+            "missing": self.missing,
+            "failed": self.failed,
             "invite_ms": spread(self.invite_ms),
             "core_per_call": programs(self.core_per_call),
             "idle_kib": memory(&self.idle),
@@ -137,9 +142,10 @@ impl Step {
 pub(crate) fn print_head(run: &Run) {
     println!("  {}\n  {}", run.machine, run.words);
     println!(
-        "  {:>5} {:>9} {:>6} {:>6} {:>7} {:>7} {:>9} {:>8} {:>9} {:>9} {:>7} {:>7} {:>8} {:>10} {:>10} {:>9}",
+        "  {:>5} {:>9} {:>7} {:>6} {:>6} {:>7} {:>7} {:>9} {:>8} {:>9} {:>9} {:>7} {:>7} {:>8} {:>10} {:>10} {:>9}",
         "calls",
         "packets",
+        "missing",
         "lost",
         "late",
         "p50 ms",
@@ -160,9 +166,10 @@ pub(crate) fn print_head(run: &Run) {
 pub(crate) fn print(step: &Step) {
     let [p50, p99, _] = step.invite_ms;
     println!(
-        "  {:>5} {:>9} {:>6} {:>6} {p50:>7.2} {p99:>7.2} {:>8.3}% {:>7.3}% {:>9.1} {:>9.1} {:>7.1} {:>7} {:>8} {:>10.2} {:>10.1} {:>9.0}",
+        "  {:>5} {:>9} {:>7} {:>6} {:>6} {p50:>7.2} {p99:>7.2} {:>8.3}% {:>7.3}% {:>9.1} {:>9.1} {:>7.1} {:>7} {:>8} {:>10.2} {:>10.1} {:>9.0}",
         step.calls,
         step.packets,
+        step.missing,
         step.lost_on_purpose,
         step.late_on_purpose,
         100.0 * step.core_per_call[1],
@@ -176,12 +183,17 @@ pub(crate) fn print(step: &Step) {
         step.archived_s[2],
         step.archive_speed(),
     );
+    if let Some(text) = &step.failed {
+        println!("        NOT GOOD: {text}");
+    }
 }
 
 /// A bar: what was found, and whether it is met.
 pub(crate) fn bars(run: &Run) -> Vec<(String, bool)> {
     let (Some(first), Some(last)) = (run.steps.first(), run.steps.last()) else { return Vec::new() };
-    let mut bars = Vec::new();
+    let missing: u64 = run.steps.iter().map(|step| step.missing).sum();
+    let is_whole = run.steps.iter().all(|step| step.failed.is_none());
+    let mut bars = vec![(format!("{missing} packets are missing that were not lost on purpose"), is_whole)];
     let idle = first.idle.memory_kib() as f64 / 1024.0;
     bars.push((format!("{idle:.1} MiB without calls, at most {IDLE_MAX_MIB}"), idle <= IDLE_MAX_MIB));
     if let Some(kib) = run.kib_per_call() {

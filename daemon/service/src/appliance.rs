@@ -16,6 +16,7 @@ use callvault_seal::{Keyring, PublicKey};
 use tokio::sync::{mpsc, watch};
 
 use crate::access::Access;
+use crate::backlog::Worked;
 use crate::deciding::Deciding;
 use crate::deliveries::Deliveries;
 use crate::headroom::{Headroom, Sample, Samples};
@@ -23,6 +24,7 @@ use crate::ingest::unix_ms;
 use crate::journals::{LaneView, Shared};
 use crate::mailing::Mailing;
 use crate::moving::Moving;
+use crate::overload::Pressure;
 use crate::recorder::{RecorderState, Request};
 use crate::retention::Retention;
 use crate::settings::Settings;
@@ -72,6 +74,10 @@ pub(crate) struct Appliance {
     pub(crate) mailing: Mailing,
     /// How the journal's disk has filled lately.
     pub(crate) spool: Spool,
+    /// What the workers have archived, and how long it took them.
+    pub(crate) worked: Worked,
+    /// What is known of the recorder's troubles.
+    pub(crate) pressure: Pressure,
 }
 
 impl Appliance {
