@@ -1,7 +1,8 @@
 //! That the verdict of a soak can fail: what grows is told from what is flat.
 
-#![allow(dead_code, unreachable_pub, missing_docs)]
+#![allow(clippy::unwrap_used)]
 
+#[allow(dead_code)] // the benchmark uses all of it
 #[path = "../benches/load/verdict.rs"]
 mod verdict;
 

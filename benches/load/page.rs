@@ -234,7 +234,7 @@ fn tick(most: f64) -> f64 {
 
 fn number(value: f64) -> String {
     match value {
-        v if v == 0.0 => "0".into(),
+        0.0 => "0".into(),
         v if v.abs() >= 10_000.0 => format!("{:.0}k", v / 1e3),
         v if v.abs() >= 10.0 => format!("{v:.0}"),
         v => format!("{v:.3}").trim_end_matches('0').trim_end_matches('.').to_owned(),

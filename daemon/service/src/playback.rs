@@ -13,7 +13,7 @@ use callvault_archive::{ArchiveTrack, KeysFound, Reader, key_context};
 use callvault_catalogue::{ArchivePlace, Catalogue, Recording};
 use callvault_policy::overload::Rank;
 use callvault_render_protocol::{
-    FromRender, Job, Limits, Output, POST_ROLL_TICKS, PRE_ROLL_TICKS, Packet, Renderer, TONE_TICKS_MAX, TrackSpec,
+    FromRender, Job, Limits, Output, POST_ROLL_TICKS, PRE_ROLL_TICKS, Packet, TONE_TICKS_MAX, TrackSpec,
 };
 use callvault_seal::{DataKey, Keyring};
 use uuid::Uuid;
