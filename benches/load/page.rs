@@ -11,7 +11,8 @@ use super::report::{Run, Step, bars};
 const WIDTH: f64 = 420.0;
 const HEIGHT: f64 = 170.0;
 const LEFT: f64 = 62.0;
-const TOP: f64 = 14.0;
+/// Above the plot stand the names of its lines.
+const TOP: f64 = 26.0;
 const BOTTOM: f64 = 38.0;
 const RIGHT: f64 = 18.0;
 /// Colours of the lines of a plot, which can be told apart by most eyes.
@@ -208,8 +209,8 @@ fn plot(title: &str, below: &str, lines: &[Line<'_>]) -> String {
         let _ = write!(
             svg,
             "<text x=\"{:.1}\" y=\"{:.1}\" fill=\"{colour}\">{}</text>",
-            LEFT + 8.0,
-            TOP + 12.0 + 14.0 * n as f64,
+            LEFT + 130.0 * n as f64,
+            TOP - 12.0,
             escaped(line.name)
         );
     }

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::plan::Plan;
 use super::usage::{self, PROGRAMS, Usage};
-use super::verdict::{growth, scaling};
+use super::verdict::{GROWTH_MAX_KIB_PER_HOUR, JUDGED_FROM_S, growth, scaling};
 
 /// Memory of all processes together without calls, in MiB.
 const IDLE_MAX_MIB: f64 = 60.0;
@@ -96,6 +96,11 @@ impl Step {
 
     pub(crate) fn kib_per_call(&self) -> f64 {
         self.live.memory_kib().saturating_sub(self.idle.memory_kib()) as f64 / self.calls as f64
+    }
+
+    /// For how long memory was looked at.
+    fn held_s(&self) -> f64 {
+        self.memory.last().map_or(0.0, |(at, _)| *at)
     }
 
     /// How many seconds of calls are archived in a second when nothing else is to be done.
@@ -214,12 +219,14 @@ pub(crate) fn bars(run: &Run) -> Vec<(String, bool)> {
 
 pub(crate) fn print_bars(run: &Run) {
     let Some(last) = run.steps.last() else { return };
-    let growth = growth(&last.memory).map_or(0.0, |growth| growth.kib_per_hour);
     println!(
-        "  an hour of a call is {:.1} MB in the archive; memory's slope {growth:.0} KiB/h; sender behind {:.0} us (p99)",
+        "  an hour of a call is {:.1} MB in the archive; the sender was {:.0} us behind (p99)",
         last.archive_bytes_per_call_hour / 1e6,
         last.behind_us[1],
     );
+    if let Some(growth) = growth(&last.memory).filter(|_| last.held_s() >= JUDGED_FROM_S) {
+        println!("  memory grew by {:.0} KiB an hour; {GROWTH_MAX_KIB_PER_HOUR} are flat", growth.kib_per_hour);
+    }
     for (text, met) in bars(run) {
         println!("  {} {text}", if met { "met:    " } else { "NOT MET:" });
     }
