@@ -41,7 +41,7 @@ use voice::Coding;
 /// How often processes and sockets are looked at.
 const LOOK: Duration = Duration::from_millis(250);
 /// How often the appliance is asked how far it is after the calls.
-const ASK: Duration = Duration::from_millis(50);
+const ASK: Duration = Duration::from_millis(200);
 
 fn main() {
     let bench = Bench::begin_without_table("load: calls against an appliance, every packet accounted for");
