@@ -88,6 +88,9 @@ pub(crate) enum Verb {
     /// Calls that were not kept, and by which rule.
     #[command(subcommand)]
     Discards(Discards),
+    /// Webex: its authorisation, and how it stands.
+    #[command(subcommand)]
+    Webex(crate::webex::Webex),
     /// Compare the call detail records of Webex with what is held: which calls are missing, short or extra.
     Completeness(Completeness),
 }
@@ -285,11 +288,23 @@ pub(crate) enum Deliveries {
 /// Which recordings.
 #[derive(Debug, Args)]
 pub(crate) struct Completeness {
-    /// Files with answers of Webex's detailed call history, each an object with a list named items.
-    #[arg(required = true)]
+    /// Files with answers of Webex's detailed call history, each an object with a list named items. Without any, the records that the
+    /// appliance reads by itself.
     pub(crate) files: Vec<PathBuf>,
+    /// Without files: only calls begun at or after this time, as `recordings list` takes it; without it a day ago.
+    #[arg(long, value_name = "TIME", conflicts_with = "files")]
+    pub(crate) from: Option<String>,
+    /// Only calls begun before this time.
+    #[arg(long, value_name = "TIME", conflicts_with = "files")]
+    pub(crate) to: Option<String>,
+    /// Only calls of this location, as Webex names it.
+    #[arg(long, value_name = "NAME", conflicts_with = "files")]
+    pub(crate) location: Option<String>,
+    /// Only calls of this user, as Webex names them.
+    #[arg(long, value_name = "NAME", conflicts_with = "files")]
+    pub(crate) user: Option<String>,
     /// The recording platform by which Webex knows this appliance; several may be given. Without it, every one but Webex's own.
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", requires = "files")]
     pub(crate) platform: Vec<String>,
     /// What is wrong as comma-separated values.
     #[arg(long)]
@@ -728,6 +743,8 @@ pub(crate) enum Configuration {
 pub(crate) enum Users {
     /// Take users from a file: new ones come, known ones change, all of them or none.
     Import(ImportUsers),
+    /// Synchronise users with Webex now, all of them or none, and say what was done.
+    Sync(SyncUsers),
     /// The users that there are.
     List,
     /// One user, every field.
@@ -760,6 +777,19 @@ pub(crate) enum Users {
 }
 
 #[derive(Debug, Args)]
+pub(crate) struct SyncUsers {
+    /// Only say what would be done.
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    /// It is meant, although unusually many users would be removed.
+    #[arg(long, conflicts_with = "dry_run")]
+    pub(crate) confirm: bool,
+    /// Show what earlier ones did instead.
+    #[arg(long, conflicts_with_all = ["dry_run", "confirm"])]
+    pub(crate) history: bool,
+}
+
+#[derive(Debug, Args)]
 pub(crate) struct ImportUsers {
     /// The file: CSV whose first line names the fields, or TOML with an array of tables named user.
     pub(crate) file: PathBuf,
@@ -786,6 +816,12 @@ pub(crate) enum Discards {
         /// Only those of this rule, as the list names it, for example filter-blacklist.
         #[arg(long)]
         rule: Option<String>,
+        /// Only those that ended at or after this time, as `recordings list` takes it.
+        #[arg(long, value_name = "TIME")]
+        from: Option<String>,
+        /// Only those that ended before this time.
+        #[arg(long, value_name = "TIME")]
+        to: Option<String>,
         /// At most so many.
         #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=1000))]
         limit: u32,

@@ -8,7 +8,7 @@
 //!
 //! | status | meaning |
 //! |---|---|
-//! | 0 | done; for `status`, `recordings verify`, `completeness`, `config check`, `doctor`, `setup` and `selftest` also: nothing wrong was found |
+//! | 0 | done; for `status`, `recordings verify`, `completeness`, `webex status`, `users sync`, `config check`, `doctor`, `setup` and `selftest` also: nothing wrong was found |
 //! | 1 | the daemon refused, something is wrong, or a file could not be read or written |
 //! | 2 | the command line is wrong, or asks for what this version does not have |
 //! | 3 | the daemon cannot be reached |
@@ -45,6 +45,7 @@ mod tokens;
 mod unix;
 mod users;
 mod verbs;
+mod webex;
 
 use std::ffi::OsString;
 use std::io::{IsTerminal, Write};

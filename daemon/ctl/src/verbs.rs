@@ -13,7 +13,7 @@ use crate::format::{NOTHING, duration, parse_time, size, text, time};
 use crate::table::{Table, harmless, write_pairs};
 use crate::{
     annotate, audit, backup, completeness, deliveries, discards, doctor, drain, export, keys, mail, recording, recover,
-    retention, selftest, settings, setup, store, tokens, users,
+    retention, selftest, settings, setup, store, tokens, users, webex,
 };
 
 /// Recordings asked for at a time when all are wanted.
@@ -70,6 +70,7 @@ pub(crate) fn run(cli: &Cli, around: &mut Surroundings<'_>) -> Result<Exit, CtlE
         Verb::Settings(verb) => settings::run(&mut session, verb),
         Verb::Mail(verb) => mail::run(&mut session, verb),
         Verb::Users(verb) => users::run(&mut session, verb),
+        Verb::Webex(verb) => webex::run(&mut session, verb),
         Verb::Completeness(parameters) => completeness::run(&mut session, parameters),
         Verb::Discards(verb) => discards::run(&mut session, verb),
         Verb::Recover(_) | Verb::Doctor | Verb::Setup(_) | Verb::Backup(_) | Verb::Restore(_) => Ok(Exit::Usage),

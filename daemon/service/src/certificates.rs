@@ -28,9 +28,6 @@ use crate::ingest::unix_ms;
 /// Name of the private key as a systemd credential.
 const CREDENTIAL_NAME: &str = "sip-tls.key";
 
-/// How long before its end a certificate is something to look after.
-const EXPIRING_S: i64 = 30 * 86_400;
-
 /// Parts under which health shows what is wrong, the worst first.
 pub(crate) const FAILING_PARTS: [&str; 2] = ["certificates-unusable", "certificates-expired"];
 pub(crate) const DEGRADED_PARTS: [&str; 2] = ["certificates-changed", "certificates-expiring"];
@@ -69,6 +66,8 @@ pub(crate) struct CertificateFiles {
     client_certificate_optional: bool,
     /// The name that clients look for; empty: nobody looks.
     name: String,
+    /// So many seconds before its end a certificate is something to look after.
+    expiring_s: i64,
 }
 
 /// What was read, all of it checked.
@@ -95,6 +94,7 @@ impl CertificateFiles {
             client_ca: config.sip.tls_client_ca.clone(),
             client_certificate_optional: config.sip.tls_client_certificate == ClientCertificate::Optional,
             name: config.sip.tls_name.clone(),
+            expiring_s: i64::try_from(config.sip.tls_expiry_warning.as_secs()).unwrap_or(i64::MAX),
         })
     }
 
@@ -181,7 +181,7 @@ fn certificates(pem: &[u8], path: &Path, key: &'static str) -> Result<Vec<Certif
 
 impl Certificates {
     /// What is wrong with their time: a part of health and a sentence.
-    pub(crate) fn untimely(&self, now_s: i64) -> Option<(&'static str, String)> {
+    pub(crate) fn untimely(&self, now_s: i64, expiring_s: i64) -> Option<(&'static str, String)> {
         if self.valid_until_s <= now_s {
             let text = format!(
                 "the certificate of SIP over TLS expired on {}; clients that look refuse it. Replace {} (sip.tls_certificate)",
@@ -205,7 +205,7 @@ impl Certificates {
             );
             return Some((FAILING_PARTS[1], text));
         }
-        (self.valid_until_s - now_s < EXPIRING_S).then(|| {
+        (self.valid_until_s.saturating_sub(now_s) < expiring_s).then(|| {
             let text = format!(
                 "the certificate of SIP over TLS expires on {}; replace {} (sip.tls_certificate) before",
                 date(self.valid_until_s),
@@ -267,7 +267,7 @@ impl CertificateWatch {
                 noted = Some((DEGRADED_PARTS[0], format!("failed to {error} (those before stay in force)")));
             }
         }
-        let untimely = self.latest.as_ref().and_then(|latest| latest.untimely(now_s));
+        let untimely = self.latest.as_ref().and_then(|latest| latest.untimely(now_s, files.expiring_s));
         for part in FAILING_PARTS.into_iter().chain(DEGRADED_PARTS) {
             match [&noted, &untimely].into_iter().flatten().find(|(wrong, _)| *wrong == part) {
                 Some((_, text)) => notes.set(part, text.clone()),
@@ -284,7 +284,7 @@ impl CertificateWatch {
 pub(crate) fn check(config: &Config, now_s: i64) -> (bool, String) {
     let Some(files) = CertificateFiles::of(config) else { return (true, String::new()) };
     match files.read() {
-        Ok(read) => match read.untimely(now_s) {
+        Ok(read) => match read.untimely(now_s, files.expiring_s) {
             Some((part, text)) if FAILING_PARTS.contains(&part) => (false, format!("{text}\n")),
             Some((_, text)) => (true, format!("remark: {text}\n")),
             None => (true, String::new()),

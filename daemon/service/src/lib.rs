@@ -27,6 +27,7 @@ mod archiving;
 mod backup;
 mod certificates;
 mod check;
+mod clock;
 mod deciding;
 mod deliveries;
 mod doctor;
@@ -60,6 +61,7 @@ mod stores;
 mod told;
 mod walk;
 mod watchdog;
+mod webex;
 mod workers;
 
 #[cfg(test)]

@@ -25,6 +25,7 @@ use crate::access::Access;
 use crate::api::Control;
 use crate::appliance::{Appliance, Bell, Metrics, Notes, Spool};
 use crate::certificates::{CertificateFiles, CertificateWatch, unix_s};
+use crate::clock::{self, Clock};
 use crate::deciding::Deciding;
 use crate::deliveries::{self, Deliveries, SinkKind};
 use crate::fd_store::{Brought, FdStore, Keeping};
@@ -32,6 +33,7 @@ use crate::files::{make_folder, write_whole};
 use crate::ingest::{Ingest, unix_ms};
 use crate::journals::Shared;
 use crate::lock::{FolderLock, RecorderLock};
+use crate::log::events;
 use crate::mailing::{self, Mailing};
 use crate::moving::{self, Moving, RECORD_NOTE};
 use crate::recorder::{Driver, RecorderState, Request};
@@ -40,6 +42,7 @@ use crate::retention::Retention;
 use crate::sockets::{Sockets, Wanted};
 use crate::store::EXPECTED_NAME;
 use crate::stores::{Record, Stores};
+use crate::webex::{self, Webex};
 use crate::{doctor, keys, log, recover, retention, sd_notify, told, watchdog, workers};
 
 /// Requests to the recorder that may wait.
@@ -188,7 +191,9 @@ pub(crate) fn open(
     let (state, recorder) = watch::channel(RecorderState::default());
     let (requests_tx, requests) = mpsc::channel(REQUESTS_MAX);
     let (wake_tx, wake) = sync_channel(1);
+    let webex = Webex::open(&catalogue);
     let appliance = Appliance {
+        webex,
         journals: Shared::new(&config.journal_path()),
         keyring: keys.keyring,
         current_key: keys.path,
@@ -214,6 +219,7 @@ pub(crate) fn open(
         metrics: Metrics::default(),
         mailing: Mailing::default(),
         spool: Spool::default(),
+        clock: Clock::default(),
         deliveries: Deliveries::new(&config),
         settings: crate::settings::Settings::new(&config),
         config,
@@ -410,6 +416,8 @@ fn serve(
     }
     let of_mail = Arc::clone(appliance);
     crew.hire(appliance, "mail", move |_| mailing::run(&of_mail))?;
+    let of_webex = Arc::clone(appliance);
+    crew.hire(appliance, "webex", move |_| webex::run(&of_webex))?;
     // What came from the store is there still.
     let is_kept = keeping.as_ref().is_some_and(|keeping| keeping.replaces.is_none() && keeping.has_key);
     appliance.sockets_stay.store(is_kept, Ordering::Relaxed);
@@ -417,6 +425,7 @@ fn serve(
     if let Some(keeping) = keeping {
         crew.hire(appliance, "fd-store", move |a| keeping.run(a, &stay))?;
     }
+    crew.hire(appliance, "clock", clock::run)?;
     if let Some(every) = watchdog::wanted() {
         crew.hire(appliance, "watchdog", move |a| watchdog::run(a, every))?;
     }
@@ -510,7 +519,7 @@ fn tell_systemd(mut recorder: watch::Receiver<RecorderState>) {
     tokio::spawn(async move {
         if recorder.wait_for(|state| state.up).await.is_ok() {
             sd_notify::ready();
-            tracing::info!("ready: calls are recorded");
+            tracing::info!(event = events::READY, "ready: calls are recorded");
         }
     });
 }

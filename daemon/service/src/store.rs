@@ -42,6 +42,7 @@ use uuid::Uuid;
 
 use crate::appliance::Bell;
 use crate::files::{make_folder, write_whole};
+use crate::log::events;
 pub(crate) use below::StoreEntry;
 use errand::{Errand, Errands, Hand};
 pub(crate) use file::StoreFile;
@@ -195,8 +196,11 @@ impl Shared {
         if before != state {
             let lasted_s = looks.since.map_or(0, |since| since.elapsed().as_secs());
             match &away {
-                Some(text) => tracing::error!(state = state.name(), before = before.name(), "{text}"),
+                Some(text) => {
+                    tracing::error!(event = events::STORE_AWAY, state = state.name(), before = before.name(), "{text}")
+                }
                 None => tracing::info!(
+                    event = events::STORE_BACK,
                     before = before.name(),
                     after_s = lasted_s,
                     "the store is back; what waited for it goes on"
