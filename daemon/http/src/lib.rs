@@ -57,6 +57,7 @@ mod sign_in;
 mod snapshot;
 mod tickets;
 mod users;
+mod webex;
 mod worker;
 
 pub use access::{AuditQuery, NewToken};
@@ -70,6 +71,7 @@ pub use error::HttpError;
 pub use head::{BODY_BYTES_MAX, HEAD_BYTES_MAX, HEADERS_MAX, IMPORT_BYTES_MAX};
 pub use listen::Listen;
 pub use server::{Limits, Server};
-pub use sign_in::{Entrance, SignIn};
+pub use sign_in::{CameBack, Elsewhere, Entrance, SignIn};
 pub use snapshot::{Component, Health, Snapshot, Status};
 pub use users::{DiscardsQuery, UserImport};
+pub use webex::{CompletenessQuery, Pasted, SyncWanted, WebexCall};

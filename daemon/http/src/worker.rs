@@ -132,6 +132,7 @@ fn json_call(api: &dyn Api, caller: &Caller, call: Call) -> Result<Value, ApiErr
         Call::Discards(query) => api.discards(caller, &query),
         Call::Me => api.me(caller),
         Call::SignIn(wanted) => api.sign_in(caller, &wanted),
+        Call::Elsewhere(step) => api.sign_in_elsewhere(caller, &step),
         Call::SignOut => api.sign_out(caller),
         Call::Sessions => api.sessions(caller),
         Call::EndSession(id) => api.end_session(caller, id),
@@ -154,6 +155,7 @@ fn json_call(api: &dyn Api, caller: &Caller, call: Call) -> Result<Value, ApiErr
         Call::Retention => api.retention(caller),
         Call::RunRetention => api.run_retention(caller),
         Call::ConfirmRetention(token) => api.confirm_retention(caller, &token),
+        Call::Webex(wanted) => api.webex(caller, &wanted),
         Call::Audio(..) | Call::OpenApi => Err(ApiError::new(ErrorKind::Internal, "this is answered elsewhere")),
     }
 }

@@ -16,6 +16,7 @@ use callvault_seal::{Keyring, PublicKey};
 use tokio::sync::{mpsc, watch};
 
 use crate::access::Access;
+use crate::backlog::Worked;
 use crate::clock::Clock;
 use crate::deciding::Deciding;
 use crate::deliveries::Deliveries;
@@ -25,11 +26,13 @@ use crate::journals::{LaneView, Shared};
 use crate::log::events;
 use crate::mailing::Mailing;
 use crate::moving::Moving;
+use crate::overload::Pressure;
 use crate::recorder::{RecorderState, Request};
 use crate::retention::Retention;
 use crate::settings::Settings;
 use crate::sound::SoundError;
 use crate::stores::Stores;
+use crate::webex::Webex;
 
 /// The parts.
 pub(crate) struct Appliance {
@@ -72,10 +75,16 @@ pub(crate) struct Appliance {
     pub(crate) deliveries: Deliveries,
     /// What is known of mail to users.
     pub(crate) mailing: Mailing,
+    /// What is known of Webex.
+    pub(crate) webex: Webex,
     /// How the journal's disk has filled lately.
     pub(crate) spool: Spool,
     /// Whether somebody keeps the clock right.
     pub(crate) clock: Clock,
+    /// What the workers have archived, and how long it took them.
+    pub(crate) worked: Worked,
+    /// What is known of the recorder's troubles.
+    pub(crate) pressure: Pressure,
 }
 
 impl Appliance {
@@ -109,7 +118,9 @@ impl Appliance {
         self.stopping.store(true, Ordering::Relaxed);
         self.store.stop();
         let _ = self.wake_ingest.try_send(());
-        for bell in [&self.work, &self.stop_bell, &self.reload, &self.retention.bell, &self.moving.bell] {
+        for bell in
+            [&self.work, &self.stop_bell, &self.reload, &self.retention.bell, &self.moving.bell, &self.webex.bell]
+        {
             bell.ring();
         }
     }

@@ -19,6 +19,7 @@ use crate::moving;
 use crate::recorder::RecorderState;
 use crate::retention;
 use crate::watchdog;
+use crate::webex;
 
 /// A heartbeat older than this is none.
 const BEAT_WITHIN: Duration = Duration::from_secs(3);
@@ -50,6 +51,10 @@ pub(crate) fn snapshot(appliance: &Appliance) -> Snapshot {
         put("mail", noted(appliance, &[mailing::NOTE, mailing::TEMPLATES_NOTE], Status::Degraded));
     }
     put("clock", appliance.clock.component());
+    if appliance.settings().webex.enabled {
+        let parts = [webex::NOTE, webex::SYNC_NOTE, webex::RECORDS_NOTE, webex::MISSING_NOTE];
+        put("webex", noted(appliance, &parts, Status::Degraded));
+    }
     put("configuration", noted(appliance, &["configuration"], Status::Degraded));
     // Only there when it is bad: systemd is about to start the daemon again.
     if let Some(text) = appliance.notes.get(watchdog::NOTE) {

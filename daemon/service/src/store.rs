@@ -423,7 +423,12 @@ impl Store {
         let text = serde_json::to_vec(&identity).map_err(|e| failed(&self.expected_path)(e.into()))?;
         let path = self.path().to_owned();
         self.shared.call((errand, self.path()), ("make the store", Purpose::Write), move |hand| {
-            make_folder(&path)?;
+            make_folder(&path).map_err(|error| match error.kind() {
+                io::ErrorKind::NotADirectory => {
+                    io::Error::other("it is not a folder; mount the share there, or name another one in store.path")
+                }
+                _ => error,
+            })?;
             let root = open(&path, OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())?;
             let name = OsString::from(IDENTITY_NAME);
             below::write_small(&root, &temporary_name(&name), &name, &text)?;
@@ -432,6 +437,11 @@ impl Store {
         })?;
         write_expected(&self.expected_path, &identity)?;
         Ok(identity)
+    }
+
+    /// A mount point of /etc/fstab, at its path or above, on which nothing is mounted: what is made below it is no store.
+    pub(crate) fn unmounted(&self) -> Option<PathBuf> {
+        errand::unmounted_above(self.path())
     }
 
     fn noted(&self, error: StoreError) -> StoreError {

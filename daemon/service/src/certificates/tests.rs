@@ -31,8 +31,26 @@ fn files(folder: &Path) -> CertificateFiles {
         key: Some(folder.join("key.pem")),
         client_ca: Some(folder.join("clients.pem")),
         client_certificate_optional: false,
+        name: String::new(),
         expiring_s: 30 * DAY_S,
     }
+}
+
+#[test]
+fn a_certificate_is_for_the_name_that_clients_look_for() {
+    let folder = folder(&[]);
+    let check = |name: &str, is_for: bool| {
+        let files = CertificateFiles { name: name.to_owned(), ..files(folder.path()) };
+        let said = files.read().unwrap().untimely(NOW_S, 30 * DAY_S);
+        assert_eq!(said.is_none(), is_for, "{name}: {said:?}");
+        assert!(said.is_none_or(|(part, text)| part == FAILING_PARTS[1] && text.contains(name)));
+    };
+    check("", true);
+    check("recorder.example", true);
+    check("RECORDER.example", true);
+    check("other.example", false);
+    check("127.0.0.1", false);
+    check("no name", false);
 }
 
 /// A folder with good files, some of them replaced.
