@@ -33,6 +33,7 @@ use uuid::Uuid;
 
 use crate::appliance::Appliance;
 use crate::deliveries;
+use crate::log::events;
 use crate::mailing;
 use crate::row::{self, has_audio};
 use crate::sound::{OpenLane, Reading, SoundError, codec_spec, open_lanes};
@@ -223,7 +224,7 @@ fn make(
             appliance.metrics.archived.fetch_add(1, Ordering::Relaxed);
             appliance.worked.add(row.duration_ms, began.elapsed());
             appliance.metrics.archived_bytes.fetch_add(summary.bytes, Ordering::Relaxed);
-            tracing::info!(recording = %id, bytes = summary.bytes, "recording {id} archived and verified");
+            tracing::info!(event = events::ARCHIVED, recording = %id, bytes = summary.bytes, "recording {id} archived and verified");
             if !owed.is_empty() {
                 // What follows need not wait for the next look.
                 let _ = appliance.wake_ingest.try_send(());

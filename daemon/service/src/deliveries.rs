@@ -30,6 +30,7 @@ use uuid::Uuid;
 
 use crate::appliance::Appliance;
 use crate::ingest::unix_ms;
+use crate::log::events;
 use crate::overload;
 use crate::playback::{self, Format};
 use crate::row::has_audio;
@@ -182,6 +183,7 @@ impl Deliveries {
             connect_within: config.uploads.connect_timeout,
             silent_max: config.uploads.timeout,
             total_max: config.uploads.total_timeout,
+            keeps_connection: false,
         };
         let sink = || Sink { gate: Mutex::new(Gate::new(config.uploads.per_minute)), ..Sink::default() };
         Self {
@@ -346,7 +348,7 @@ fn work(appliance: &Arc<Appliance>, kind: SinkKind, web: &mut Option<Web>, job: 
                     tracing::error!(recording = %id, "failed to {error}");
                 }
                 appliance.metrics.job_failures.fetch_add(1, Ordering::Relaxed);
-                tracing::warn!(job = %job.id, attempt = job.attempts, "job {} failed to {text}", job.id);
+                tracing::warn!(event = events::JOB_FAILED, job = %job.id, attempt = job.attempts, "job {} failed to {text}", job.id);
             }
             appliance.queue.fail(&job.id, unix_ms(), failure, &text, rand::rng().next_u64()).map(|next| {
                 appliance.deliveries.count(kind, |counts| match next {
@@ -428,7 +430,7 @@ fn deliver(appliance: &Arc<Appliance>, kind: SinkKind, web: &mut Option<Web>, id
         counts.counted_at = None;
     });
     let ms = u64::try_from(begun_at.elapsed().as_millis()).unwrap_or(u64::MAX);
-    tracing::info!(recording = %id, sink = kind.section(), ms, "recording {id} delivered to {}", kind.section());
+    tracing::info!(event = events::DELIVERED, recording = %id, sink = kind.section(), ms, "recording {id} delivered to {}", kind.section());
     Ok(())
 }
 

@@ -35,6 +35,7 @@ use uuid::Uuid;
 use crate::appliance::{Appliance, Bell};
 use crate::headroom::Room;
 use crate::ingest::unix_ms;
+use crate::log::events;
 use crate::overload;
 use crate::store::StoreState;
 use crate::told::boot_id;
@@ -272,7 +273,12 @@ pub(crate) fn pass(appliance: &Appliance) -> u64 {
         }
     };
     if deleted > 0 {
-        tracing::info!(deleted, rule = appliance.retention.rule.name, "retention deleted {deleted} recordings");
+        tracing::info!(
+            event = events::RETENTION_DELETED,
+            deleted,
+            rule = appliance.retention.rule.name,
+            "retention deleted {deleted} recordings"
+        );
     }
     *locked(&appliance.retention.last_run) = LastRun { at: Some(Timestamp::now()), deleted, error };
     deleted

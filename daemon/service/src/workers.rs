@@ -16,6 +16,7 @@ use crate::access;
 use crate::appliance::Appliance;
 use crate::archiving::{self, AWAY_MS, STORE_NAME};
 use crate::ingest::unix_ms;
+use crate::log::events;
 use crate::overload;
 use crate::store::StoreError;
 use crate::warm::Warm;
@@ -126,7 +127,7 @@ pub(crate) fn work(appliance: &Appliance, renderer: &mut Warm, job: &Job) {
                 tracing::debug!(job = %job.id, "job {} waits: failed to {text}", job.id);
             } else {
                 appliance.metrics.job_failures.fetch_add(1, Ordering::Relaxed);
-                tracing::error!(job = %job.id, attempt = job.attempts, "job {} failed to {text}", job.id);
+                tracing::error!(event = events::JOB_FAILED, job = %job.id, attempt = job.attempts, "job {} failed to {text}", job.id);
             }
             appliance.queue.fail(&job.id, unix_ms(), failure, &text, rand::rng().next_u64()).map(drop)
         }
