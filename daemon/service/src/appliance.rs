@@ -79,12 +79,12 @@ pub(crate) struct Appliance {
     pub(crate) webex: Webex,
     /// How the journal's disk has filled lately.
     pub(crate) spool: Spool,
+    /// Whether somebody keeps the clock right.
+    pub(crate) clock: Clock,
     /// What the workers have archived, and how long it took them.
     pub(crate) worked: Worked,
     /// What is known of the recorder's troubles.
     pub(crate) pressure: Pressure,
-    /// Whether somebody keeps the clock right.
-    pub(crate) clock: Clock,
 }
 
 impl Appliance {

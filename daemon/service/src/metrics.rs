@@ -202,8 +202,8 @@ pub(crate) fn metrics(
     let help = "Mails to users since the start, each attempt, by outcome; those without their attachment are among the accepted.";
     metric("mails_total", "counter", help, &mails.map(|(name, n)| (format!("{{outcome=\"{name}\"}}"), n as f64)));
     deliveries::write(&mut metric, appliance);
-    archiving::write(&mut metric, appliance);
     webex::write(&mut metric, appliance);
+    archiving::write(&mut metric, appliance);
     let store = appliance.store.condition();
     let states = StoreState::ALL
         .map(|state| (format!("{{state=\"{}\"}}", state.name()), f64::from(u8::from(state == store.state))));
