@@ -265,7 +265,7 @@ async function set(page, t) {
   await page.getByLabel(t('number'), { exact: true }).fill('+49 30 1234');
   await page.getByRole('cell', { name: t('matches'), exact: true }).waitFor();
   await page.getByRole('cell', { name: t('matches-not'), exact: true }).waitFor();
-  await page.getByRole('cell', { name: /3/ }).filter({ hasText: 'upwards' }).waitFor();
+  await page.getByRole('cell').filter({ hasText: 'upwards' }).waitFor();
   seen('tried patterns');
   await page.goto(`${plan.url}/#/admin/users`);
   await page.getByText(t('import'), { exact: true }).click();
