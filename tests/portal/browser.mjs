@@ -277,7 +277,7 @@ async function set(page, t) {
   await looked(page, 'admin-import');
   await page.getByRole('button', { name: t('apply') }).click();
   await page.getByRole('button', { name: t('apply') }).waitFor({ state: 'detached' });
-  await page.getByRole('cell', { name: 'new@example.com' }).waitFor();
+  await page.getByRole('cell', { name: 'new@example.com' }).first().waitFor();
   seen('imported users, by the plan');
   await page.goto(`${plan.url}/#/admin/tokens`);
   await page.getByLabel(t('name')).fill('script');
