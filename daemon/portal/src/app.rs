@@ -21,6 +21,8 @@ use crate::{
     assets,
     cookie::{self, Kind},
     daemon::{Daemon, DaemonError, Question, passed_on},
+    elsewhere,
+    imagicle::{self, credentials::Sessions},
     live, origin, patterns,
     rate::{Buckets, REQUESTS, SIGN_INS},
     serve::Peer,
@@ -42,6 +44,12 @@ pub const BODY_MAX: Duration = Duration::from_secs(15);
 
 /// Waveforms worked out at once: each reads a whole recording, which is the dearest that a page asks for.
 pub const WAVEFORMS_MAX: usize = 2;
+
+/// Where pages ask.
+const API: &str = "/api/";
+
+/// What programs put after it.
+const V1: &str = "v1/";
 
 /// A recording of which a waveform is made is not longer than a day.
 const DURATION_MS_MAX: u64 = 86_400_000;
@@ -75,7 +83,11 @@ const GADGET_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 's
 /// The portal.
 #[derive(Debug)]
 pub struct App {
-    daemon: Daemon,
+    pub(crate) daemon: Daemon,
+    /// What stands for the credentials of programs that send them with each request.
+    pub(crate) basic_sessions: Mutex<Sessions>,
+    /// Held while such a session is begun.
+    pub(crate) signing_in: tokio::sync::Mutex<()>,
     requests: Mutex<Buckets>,
     sign_ins: Mutex<Buckets>,
     waveforms: Semaphore,
@@ -89,6 +101,8 @@ impl App {
     pub fn new(daemon: Daemon) -> Self {
         Self {
             daemon,
+            basic_sessions: Mutex::default(),
+            signing_in: tokio::sync::Mutex::default(),
             requests: Mutex::new(Buckets::new(REQUESTS)),
             sign_ins: Mutex::new(Buckets::new(SIGN_INS)),
             waveforms: Semaphore::new(WAVEFORMS_MAX),
@@ -124,13 +138,29 @@ impl App {
             return Ok(json_answer(StatusCode::OK, &json!({"remark": self.remark().map(Remark::code)})));
         }
         let changes = !matches!(*request.method(), Method::GET | Method::HEAD);
-        let Some(rest) = path.strip_prefix("/api/") else {
+        if let Some(below) = imagicle::below(&path) {
+            // A browser may send such credentials by itself, so that no page of another site may ask.
+            if !origin::is_ours(origin::Told { has_field: true, ..told(&request) }, changes) {
+                return Err(refusal(403, "forbidden", "this request was begun by a page of another site"));
+            }
+            let (parts, body) = request.into_parts();
+            let body = read(body, BODY_BYTES_MAX).await?;
+            return Ok(self.imagicle(from, &parts, below, body).await);
+        }
+        if [elsewhere::OFF, elsewhere::BACK].contains(&path.as_str()) {
+            return Ok(self.elsewhere(from, &request.into_parts().0).await);
+        }
+        let Some(rest) = path.strip_prefix(API) else {
             if changes {
                 return Err(refusal(405, "method-not-allowed", "pages are read with GET"));
             }
             return assets::answer(&path, request.headers()).ok_or(NOWHERE);
         };
-        if !origin::is_ours(told(&request), changes) {
+        // Programs have a version in the address and a token in a field, which no browser sends by itself. Where there is a cookie, it counts.
+        let (rest, may_be_program) = rest.strip_prefix(V1).map_or((rest, false), |rest| (rest, true));
+        let token = bearer(request.headers()).filter(|_| may_be_program);
+        let has_field = told(&request).has_field || token.is_some();
+        if !origin::is_ours(origin::Told { has_field, ..told(&request) }, changes) {
             return Err(refusal(403, "forbidden", "this request was not begun by a page of the portal"));
         }
         let (parts, body) = request.into_parts();
@@ -143,9 +173,19 @@ impl App {
         let is_gadget = parts.headers.get(origin::FIELD).is_some_and(|value| value == origin::GADGET);
         let kind = if is_gadget { Kind::Gadget } else { Kind::Pages };
         let session = cookie::session(kind, fields);
+        let is_browser = session.is_some();
+        let session = session.or(token.as_deref());
         match (&parts.method, rest) {
             (&Method::POST, "sign-in") => return self.sign_in(kind, from, now, body).await,
+            (&Method::GET, "sign-in") => {
+                let question =
+                    Question { method: Method::GET, target: "/v1/sign-in", session: None, from, body: Bytes::new() };
+                let (status, answer) = self.daemon.ask_json(question).await?;
+                return Ok(json_answer(status, &answer));
+            }
             (_, "sign-in") => return Err(refusal(405, "method-not-allowed", "sign in with POST")),
+            // Their answers have a session in them, which no script is to see.
+            (_, "sign-in/begin" | "sign-in/finish") => return Err(NOWHERE),
             _ => {}
         }
         let session = session.ok_or(refusal(401, "unauthorized", "sign in first"))?;
@@ -159,14 +199,14 @@ impl App {
             }
             (&Method::POST, ["patterns", "try"]) => self.patterns(from, session, &body).await,
             (method, segments) => {
-                let target = parts.uri.path_and_query().map_or("/api/", |target| target.as_str());
-                let target = format!("/v1/{}", target.strip_prefix("/api/").unwrap_or_default());
+                let query = parts.uri.query().map(|query| format!("?{query}")).unwrap_or_default();
+                let target = format!("/v1/{rest}{query}");
                 let question = Question { method: method.clone(), target: &target, session: Some(session), from, body };
                 let is_end = matches!((method, segments), (&Method::POST, ["sign-out"]));
                 let answer = self.daemon.ask(question).await?;
                 let is_over = is_end || answer.status() == StatusCode::UNAUTHORIZED;
                 let mut answer = passed_on(answer);
-                if is_over {
+                if is_over && is_browser {
                     set(answer.headers_mut(), "set-cookie", &cookie::end(kind));
                 }
                 if let (["recordings", id, "audio"], Some(query)) = (segments, parts.uri.query()) {
@@ -177,9 +217,14 @@ impl App {
         }
     }
 
+    /// Whether that address has an attempt to sign in left, which it takes.
+    pub(crate) fn may_sign_in(&self, from: IpAddr, now: Instant) -> bool {
+        self.sign_ins.lock().unwrap_or_else(PoisonError::into_inner).take(from, now)
+    }
+
     /// Asks the daemon for a session, and gives it to the browser alone: the page never sees it.
     async fn sign_in(&self, kind: Kind, from: IpAddr, now: Instant, body: Bytes) -> Result<Response<Body>, Refusal> {
-        if !self.sign_ins.lock().unwrap_or_else(PoisonError::into_inner).take(from, now) {
+        if !self.may_sign_in(from, now) {
             return Err(SLOWLY);
         }
         let question = Question { method: Method::POST, target: "/v1/sign-in", session: None, from, body };
@@ -239,8 +284,9 @@ async fn entered(
     Extension(Peer(from)): Extension<Peer>,
     request: Request,
 ) -> Response<Body> {
-    let is_api = request.uri().path().starts_with("/api/");
-    let is_gadget = request.uri().path() == GADGET;
+    let path = request.uri().path();
+    let is_api = path.starts_with(API) || imagicle::below(path).is_some();
+    let is_gadget = path == GADGET;
     let mut answer = app.answer(from, request).await.unwrap_or_else(|refusal| {
         let text = json!({"error": {"code": refusal.code, "message": refusal.text}});
         json_answer(StatusCode::from_u16(refusal.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR), &text)
@@ -291,6 +337,14 @@ fn told(request: &Request) -> origin::Told<'_> {
     }
 }
 
+/// The token of a program; more than one are none.
+fn bearer(headers: &HeaderMap) -> Option<String> {
+    let mut fields = headers.get_all(header::AUTHORIZATION).iter();
+    let (scheme, token) = fields.next()?.to_str().ok()?.split_once(' ')?;
+    let is_one = scheme.eq_ignore_ascii_case("bearer") && cookie::is_session(token) && fields.next().is_none();
+    is_one.then(|| token.to_owned())
+}
+
 async fn read(body: Body, bytes_max: usize) -> Result<Bytes, Refusal> {
     match timeout(BODY_MAX, Limited::new(body, bytes_max).collect()).await {
         Err(_) => Err(refusal(408, "timeout", "the request did not come to its end in time")),
@@ -299,7 +353,7 @@ async fn read(body: Body, bytes_max: usize) -> Result<Bytes, Refusal> {
     }
 }
 
-fn json_answer(status: StatusCode, value: &Value) -> Response<Body> {
+pub(crate) fn json_answer(status: StatusCode, value: &Value) -> Response<Body> {
     let mut answer = Response::new(Body::from(value.to_string()));
     *answer.status_mut() = status;
     set(answer.headers_mut(), "content-type", "application/json");
@@ -307,7 +361,7 @@ fn json_answer(status: StatusCode, value: &Value) -> Response<Body> {
 }
 
 /// Sets a field whose value is made here of visible ASCII.
-fn set(headers: &mut HeaderMap, name: &'static str, value: &str) {
+pub(crate) fn set(headers: &mut HeaderMap, name: &'static str, value: &str) {
     if let Ok(value) = HeaderValue::from_str(value) {
         headers.insert(HeaderName::from_static(name), value);
     }

@@ -49,6 +49,35 @@ pub fn is_session(text: &str) -> bool {
         && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
 }
 
+/// The name of the one that ties somebody who comes back from a provider to who was sent there.
+pub const ATTEMPT: &str = "__Host-callvault-attempt";
+
+/// The attempt to sign in at a provider that is in the `Cookie` header fields; none when there is none, or several.
+pub fn attempt<'a>(fields: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    let mut found = fields.into_iter().flat_map(|field| field.split(';')).filter_map(|pair| {
+        let (name, value) = pair.trim().split_once('=')?;
+        (name == ATTEMPT).then_some(value)
+    });
+    let first = found.next().filter(|value| is_attempt(value))?;
+    found.next().is_none().then_some(first)
+}
+
+/// Whether it could be an attempt.
+pub fn is_attempt(text: &str) -> bool {
+    (1..=2 * SESSION_BYTES_MAX).contains(&text.len())
+        && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte))
+}
+
+/// The `Set-Cookie` of an attempt. `Lax`: the way back begins at another site.
+pub fn begin_attempt(attempt: &str, seconds: u64) -> String {
+    format!("{ATTEMPT}={attempt}; Path=/; Secure; HttpOnly; SameSite=Lax; Max-Age={seconds}")
+}
+
+/// The one that ends it.
+pub fn end_attempt() -> String {
+    format!("{ATTEMPT}=; Path=/; Secure; HttpOnly; SameSite=Lax; Max-Age=0")
+}
+
 /// The `Set-Cookie` that begins a session of so many seconds.
 pub fn begin(kind: Kind, session: &str, seconds: u64) -> String {
     format!("{}={session}; {}; Max-Age={seconds}", kind.name(), kind.attributes())
