@@ -330,8 +330,8 @@ async function visit(person, round) {
   const t = speaking(language);
   const may = MAY[person.level];
   const page = await visitor(locale, WIDE, round === 0 ? 'light' : 'dark');
-  assert.equal(await page.evaluate(() => document.documentElement.lang), language);
   await page.getByLabel(t('e-mail')).waitFor();
+  assert.equal(await page.evaluate(() => document.documentElement.lang), language);
   if (may?.administer && round === 0) await looked(page, 'sign-in');
   await signIn(page, t, person, round === 0);
   if (may) {
