@@ -19,9 +19,10 @@ use rig::speaker::Speaker;
 use rig::{Appliance, wait_for, wait_until};
 use serde_json::{Value, json};
 
-/// What cannot be done here: there is no mail server, and retention asks nothing of an appliance that is some seconds old. Other tests have
-/// both; here the refusals are looked at.
-const REFUSED: [&str; 2] = ["POST /v1/mail/test", "POST /v1/retention/confirm"];
+/// What cannot be done here: there is no mail server and no provider to sign in at, and retention asks nothing of an appliance that is some
+/// seconds old. Other tests have all of it; here the refusals are looked at.
+const REFUSED: [&str; 4] =
+    ["POST /v1/mail/test", "POST /v1/retention/confirm", "POST /v1/sign-in/begin", "POST /v1/sign-in/finish"];
 
 const NOBODY: &str = "01900000-0000-7000-8000-000000000001";
 
@@ -228,6 +229,13 @@ fn users(walk: &mut Walk) {
 }
 
 fn sessions(walk: &mut Walk) {
+    assert_eq!(walk.at_portal("GET", "/v1/sign-in", &[], None, ""), json!({"provider": null}));
+    assert_eq!(walk.at_portal("POST", "/v1/sign-in/begin", &[], None, "")["error"]["code"], "not-found");
+    let back = json!({"attempt": "a.b.c", "state": "a", "code": "x"});
+    assert_eq!(
+        walk.at_portal("POST", "/v1/sign-in/finish", &[], None, &back.to_string())["error"]["code"],
+        "not-found"
+    );
     let first = json!({"user": "ann@example.com", "password": "a first password"});
     assert_eq!(walk.at_portal("POST", "/v1/sign-in", &[], None, &first.to_string()), json!({"change": true}));
     let changing =
