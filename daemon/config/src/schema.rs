@@ -516,9 +516,9 @@ settings! {
     pub struct Render in "render." {
         /// A run that takes longer is ended and counts as failed. An hour of a call takes about ten seconds.
         timeout: Duration = "\"10m\"" in "10s" ..= "1d",
-        /// How many recordings are archived at once. More only helps with more processors, which calls should not have
-        /// to share.
-        parallel: u32 = "1" in "1" ..= "64",
+        /// How many recordings are archived at once; 0: as many as there are processors. Archiving waits for disks as much as it
+        /// calculates, and gives way to everything that calls need, so more than one is right on one processor too.
+        parallel: u32 = "0" in "0" ..= "64",
         /// Whether dialled digits are inaudible in what is played and exported: where a client reports them as telephone
         /// events, its track is silent meanwhile. They stay in the recording itself.
         mask_tones: bool = "true",

@@ -75,7 +75,7 @@ impl App {
         let session = session.ok_or_else(|| told(503, "The recorder cannot be asked just now; try again."))?;
         let seconds = done.get("seconds").and_then(Value::as_u64).unwrap_or(0);
         let mut answer = to("/");
-        set(answer.headers_mut(), "set-cookie", &cookie::begin(session, seconds));
+        set(answer.headers_mut(), "set-cookie", &cookie::begin(cookie::Kind::Pages, session, seconds));
         end_attempt(&mut answer);
         Ok(answer)
     }

@@ -168,3 +168,70 @@ fn another_certificate_is_taken_without_a_restart_and_a_wrong_one_is_not() {
     let refused = Certificate::load(chain, key).map(drop).unwrap_err().to_string();
     assert!(refused.contains("key") && !refused.contains("no key"), "{refused}");
 }
+
+#[test]
+fn the_gadget_alone_may_be_framed_and_by_webex_alone() {
+    let sut = start();
+    let check = |target: &str, framed: bool| {
+        let answer = sut.ask("GET", target, "", "");
+        let policy = answer.head.lines().find(|line| line.starts_with("content-security-policy: ")).unwrap().to_owned();
+        assert_eq!(policy.contains("frame-ancestors https://*.webex.com;"), framed, "{target}: {policy}");
+        assert_eq!(policy.contains("frame-ancestors 'none'"), !framed, "{target}: {policy}");
+        assert_eq!(answer.head.contains("x-frame-options: deny"), !framed, "{target}");
+    };
+    check("/gadgets/CallRecording", true);
+    check("/", false);
+    check("/gadget.js", false);
+    check("/gadgets/callrecording", false);
+    check("/gadgets/CallRecording/", false);
+    check("/api/me", false);
+}
+
+#[test]
+fn the_gadget_has_a_session_of_its_own_that_no_other_page_can_use() {
+    let sut = start();
+    let gadget = "x-callvault: gadget\r\norigin: https://localhost\r\nsec-fetch-site: same-origin\r\n";
+    let answer = sut.ask("POST", "/api/sign-in", gadget, "{}");
+    let set =
+        "set-cookie: __host-callvault-gadget=cvt-new; path=/; secure; httponly; samesite=none; partitioned; max-age=60";
+    assert!(answer.status == 200 && answer.head.contains(set), "{}", answer.head);
+    let cookie = "cookie: __Host-callvault-gadget=cvt-12\r\n";
+    let check = |fields: &str, expected: u16| {
+        let fields = format!("{cookie}{fields}");
+        assert_eq!(sut.ask("POST", "/api/calls/1/stop", &fields, "").status, expected, "{fields}");
+    };
+    check(gadget, 200);
+    // what another site can have a browser send
+    check("", 403);
+    check("origin: https://evil.example\r\nsec-fetch-site: cross-site\r\n", 403);
+    check("x-callvault: gadget\r\norigin: https://evil.example\r\n", 403);
+    // a page of the portal is somebody else
+    check(OURS, 401);
+    assert_eq!(sut.ask("GET", "/api/calls", &format!("{COOKIE}x-callvault: gadget\r\n"), "").status, 401);
+    assert_eq!(sut.ask("GET", "/api/calls", cookie, "").status, 401);
+}
+
+#[test]
+fn what_webex_would_not_open_is_said() {
+    let check = |issuer: Option<&str>, until: i32, expected: Option<&str>| {
+        let key = rcgen::KeyPair::generate().unwrap();
+        let mut params = rcgen::CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
+        params.not_before = rcgen::date_time_ymd(2020, 1, 1);
+        params.not_after = rcgen::date_time_ymd(until, 1, 1);
+        let made = match issuer {
+            None => params.self_signed(&key).unwrap(),
+            Some(name) => {
+                let mut authority = rcgen::CertificateParams::new(Vec::new()).unwrap();
+                authority.distinguished_name.push(rcgen::DnType::CommonName, name);
+                let authority = rcgen::Issuer::new(authority, rcgen::KeyPair::generate().unwrap());
+                params.signed_by(&key, &authority).unwrap()
+            }
+        };
+        let remark = callvault_portal::tls::Remark::of(made.der(), std::time::SystemTime::now());
+        assert_eq!(remark.map(callvault_portal::tls::Remark::code), expected, "{issuer:?} {until}");
+    };
+    check(None, 4_000, Some("self-signed"));
+    check(Some("authority"), 4_000, None);
+    check(Some("authority"), 2_021, Some("expired"));
+    assert_eq!(callvault_portal::tls::Remark::of(b"no certificate", std::time::SystemTime::now()), None);
+}

@@ -16,6 +16,7 @@ use callvault_seal::{Keyring, PublicKey};
 use tokio::sync::{mpsc, watch};
 
 use crate::access::Access;
+use crate::backlog::Worked;
 use crate::clock::Clock;
 use crate::deciding::Deciding;
 use crate::deliveries::Deliveries;
@@ -25,6 +26,7 @@ use crate::journals::{LaneView, Shared};
 use crate::log::events;
 use crate::mailing::Mailing;
 use crate::moving::Moving;
+use crate::overload::Pressure;
 use crate::recorder::{RecorderState, Request};
 use crate::retention::Retention;
 use crate::settings::Settings;
@@ -79,6 +81,10 @@ pub(crate) struct Appliance {
     pub(crate) spool: Spool,
     /// Whether somebody keeps the clock right.
     pub(crate) clock: Clock,
+    /// What the workers have archived, and how long it took them.
+    pub(crate) worked: Worked,
+    /// What is known of the recorder's troubles.
+    pub(crate) pressure: Pressure,
 }
 
 impl Appliance {

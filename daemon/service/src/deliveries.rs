@@ -17,6 +17,7 @@ use callvault_config::Config;
 use callvault_http::{ApiError, ErrorKind};
 use callvault_journal::facts::SessionEvent;
 use callvault_policy::fold_call;
+use callvault_policy::overload::Rank;
 use callvault_queue::{Failure, Job, JobKind, KindLimits, NewJob, Next, QueueError, StateName};
 use callvault_upload::{
     Analytics, AnalyticsSettings, Audio, Begun, Call, Direction, Folder, Gate, Ledger, Party, SecretFile, Tokens,
@@ -30,10 +31,10 @@ use uuid::Uuid;
 use crate::appliance::Appliance;
 use crate::ingest::unix_ms;
 use crate::log::events;
+use crate::overload;
 use crate::playback::{self, Format};
 use crate::row::has_audio;
 use crate::sound::SoundError;
-use crate::workers::give_way;
 
 /// Deliveries come after archives and deletions.
 pub(crate) const PRIORITY: u8 = 200;
@@ -272,7 +273,7 @@ pub(crate) fn check(config: &Config) -> String {
 
 /// One thread for one sink: works until the appliance stops.
 pub(crate) fn run(appliance: &Arc<Appliance>, kind: SinkKind) {
-    give_way();
+    overload::give_way(Rank::Exports);
     let job_kind = kind.job_kind();
     let parallel = if kind == SinkKind::Folder { 1 } else { appliance.config.uploads.parallel.max(1) as usize };
     let limits: KindLimits = [(job_kind, parallel)].into();
@@ -283,6 +284,10 @@ pub(crate) fn run(appliance: &Arc<Appliance>, kind: SinkKind) {
         let wait_ms = appliance.deliveries.gate(kind, |gate, now_ms| gate.wait_ms(now_ms));
         if wait_ms > 0 {
             appliance.stop_bell.wait(0, Duration::from_millis(wait_ms).min(LOOK));
+            continue;
+        }
+        if !overload::may_export(appliance) {
+            appliance.stop_bell.wait(0, overload::LOOK);
             continue;
         }
         match appliance.queue.claim(unix_ms(), &limits) {

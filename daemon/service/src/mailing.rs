@@ -28,6 +28,7 @@ use callvault_mail::{
     ATTACHMENT_BYTES_MAX, Accepted, Attachment, Call, ComposeError, Failed, Failing, Message, Notice, Person, Sender,
     Templates, compose, compose_plain, send,
 };
+use callvault_policy::overload::Rank;
 use callvault_queue::{Failure, Job, JobKind, QueueError};
 use callvault_render_protocol::RenderError;
 use jiff::Timestamp;
@@ -38,9 +39,9 @@ use crate::appliance::Appliance;
 use crate::archiving::AWAY_MS;
 use crate::ingest::unix_ms;
 use crate::log::events;
+use crate::overload;
 use crate::playback::{self, Format};
 use crate::sound::SoundError;
-use crate::workers::give_way;
 use templates::LoadedTemplates;
 
 /// Part under which health shows that mails cannot be sent.
@@ -154,7 +155,7 @@ impl Pause {
 
 /// Sends mails until the appliance stops.
 pub(crate) fn run(appliance: &Arc<Appliance>) {
-    give_way();
+    overload::give_way(Rank::Exports);
     look_at_templates(appliance);
     let (mut heard, mut pause) = (0, Pause::default());
     let mut known = appliance.settings().mail.clone();
@@ -169,6 +170,10 @@ pub(crate) fn run(appliance: &Arc<Appliance>) {
         if settings.mail.server.is_empty() || pause.left() > Duration::ZERO {
             let sleep = if settings.mail.server.is_empty() { LOOK } else { pause.left().min(LOOK) };
             heard = appliance.work.wait(heard, sleep);
+            continue;
+        }
+        if !overload::may_export(appliance) {
+            appliance.stop_bell.wait(0, overload::LOOK);
             continue;
         }
         let limits = [(JobKind::NOTIFY, 1)].into();

@@ -3,6 +3,7 @@
 //! They are read when they are asked for, from counters that are kept elsewhere (the recorder's heartbeat, the queue), so there is
 //! no registry; what remains is a dozen lines of a format that does not change, written here by hand.
 
+mod archiving;
 mod deliveries;
 mod transport;
 mod webex;
@@ -202,6 +203,7 @@ pub(crate) fn metrics(
     metric("mails_total", "counter", help, &mails.map(|(name, n)| (format!("{{outcome=\"{name}\"}}"), n as f64)));
     deliveries::write(&mut metric, appliance);
     webex::write(&mut metric, appliance);
+    archiving::write(&mut metric, appliance);
     let store = appliance.store.condition();
     let states = StoreState::ALL
         .map(|state| (format!("{{state=\"{}\"}}", state.name()), f64::from(u8::from(state == store.state))));

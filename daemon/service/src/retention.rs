@@ -19,6 +19,7 @@ use callvault_access::audit::Entry;
 use callvault_access::{Action, Caller};
 use callvault_catalogue::{ArchiveState, Catalogue, CatalogueError, Deletion, RETENTION_ROWS_MAX, RetentionRow};
 use callvault_config::Config;
+use callvault_policy::overload::Rank;
 use callvault_policy::retention::{
     AskThresholds, Candidate, ClockFinding, ClockReading, Decision, Period, Permits, Preserving, Question,
     RetentionRule, StoredRule, Tally, clock,
@@ -35,9 +36,9 @@ use crate::appliance::{Appliance, Bell};
 use crate::headroom::Room;
 use crate::ingest::unix_ms;
 use crate::log::events;
+use crate::overload;
 use crate::store::StoreState;
 use crate::told::boot_id;
-use crate::workers::give_way;
 pub(crate) use playing::Playing;
 
 /// Part under which health shows what is asked.
@@ -231,7 +232,7 @@ impl Retention {
 
 /// The thread: looks every few minutes, and oftener when space runs short.
 pub(crate) fn run(appliance: &Appliance) {
-    give_way();
+    overload::give_way(Rank::Archive);
     let retention = &appliance.retention;
     let (mut heard, mut last) = (0, None::<Instant>);
     while !appliance.stopping.load(Ordering::Relaxed) {

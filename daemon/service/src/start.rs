@@ -24,6 +24,7 @@ use zeroize::Zeroizing;
 use crate::access::Access;
 use crate::api::Control;
 use crate::appliance::{Appliance, Bell, Metrics, Notes, Spool};
+use crate::backlog::Worked;
 use crate::certificates::{CertificateFiles, CertificateWatch, unix_s};
 use crate::clock::{self, Clock};
 use crate::deciding::Deciding;
@@ -36,6 +37,7 @@ use crate::lock::{FolderLock, RecorderLock};
 use crate::log::events;
 use crate::mailing::{self, Mailing};
 use crate::moving::{self, Moving, RECORD_NOTE};
+use crate::overload::Pressure;
 use crate::recorder::{Driver, RecorderState, Request};
 use crate::reload::Reload;
 use crate::retention::Retention;
@@ -220,6 +222,8 @@ pub(crate) fn open(
         mailing: Mailing::default(),
         spool: Spool::default(),
         clock: Clock::default(),
+        worked: Worked::default(),
+        pressure: Pressure::default(),
         deliveries: Deliveries::new(&config),
         settings: crate::settings::Settings::new(&config),
         config,
@@ -402,7 +406,7 @@ fn serve(
     crew.hire(appliance, "retention", retention::run)?;
     crew.hire(appliance, "store-move", moving::run)?;
     crew.hire(appliance, "configuration", move |a| reload.run(a))?;
-    for number in 0..appliance.config.render.parallel.max(1) {
+    for number in 0..workers::count(&appliance.config) {
         crew.hire(appliance, &format!("worker-{number}"), workers::run)?;
     }
     for kind in SinkKind::ALL.into_iter().filter(|kind| kind.is_enabled(&appliance.config)) {

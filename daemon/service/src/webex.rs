@@ -23,13 +23,14 @@ use callvault_access::{Action, Caller, On};
 use callvault_catalogue::Catalogue;
 use callvault_config::Config;
 use callvault_http::{Answer, ApiError, ErrorKind, WebexCall};
+use callvault_policy::overload::Rank;
 use callvault_webex::{Dead, Grant, Next, Rule, Sums};
 use callvault_webex_client::{Access, Client, ClientSettings, Fault, Outside, SecretFile, WebSettings};
 use jiff::Timestamp;
 
 use crate::appliance::{Appliance, Bell};
 use crate::mailing;
-use crate::workers::give_way;
+use crate::overload;
 
 /// Part under which health shows what is wrong with the authorisation.
 pub(crate) const NOTE: &str = "webex";
@@ -170,7 +171,7 @@ fn client(config: &Config) -> Result<Client, Fault> {
 
 /// The thread.
 pub(crate) fn run(appliance: &Arc<Appliance>) {
-    give_way();
+    overload::give_way(Rank::Exports);
     let (mut heard, mut between) = (0, Between::default());
     while !appliance.stopping.load(Ordering::Relaxed) {
         between.pass(appliance);

@@ -12,6 +12,7 @@ mod failing_files;
 mod ingesting;
 mod mailing;
 mod order;
+mod overload;
 mod promises;
 mod recovering;
 mod rendering;
