@@ -41,6 +41,8 @@ const PATHS: &[&str] = &[
     "audit",
     "audit/verify",
     "sign-in",
+    "sign-in/begin",
+    "sign-in/finish",
     "sign-out",
     "sessions",
     "sessions/{id}",
