@@ -12,6 +12,7 @@ const LANGUAGE_CHARS_MAX: usize = 35;
 /// switches it on.
 pub(crate) fn errors(config: &Config, findings: &mut Findings<'_>) {
     analytics(config, findings);
+    provider(config, findings);
     webhook(config, findings);
     let folder = &config.export_folder;
     if folder.enabled && folder.path.is_none() {
@@ -25,6 +26,33 @@ pub(crate) fn errors(config: &Config, findings: &mut Findings<'_>) {
     {
         let message = "export_folder.path lies in data_dir or store.path, or they in it; MP3s that anybody can play do not belong beside sealed recordings: name another folder";
         findings.refuse(&["export_folder.path"], message);
+    }
+}
+
+/// Signing in at a provider: all of it or nothing.
+fn provider(config: &Config, findings: &mut Findings<'_>) {
+    let oidc = &config.oidc;
+    url("oidc.issuer", &oidc.issuer, findings);
+    url("oidc.redirect", &oidc.redirect, findings);
+    proxy("oidc.proxy", &oidc.proxy, findings);
+    if oidc.issuer.is_empty() {
+        return;
+    }
+    let needed = [
+        ("oidc.client_id", &oidc.client_id, "the identifier that the provider gave"),
+        ("oidc.redirect", &oidc.redirect, "the portal's address and /sign-in/back"),
+        ("oidc.claim", &oidc.claim, "the claim with the e-mail, such as \"email\""),
+    ];
+    for (key, value, what) in needed {
+        if value.is_empty() {
+            findings.refuse(&[key, "oidc.issuer"], format!("{key} is empty, but oidc.issuer is set; write {what}"));
+        }
+    }
+    if !oidc.scope.split(' ').any(|word| word == "openid") {
+        findings.refuse(&["oidc.scope"], "lacks openid, without which there is no sign-in; write \"openid email\"");
+    }
+    if !oidc.redirect.is_empty() && !oidc.redirect.ends_with("/sign-in/back") {
+        findings.refuse(&["oidc.redirect"], "is not where the portal takes people back; it ends with /sign-in/back");
     }
 }
 

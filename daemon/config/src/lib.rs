@@ -48,7 +48,7 @@ pub use live::takes_effect_at_once;
 pub use mail::{MailTls, SizeLimit};
 pub use schema::{
     Analytics, Archive, Directory, ExportFolder, Filters, Http, Journal, Keys, Licence, Limits, Log, Mail, Media,
-    Numbers, Organisation, Permissions, Portal, Queue, Recording, Render, Retention, Sip, Store, Uploads, Webex,
+    Numbers, Oidc, Organisation, Permissions, Portal, Queue, Recording, Render, Retention, Sip, Store, Uploads, Webex,
     WebexRules, Webhook, documented_defaults,
 };
 pub use setting::KeySpec;
@@ -99,6 +99,8 @@ pub struct Config {
     pub http: Http,
     /// `[portal]`.
     pub portal: Portal,
+    /// See [`Oidc`].
+    pub oidc: Oidc,
     /// Who may do what with recordings.
     pub permissions: Permissions,
     /// The appliance's keys.

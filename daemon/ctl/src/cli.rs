@@ -58,6 +58,8 @@ pub(crate) enum Verb {
     /// Who did what: the audit log.
     #[command(subcommand)]
     Audit(Audit),
+    /// Ask for what a first start needs, check each answer for real, and write the configuration.
+    Setup(Box<Setup>),
     /// Look at everything that the appliance needs (configuration, keys, store, ports, certificate, mail server, clock and more), running or
     /// stopped, and say what is wrong and what to do.
     Doctor,
@@ -91,6 +93,83 @@ pub(crate) enum Verb {
     Webex(crate::webex::Webex),
     /// Compare the call detail records of Webex with what is held: which calls are missing, short or extra.
     Completeness(Completeness),
+}
+
+/// The answers that `setup` is given instead of asking; what is not given is asked on a terminal, and stays as it is elsewhere.
+#[derive(Debug, Args)]
+pub(crate) struct Setup {
+    /// Where SIP over UDP is taken, such as 10.0.0.5:5060; several separated by commas, or none.
+    #[arg(long, value_name = "ADDRESSES")]
+    pub(crate) udp: Option<String>,
+    /// The same for SIP over TCP.
+    #[arg(long, value_name = "ADDRESSES")]
+    pub(crate) tcp: Option<String>,
+    /// The same for SIP over TLS.
+    #[arg(long, value_name = "ADDRESSES")]
+    pub(crate) tls: Option<String>,
+    /// Networks that SIP is taken from, separated by commas; for Webex Calling add those of your region.
+    #[arg(long, value_name = "NETWORKS")]
+    pub(crate) allowed_peers: Option<String>,
+    /// The address that callers are told to send audio to, or auto.
+    #[arg(long, value_name = "ADDRESS")]
+    pub(crate) media_address: Option<String>,
+    /// The UDP ports for audio, such as 20000-29999.
+    #[arg(long, value_name = "PORTS")]
+    pub(crate) media_ports: Option<String>,
+    /// The certificate for SIP over TLS, with those above it.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) certificate: Option<String>,
+    /// Its private key.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) key: Option<String>,
+    /// The name by which clients reach the recorder over TLS, which the certificate must be for; or none.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) name: Option<String>,
+    /// The folder for archives, or none for the one in the data folder.
+    #[arg(long, value_name = "FOLDER")]
+    pub(crate) store: Option<String>,
+    /// The folder for archives is on a share: refuse it while none is mounted there.
+    #[arg(long)]
+    pub(crate) share: bool,
+    /// How long recordings stay: keep-all, 12-months, 48-months, 4-hours or custom.
+    #[arg(long, value_name = "RULE")]
+    pub(crate) retention: Option<String>,
+    /// With custom: for how long, such as "90 days".
+    #[arg(long, value_name = "PERIOD")]
+    pub(crate) retention_period: Option<String>,
+    /// The organisation's time zone, such as Europe/Rome, or system.
+    #[arg(long, value_name = "ZONE")]
+    pub(crate) time_zone: Option<String>,
+    /// The mail server, or none.
+    #[arg(long, value_name = "HOST")]
+    pub(crate) mail_server: Option<String>,
+    /// Its port; 0 for the usual one.
+    #[arg(long, value_name = "PORT")]
+    pub(crate) mail_port: Option<String>,
+    /// How the way there is protected: starttls, tls or none.
+    #[arg(long, value_name = "HOW")]
+    pub(crate) mail_tls: Option<String>,
+    /// The authorities that its certificate must be signed by, or none for those that this machine trusts.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) mail_ca: Option<String>,
+    /// The name to sign in with, or none.
+    #[arg(long, value_name = "USER")]
+    pub(crate) mail_user: Option<String>,
+    /// The file with the password; a password itself is never given on a command line.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) mail_password_file: Option<String>,
+    /// The address that mails come from.
+    #[arg(long, value_name = "ADDRESS")]
+    pub(crate) mail_from: Option<String>,
+    /// Ask nothing: take what is given here, and leave the rest as it is.
+    #[arg(long)]
+    pub(crate) yes: bool,
+    /// Check, show what would be written, and write nothing.
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    /// Write it although a check failed, for what is not there yet.
+    #[arg(long)]
+    pub(crate) anyway: bool,
 }
 
 #[derive(Debug, Args)]

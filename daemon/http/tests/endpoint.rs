@@ -16,7 +16,7 @@ use std::{
 
 use callvault_http::{
     Annotate, Answer, Api, ApiError, Audio, AudioFormat, AudioRequest, AuditQuery, CallAction, Caller, Component,
-    DiscardsQuery, Entrance, ErrorKind, Health, HttpError, Level, Limits, Listen, MigrateStore, NewToken,
+    DiscardsQuery, Elsewhere, Entrance, ErrorKind, Health, HttpError, Level, Limits, Listen, MigrateStore, NewToken,
     RecordingsQuery, Server, SignIn, Snapshot, Status, UserImport, WebexCall,
 };
 use callvault_seal::Secret;
@@ -153,6 +153,10 @@ impl Api for Fake {
         Ok(
             json!({"user": wanted.user, "from": caller.from, "through": caller.through.as_str(), "level": caller.level.as_str()}),
         )
+    }
+
+    fn sign_in_elsewhere(&self, caller: &Caller, step: &Elsewhere) -> Answer {
+        Ok(json!({"step": format!("{step:?}"), "through": caller.through.as_str(), "level": caller.level.as_str()}))
     }
 
     fn sign_out(&self, _: &Caller) -> Answer {

@@ -16,11 +16,13 @@ use callvault_seal::{Keyring, PublicKey};
 use tokio::sync::{mpsc, watch};
 
 use crate::access::Access;
+use crate::clock::Clock;
 use crate::deciding::Deciding;
 use crate::deliveries::Deliveries;
 use crate::headroom::{Headroom, Sample, Samples};
 use crate::ingest::unix_ms;
 use crate::journals::{LaneView, Shared};
+use crate::log::events;
 use crate::mailing::Mailing;
 use crate::moving::Moving;
 use crate::recorder::{RecorderState, Request};
@@ -75,6 +77,8 @@ pub(crate) struct Appliance {
     pub(crate) webex: Webex,
     /// How the journal's disk has filled lately.
     pub(crate) spool: Spool,
+    /// Whether somebody keeps the clock right.
+    pub(crate) clock: Clock,
 }
 
 impl Appliance {
@@ -258,7 +262,7 @@ impl Notes {
     pub(crate) fn set(&self, part: &'static str, text: String) {
         let mut notes = self.notes.lock().unwrap_or_else(PoisonError::into_inner);
         if notes.get(part).is_none_or(|(_, known)| *known != text) {
-            tracing::error!(part, "{text}");
+            tracing::error!(event = events::ALARM_RAISED, part, "{text}");
         }
         let since = notes.get(part).map_or_else(Instant::now, |(since, _)| *since);
         notes.insert(part, (since, text));
@@ -268,7 +272,12 @@ impl Notes {
     pub(crate) fn clear(&self, part: &'static str) {
         let mut notes = self.notes.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((since, text)) = notes.remove(part) {
-            tracing::info!(part, after_s = since.elapsed().as_secs(), "well again; it was: {text}");
+            tracing::info!(
+                event = events::ALARM_CLEARED,
+                part,
+                after_s = since.elapsed().as_secs(),
+                "well again; it was: {text}"
+            );
         }
     }
 

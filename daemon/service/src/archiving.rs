@@ -34,6 +34,7 @@ use uuid::Uuid;
 
 use crate::appliance::Appliance;
 use crate::deliveries;
+use crate::log::events;
 use crate::mailing;
 use crate::row::{self, has_audio};
 use crate::sound::{OpenLane, Reading, SoundError, codec_spec, open_lanes};
@@ -226,7 +227,7 @@ fn make(
         Ok(Archived::Recorded | Archived::AlreadyRecorded) => {
             appliance.metrics.archived.fetch_add(1, Ordering::Relaxed);
             appliance.metrics.archived_bytes.fetch_add(summary.bytes, Ordering::Relaxed);
-            tracing::info!(recording = %id, bytes = summary.bytes, "recording {id} archived and verified");
+            tracing::info!(event = events::ARCHIVED, recording = %id, bytes = summary.bytes, "recording {id} archived and verified");
             if !owed.is_empty() {
                 // What follows need not wait for the next look.
                 let _ = appliance.wake_ingest.try_send(());

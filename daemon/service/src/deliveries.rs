@@ -29,6 +29,7 @@ use uuid::Uuid;
 
 use crate::appliance::Appliance;
 use crate::ingest::unix_ms;
+use crate::log::events;
 use crate::playback::{self, Format};
 use crate::row::has_audio;
 use crate::sound::SoundError;
@@ -342,7 +343,7 @@ fn work(appliance: &Arc<Appliance>, kind: SinkKind, web: &mut Option<Web>, job: 
                     tracing::error!(recording = %id, "failed to {error}");
                 }
                 appliance.metrics.job_failures.fetch_add(1, Ordering::Relaxed);
-                tracing::warn!(job = %job.id, attempt = job.attempts, "job {} failed to {text}", job.id);
+                tracing::warn!(event = events::JOB_FAILED, job = %job.id, attempt = job.attempts, "job {} failed to {text}", job.id);
             }
             appliance.queue.fail(&job.id, unix_ms(), failure, &text, rand::rng().next_u64()).map(|next| {
                 appliance.deliveries.count(kind, |counts| match next {
@@ -424,7 +425,7 @@ fn deliver(appliance: &Arc<Appliance>, kind: SinkKind, web: &mut Option<Web>, id
         counts.counted_at = None;
     });
     let ms = u64::try_from(begun_at.elapsed().as_millis()).unwrap_or(u64::MAX);
-    tracing::info!(recording = %id, sink = kind.section(), ms, "recording {id} delivered to {}", kind.section());
+    tracing::info!(event = events::DELIVERED, recording = %id, sink = kind.section(), ms, "recording {id} delivered to {}", kind.section());
     Ok(())
 }
 

@@ -50,6 +50,7 @@ pub(crate) fn snapshot(appliance: &Appliance) -> Snapshot {
     if !appliance.settings().mail.server.is_empty() {
         put("mail", noted(appliance, &[mailing::NOTE, mailing::TEMPLATES_NOTE], Status::Degraded));
     }
+    put("clock", appliance.clock.component());
     if appliance.settings().webex.enabled {
         let parts = [webex::NOTE, webex::SYNC_NOTE, webex::RECORDS_NOTE, webex::MISSING_NOTE];
         put("webex", noted(appliance, &parts, Status::Degraded));

@@ -37,6 +37,7 @@ use uuid::Uuid;
 use crate::appliance::Appliance;
 use crate::archiving::AWAY_MS;
 use crate::ingest::unix_ms;
+use crate::log::events;
 use crate::playback::{self, Format};
 use crate::sound::SoundError;
 use crate::workers::give_way;
@@ -211,7 +212,7 @@ pub(crate) fn tell(appliance: &Appliance, job: &Job, result: Result<Outcome, Not
                 tracing::debug!(job = %job.id, "job {} waits: failed to {text}", job.id);
             } else {
                 appliance.metrics.job_failures.fetch_add(1, Ordering::Relaxed);
-                tracing::error!(job = %job.id, attempt = job.attempts, "job {} failed to {text}", job.id);
+                tracing::error!(event = events::JOB_FAILED, job = %job.id, attempt = job.attempts, "job {} failed to {text}", job.id);
             }
             appliance.queue.fail(&job.id, unix_ms(), failure, &text, rand::rng().next_u64()).map(drop)
         }

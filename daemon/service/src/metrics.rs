@@ -13,6 +13,7 @@ use std::sync::atomic::Ordering;
 use callvault_http::Health;
 
 use crate::appliance::Appliance;
+use crate::clock::Sync;
 use crate::headroom::Headroom;
 use crate::recorder::RecorderState;
 use crate::store::StoreState;
@@ -158,6 +159,9 @@ pub(crate) fn metrics(
             &one(expires as f64),
         );
     }
+    let sync = appliance.clock.sync();
+    let states = Sync::ALL.map(|state| (format!("{{state=\"{}\"}}", state.name()), f64::from(u8::from(state == sync))));
+    metric("clock_state", "gauge", "1 for what is known of the machine's clock, 0 for the others.", &states);
     let [discarded, reasons, deleted] = appliance.metrics.names();
     let by = |label: &str, counts: &[(String, u64)]| -> Vec<(String, f64)> {
         counts.iter().map(|(name, n)| (format!("{{{label}=\"{name}\"}}"), *n as f64)).collect()

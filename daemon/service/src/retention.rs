@@ -34,6 +34,7 @@ use uuid::Uuid;
 use crate::appliance::{Appliance, Bell};
 use crate::headroom::Room;
 use crate::ingest::unix_ms;
+use crate::log::events;
 use crate::store::StoreState;
 use crate::told::boot_id;
 use crate::workers::give_way;
@@ -271,7 +272,12 @@ pub(crate) fn pass(appliance: &Appliance) -> u64 {
         }
     };
     if deleted > 0 {
-        tracing::info!(deleted, rule = appliance.retention.rule.name, "retention deleted {deleted} recordings");
+        tracing::info!(
+            event = events::RETENTION_DELETED,
+            deleted,
+            rule = appliance.retention.rule.name,
+            "retention deleted {deleted} recordings"
+        );
     }
     *locked(&appliance.retention.last_run) = LastRun { at: Some(Timestamp::now()), deleted, error };
     deleted

@@ -25,6 +25,7 @@ use crate::access::Access;
 use crate::api::Control;
 use crate::appliance::{Appliance, Bell, Metrics, Notes, Spool};
 use crate::certificates::{CertificateFiles, CertificateWatch, unix_s};
+use crate::clock::{self, Clock};
 use crate::deciding::Deciding;
 use crate::deliveries::{self, Deliveries, SinkKind};
 use crate::fd_store::{Brought, FdStore, Keeping};
@@ -32,6 +33,7 @@ use crate::files::{make_folder, write_whole};
 use crate::ingest::{Ingest, unix_ms};
 use crate::journals::Shared;
 use crate::lock::{FolderLock, RecorderLock};
+use crate::log::events;
 use crate::mailing::{self, Mailing};
 use crate::moving::{self, Moving, RECORD_NOTE};
 use crate::recorder::{Driver, RecorderState, Request};
@@ -41,7 +43,7 @@ use crate::sockets::{Sockets, Wanted};
 use crate::store::EXPECTED_NAME;
 use crate::stores::{Record, Stores};
 use crate::webex::{self, Webex};
-use crate::{keys, log, recover, retention, sd_notify, told, watchdog, workers};
+use crate::{doctor, keys, log, recover, retention, sd_notify, told, watchdog, workers};
 
 /// Requests to the recorder that may wait.
 const REQUESTS_MAX: usize = 64;
@@ -77,12 +79,19 @@ pub(crate) fn run(path: &Path) -> anyhow::Result<()> {
     let reload = Bell::default();
     let stop = runtime.block_on(async { watch_signals(reload.clone()) })?;
     let folder = |path: &Path, key: &str| {
-        make_folder(path).with_context(|| format!("make the folder {} ({key})", path.display()))
+        make_folder(path).map_err(|error| {
+            let remedy =
+                "give it, or the folder that it is to be in, to the user that callvaultd runs as, or name another one";
+            anyhow!("make the folder {} ({key}): {error}; {remedy}", path.display())
+        })
     };
     folder(&config.data_dir, "data_dir")?;
     folder(&config.runtime_dir, "runtime_dir")?;
     let _lock = FolderLock::take(&config.data_dir)?;
     folder(&config.journal_path(), "journal")?;
+    if let Err(text) = doctor::room(&config) {
+        tracing::error!("{text}");
+    }
     let lock = RecorderLock::take(&config.data_dir)?;
     let brought_key = brought.key.take();
     let has_key = brought_key.is_some();
@@ -210,6 +219,7 @@ pub(crate) fn open(
         metrics: Metrics::default(),
         mailing: Mailing::default(),
         spool: Spool::default(),
+        clock: Clock::default(),
         deliveries: Deliveries::new(&config),
         settings: crate::settings::Settings::new(&config),
         config,
@@ -231,6 +241,9 @@ fn open_keys(config: &Config, rng: &mut dyn CryptoRng) -> anyhow::Result<keys::K
     let in_use = config.catalogue_path().exists()
         || std::fs::read_dir(config.journal_path()).is_ok_and(|mut entries| entries.next().is_some());
     let keys = keys::load_or_make(&config.keys_path(), &config.data_dir, in_use, rng)?;
+    if let Some(text) = keys::open_to_others(&keys.path) {
+        tracing::error!("{text}");
+    }
     if keys.made {
         tracing::warn!(
             key = %keys.keyring.public().id(),
@@ -412,6 +425,7 @@ fn serve(
     if let Some(keeping) = keeping {
         crew.hire(appliance, "fd-store", move |a| keeping.run(a, &stay))?;
     }
+    crew.hire(appliance, "clock", clock::run)?;
     if let Some(every) = watchdog::wanted() {
         crew.hire(appliance, "watchdog", move |a| watchdog::run(a, every))?;
     }
@@ -505,7 +519,7 @@ fn tell_systemd(mut recorder: watch::Receiver<RecorderState>) {
     tokio::spawn(async move {
         if recorder.wait_for(|state| state.up).await.is_ok() {
             sd_notify::ready();
-            tracing::info!("ready: calls are recorded");
+            tracing::info!(event = events::READY, "ready: calls are recorded");
         }
     });
 }

@@ -15,6 +15,7 @@ use crate::access;
 use crate::appliance::Appliance;
 use crate::archiving::{self, AWAY_MS, STORE_NAME};
 use crate::ingest::unix_ms;
+use crate::log::events;
 use crate::store::StoreError;
 
 /// Longest sleep between two looks at the queue.
@@ -123,7 +124,7 @@ pub(crate) fn work(appliance: &Appliance, renderer: &mut Option<Renderer>, job: 
                 tracing::debug!(job = %job.id, "job {} waits: failed to {text}", job.id);
             } else {
                 appliance.metrics.job_failures.fetch_add(1, Ordering::Relaxed);
-                tracing::error!(job = %job.id, attempt = job.attempts, "job {} failed to {text}", job.id);
+                tracing::error!(event = events::JOB_FAILED, job = %job.id, attempt = job.attempts, "job {} failed to {text}", job.id);
             }
             appliance.queue.fail(&job.id, unix_ms(), failure, &text, rand::rng().next_u64()).map(drop)
         }
