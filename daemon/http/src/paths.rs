@@ -48,6 +48,12 @@ const PATHS: &[&str] = &[
     "users/import",
     "users/{email}",
     "users/{email}/picture",
+    "webex",
+    "webex/authorisation",
+    "webex/authorisation/answer",
+    "webex/authorisation/service-app",
+    "users/sync",
+    "completeness",
     "discards",
 ];
 
