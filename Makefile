@@ -41,6 +41,8 @@ torture: rust
 	CALLVAULT_LOAD_CALLS=$${SOAK_CALLS:-200} CALLVAULT_LOAD_SECONDS=$${SOAK_SECONDS:-3600} cargo bench --locked --bench load
 	packaging/prerequisites mail
 	cargo test --release --locked --test mail_servers -- --nocapture
+	packaging/prerequisites browser
+	cargo test --release --locked --test portal -- --nocapture
 	packaging/prerequisites packages
 	cargo build --release --locked -p callvault -p callvault-manual
 	cargo test --release --locked --test packages -- --nocapture

@@ -36,8 +36,8 @@ fn main() {
     reception(&bench);
     without_the_kernel(&bench);
     let sockets = bench.pick(SOCKETS, 50);
-    with_the_kernel(&bench, sockets, 1, &format!("sweep of {sockets} sockets, a packet at each: the usual one"));
-    with_the_kernel(&bench, sockets, 5, &format!("sweep of {sockets} sockets, five at each: a late one"));
+    with_the_kernel(&bench, sockets, 1, &format!("sweep of {sockets} sockets, a packet at each"));
+    with_the_kernel(&bench, sockets, 5, &format!("sweep of {sockets} sockets, five at each"));
 }
 
 /// A journal that is never written, with a lane for each session.

@@ -29,8 +29,25 @@ const NOT_YET: [(&str, &str); 3] = [
     ("callvault_recordings_deleted_total", "rule"),
 ];
 
+/// There from the second minute on, and only while the disk fills.
+const WHILE_IT_FILLS: &str = "callvault_spool_headroom_seconds";
+
 fn file(path: &str) -> String {
     fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(path)).unwrap()
+}
+
+/// A name by the conventions: ours, in small letters, and in base units, which stand last but for `_total`.
+fn check_name(name: &str) {
+    let short = name.strip_prefix("callvault_").unwrap_or_else(|| panic!("{name} is not ours"));
+    let words: Vec<&str> = short.strip_suffix("_total").unwrap_or(short).split('_').collect();
+    let is_word = |word: &&str| !word.is_empty() && word.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
+    assert!(words.iter().all(|word| is_word(word)), "{name}");
+    let scaled =
+        ["ms", "milliseconds", "us", "minutes", "hours", "days", "s", "kb", "kib", "mb", "mib", "gb", "percent"];
+    assert!(!words.iter().any(|word| scaled.contains(word)), "{name} is not in seconds, bytes or a ratio");
+    let unit = words.iter().position(|word| ["seconds", "bytes", "ratio"].contains(word));
+    let is_rate = words.ends_with(&["per", "second"]);
+    assert!(is_rate || unit.is_none_or(|at| at + 1 == words.len()), "{name}: its unit is not last");
 }
 
 /// The names of all metrics, each with its labels; the form is looked at on the way.
@@ -39,15 +56,21 @@ fn metrics(appliance: &Appliance) -> BTreeMap<String, BTreeSet<String>> {
     let text = String::from_utf8(response.body).unwrap();
     let mut found: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
     let (mut helped, mut typed, mut series) = (BTreeSet::new(), BTreeMap::new(), BTreeSet::new());
+    assert!(text.ends_with('\n'), "the last line is not whole");
+    // Everything of a metric stands together: its help, its type, its series.
+    let mut family = String::new();
     for line in text.lines() {
         if let Some(rest) = line.strip_prefix("# HELP ") {
             let (name, help) = rest.split_once(' ').unwrap();
             assert!(help.ends_with('.') && help.len() > 10, "{line}");
             assert!(helped.insert(name.to_owned()), "twice: {line}");
+            check_name(name);
+            family = name.to_owned();
         } else if let Some(rest) = line.strip_prefix("# TYPE ") {
             let (name, kind) = rest.split_once(' ').unwrap();
             assert_eq!(kind == "counter", name.ends_with("_total"), "{line}");
             assert!(["counter", "gauge"].contains(&kind), "{line}");
+            assert!(name == family && !typed.contains_key(name), "not after its help, or twice: {line}");
             typed.insert(name.to_owned(), kind.to_owned());
             found.entry(name.to_owned()).or_default();
         } else {
@@ -58,6 +81,7 @@ fn metrics(appliance: &Appliance) -> BTreeMap<String, BTreeSet<String>> {
                 panic!("no series: {line}")
             };
             let name = name.unwrap();
+            assert_eq!(name, family, "apart from its help: {line}");
             assert!(helped.contains(&name) && typed.contains_key(&name), "neither help nor type before {line}");
             found.entry(name).or_default().extend(matchers.matchers.iter().map(|matcher| matcher.name.clone()));
         }
@@ -65,6 +89,9 @@ fn metrics(appliance: &Appliance) -> BTreeMap<String, BTreeSet<String>> {
     for (name, label) in NOT_YET {
         found.get_mut(name).unwrap().insert(label.to_owned());
     }
+    let short = WHILE_IT_FILLS.strip_prefix("callvault_").unwrap();
+    assert!(file("daemon/service/src/metrics.rs").contains(&format!("metric(\"{short}\", \"gauge\"")));
+    found.entry(WHILE_IT_FILLS.to_owned()).or_default();
     found
 }
 

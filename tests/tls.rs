@@ -114,7 +114,7 @@ fn an_expired_certificate_of_ours_is_told_and_shown() {
     assert_eq!(certificates["status"], "failing", "{health:#}");
     assert!(certificates.to_string().contains("2021-12-31"), "{health:#}");
     let checked = appliance.daemon_output(&["--check"]);
-    assert!(checked.status.success() && String::from_utf8_lossy(&checked.stdout).contains("expired on 2021"));
+    assert!(!checked.status.success() && String::from_utf8_lossy(&checked.stdout).contains("expired on 2021"));
 }
 
 #[test]

@@ -37,6 +37,11 @@ impl Turn {
         turn
     }
 
+    /// A turn that took so long by another clock than this thread's.
+    pub(crate) fn counted(took: Duration, units: usize) -> Self {
+        Self { took, units: units as u64 }
+    }
+
     /// Runs a further part of the work; what is done between the parts is not counted.
     pub(crate) fn add<R>(&mut self, work: impl FnOnce() -> R) {
         let began = Instant::now();

@@ -2,211 +2,205 @@
 //!
 //! Each step starts an appliance of its own, begins its calls at a set rate, lets them speak for a while, ends them and waits for their
 //! archives. A packet that was sent and is not in its recording, or that was kept back on purpose and is not told as lost, fails the
-//! run: a figure of calls that were not recorded means nothing. Nothing is asserted about times.
+//! run: a figure of calls that were not recorded means nothing. Nothing is asserted about how fast anything is. A long step is a soak,
+//! and fails when memory grows or lengths drift; `CALLVAULT_LOAD_AGENTS` makes a day of agents' calls instead of steps.
 //!
 //! What a run does is said by variables; see docs/CAPACITY.md. The appliance's processes are others than this one, so that what
 //! sending costs is in none of the figures.
 
 #![allow(clippy::unwrap_used)]
 
+mod appliance;
+mod day;
 #[path = "../floor/mod.rs"]
 mod floor;
+mod page;
+mod plan;
 mod report;
 #[path = "../../tests/rig/mod.rs"]
 mod rig;
+mod secure;
 mod sender;
 mod usage;
+mod verdict;
+mod voice;
 
-use std::collections::HashMap;
-use std::str::FromStr;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use appliance::{Loaded, TRACKS, archived_bytes_per_hour, recorded_s};
 use floor::{Bench, quantile};
-use report::Step;
-use rig::shapes::{Facts, webex};
+use plan::{Plan, Transport};
+use report::{Run, Step};
+use rig::shapes::Facts;
 use rig::sip::Client;
-use rig::sound::{FRAME, packets, speech};
-use rig::tls::metric;
-use rig::{Appliance, wait_until};
-use sender::{Done, Sent, Speech, Trouble};
-use serde_json::Value;
+use sender::{SETTLED, Speech};
 use usage::{Sockets, Usage};
+use voice::Coding;
 
-/// Pairs for 2,000 calls of two tracks at once.
-const SETTINGS: &str = "[media]\nports = \"16000-31999\"\n[limits]\nsessions_max = 4000\n";
-/// Tracks of a call.
-const TRACKS: usize = 2;
-/// How often the sockets are looked at.
+/// How often processes and sockets are looked at.
 const LOOK: Duration = Duration::from_millis(250);
-/// The list of recordings has no more than this many on a page, so a step has no more calls.
-const CALLS_MAX: usize = 1_000;
-/// So long without a further archive, and there will be none.
-const STALLED: Duration = Duration::from_secs(90);
-
-/// What a run does.
-struct Plan {
-    calls: Vec<usize>,
-    /// New calls a second.
-    rate: f64,
-    /// How long all of a step's calls speak together.
-    hold: Duration,
-    trouble: Trouble,
-    /// Whether each call has a connection of its own; otherwise it is signalled over UDP.
-    tcp: bool,
-}
-
-impl Plan {
-    fn read(bench: &Bench) -> Self {
-        let calls: String = variable("CALLS", bench.pick("50,100,200,500".to_owned(), "2,4".to_owned()));
-        let calls =
-            calls.split(',').map(|calls| calls.trim().parse().expect("CALLVAULT_LOAD_CALLS is a list of numbers"));
-        let calls: Vec<usize> = calls.collect();
-        assert!(calls.iter().all(|calls| (1..=CALLS_MAX).contains(calls)), "a step has 1 to {CALLS_MAX} calls");
-        let trouble = Trouble { lost: variable("LOST", bench.pick(0, 5)), late: variable("LATE", bench.pick(0, 5)) };
-        assert!(trouble.lost + trouble.late <= 50, "at most half of the packets are lost or late");
-        let rate: f64 = variable("RATE", 50.0);
-        assert!(rate > 0.0 && rate <= 1_000.0, "CALLVAULT_LOAD_RATE is above 0 and at most 1000");
-        let transport: String = variable("TRANSPORT", "udp".to_owned());
-        assert!(["udp", "tcp"].contains(&transport.as_str()), "CALLVAULT_LOAD_TRANSPORT is udp or tcp");
-        let tcp = transport == "tcp";
-        Self { calls, rate, tcp, hold: Duration::from_secs(variable("SECONDS", bench.pick(20, 2))), trouble }
-    }
-}
-
-/// The variable `CALLVAULT_LOAD_…`, or what stands for it.
-fn variable<T: FromStr>(name: &str, otherwise: T) -> T {
-    let name = format!("CALLVAULT_LOAD_{name}");
-    std::env::var(&name).map_or(otherwise, |value| value.parse().unwrap_or_else(|_| panic!("{name} cannot be read")))
-}
+/// How often the appliance is asked how far it is after the calls.
+const ASK: Duration = Duration::from_millis(200);
 
 fn main() {
-    let bench =
-        Bench::begin_without_table("load: calls of two G.711 tracks against an appliance, every packet accounted for");
+    let bench = Bench::begin_without_table("load: calls against an appliance, every packet accounted for");
+    usage::take_descriptors();
     let plan = Plan::read(&bench);
-    report::print_head();
-    let mut steps = Vec::new();
-    for calls in &plan.calls {
-        let step = run(*calls, &plan);
-        report::print(&step);
-        steps.push(step);
+    if plan.agents > 0 {
+        return day::run(&plan);
     }
-    report::print_growth(&steps);
-    report::write(&steps);
+    let failed = steps(&plan);
+    if bench.pick(false, true) {
+        // That the other ways work too.
+        let other = Plan { calls: vec![2], coding: Coding::G722, srtp: true, transport: Transport::Tls, ..plan };
+        steps(&other);
+        day::run(&Plan { coding: Coding::Opus, agents: 2, ..other });
+    }
+    assert!(failed.is_empty(), "the run was not good: {}", failed.join("; "));
 }
 
-fn run(calls: usize, plan: &Plan) -> Step {
-    let appliance = Appliance::start(SETTINGS);
-    let idle = Usage::of(&appliance);
-    let voice = packets(&speech(1, 130.0, 8_000, 50 * FRAME));
-    let speech = Speech::begin(appliance.sip().ip(), voice, plan.trouble);
-    let (clients, mut invites) = ramp(&appliance, &speech, calls, plan);
+/// All steps, and what was wrong with them.
+fn steps(plan: &Plan) -> Vec<String> {
+    let mut run = Run::begin(plan);
+    let mut failed = Vec::new();
+    report::print_head(&run);
+    for calls in &plan.calls {
+        let step = step(*calls, plan);
+        report::print(&step);
+        failed.extend(step.failed.clone());
+        failed.extend(verdict::soak(&step.memory, step.duration_off_ms));
+        run.steps.push(step);
+    }
+    report::print_bars(&run);
+    page::write(&run);
+    failed
+}
 
-    let (before, began) = (Usage::of(&appliance), Instant::now());
-    let [bytes_before, commits_before] = written(&appliance);
-    let mut sockets = Sockets::default();
+fn step(calls: usize, plan: &Plan) -> Step {
+    let loaded = Loaded::start(plan);
+    let idle = Usage::of(&loaded.appliance);
+    let speech = loaded.speech(calls * TRACKS);
+    let (clients, mut invites) = ramp(&loaded, &speech, calls, plan.rate);
+
+    let (before, began) = (Usage::of(&loaded.appliance), Instant::now());
+    let [bytes_before, commits_before] = loaded.journal();
+    let (mut sockets, mut memory) = (Sockets::default(), Vec::new());
     while began.elapsed() < plan.hold {
-        let now = Sockets::of(appliance.sip());
+        let now = Sockets::of(loaded.appliance.sip());
         sockets.waiting_bytes_max = sockets.waiting_bytes_max.max(now.waiting_bytes_max);
         sockets.drops = sockets.drops.max(now.drops);
+        memory.push((began.elapsed().as_secs_f64(), Usage::of(&loaded.appliance).memory_kib() as f64));
         thread::sleep(LOOK);
     }
-    let (after, held) = (Usage::of(&appliance), began.elapsed().as_secs_f64());
-    let [bytes, commits] = written(&appliance);
+    let (after, held) = (Usage::of(&loaded.appliance), began.elapsed().as_secs_f64());
+    let [bytes, commits] = loaded.journal();
 
     let done = speech.end();
-    // What lies in the sockets still is taken with the next sweep.
-    thread::sleep(LOOK);
-    let ended = Instant::now();
-    for client in clients {
-        client.bye();
-    }
-    wait_until("all recordings are listed", || appliance.recordings().len() == calls);
-    let listed = ended.elapsed();
-    wait_archived(&appliance, calls);
-    let archived = ended.elapsed();
-    let sums = check(&appliance, &done);
-    let per_call_s = |ms: u64| ms as f64 / 1e3 / held / calls as f64;
+    thread::sleep(SETTLED);
+    let at_end = Usage::of(&loaded.appliance);
+    let ends = End::all(&loaded, clients);
+    let checked = loaded.check(&done);
+    let (sums, recordings) = (checked.sent, &checked.recordings);
+    let cpu = after.cpu_s_since(&before).map(|cpu_s| cpu_s / held / calls as f64);
+    let off = |(began, recording): (&(Instant, Instant), &serde_json::Value)| {
+        let lasted_ms = began.1.duration_since(began.0).as_secs_f64() * 1e3;
+        (recording["duration_ms"].as_f64().unwrap() - lasted_ms).abs()
+    };
     Step {
         calls,
         packets: sums.packets,
         lost_on_purpose: sums.lost,
         late_on_purpose: sums.late,
-        invite_ms: [0.5, 0.99, 1.0].map(|at| quantile(&mut invites, at)),
-        recorder_core_per_call: per_call_s(after.recorder_cpu_ms - before.recorder_cpu_ms),
-        daemon_core_per_call: per_call_s(after.daemon_cpu_ms - before.daemon_cpu_ms),
-        idle_kib: idle.memory_kib,
-        live_kib: after.memory_kib,
-        grown_kib: after.memory_kib.cast_signed() - before.memory_kib.cast_signed(),
+        missing: checked.missing,
+        failed: checked.failed(),
+        invite_ms: spread(&mut invites, 1.0),
+        core_per_call: cpu,
+        idle,
+        live: after,
+        memory,
         journal_bytes_per_s: (bytes - bytes_before) / held,
         commits_per_s: (commits - commits_before) / held,
-        archive_bytes_per_call_hour: archived_bytes_per_hour(&appliance),
+        written_bytes_per_s: after.written_bytes_since(&before) as f64 / held,
+        archive_bytes_per_call_hour: archived_bytes_per_hour(recordings),
         socket_bytes_max: sockets.waiting_bytes_max,
         socket_drops: sockets.drops,
-        listed_s: listed.as_secs_f64(),
-        archived_s: archived.as_secs_f64(),
-        sender_behind_ms: done.behind_max.as_secs_f64() * 1e3,
+        playable_s: ends.playable_s,
+        first_audio_s: ends.first_audio_s,
+        archived_s: ends.archived_s,
+        archive_took_s: ends.took_s,
+        archive_core_s: ends.usage.cpu_s_since(&at_end),
+        recorded_s: recorded_s(recordings),
+        behind_us: done.behind_us,
+        duration_off_ms: ends.lasted.iter().zip(recordings).map(off).fold(0.0, f64::max),
     }
 }
 
-/// Begins the calls, each at its time; their clients, and how long each INVITE took in milliseconds.
-fn ramp(appliance: &Appliance, speech: &Speech, calls: usize, plan: &Plan) -> (Vec<Client>, Vec<f64>) {
+/// 50th and 99th percentile and the most of some values, each times a factor.
+fn spread(values: &mut [f64], factor: f64) -> [f64; 3] {
+    [0.5, 0.99, 1.0].map(|at| quantile(values, at) * factor)
+}
+
+/// A call that lives.
+struct Live {
+    client: Client,
+    began: Instant,
+}
+
+/// Begins the calls, each at its time; and how long each INVITE took in milliseconds.
+fn ramp(loaded: &Loaded<'_>, speech: &Speech, calls: usize, rate: f64) -> (Vec<Live>, Vec<f64>) {
     let (mut clients, mut invites) = (Vec::new(), Vec::new());
-    let began = Instant::now();
+    let begin = Instant::now();
     for number in 0..calls {
-        let due = began + Duration::from_secs_f64(number as f64 / plan.rate);
+        let due = begin + Duration::from_secs_f64(number as f64 / rate);
         thread::sleep(due.saturating_duration_since(Instant::now()));
-        let mut client = if plan.tcp { Client::tcp(appliance.sip()) } else { Client::udp(appliance.sip()) };
-        let media = client.call(&webex(&Facts::incoming(number as u32), appliance.sip()));
-        invites.push(client.took().as_secs_f64() * 1e3);
-        assert_eq!(media.len(), TRACKS);
-        media.into_iter().for_each(|to| speech.add(to));
-        clients.push(client);
+        let (client, took) = loaded.call(number, speech);
+        invites.push(took);
+        clients.push(Live { client, began: Instant::now() });
     }
     (clients, invites)
 }
 
-/// Bytes that the journal was given, and its commits.
-fn written(appliance: &Appliance) -> [f64; 2] {
-    ["journal_appended_bytes_total", "journal_commits_total"].map(|name| metric(appliance, name))
+/// What came after the calls.
+struct End {
+    /// When each call began and ended.
+    lasted: Vec<(Instant, Instant)>,
+    playable_s: [f64; 3],
+    /// From the last end until the audio of that call had been heard whole.
+    first_audio_s: f64,
+    archived_s: [f64; 3],
+    /// From the first end until all were archived.
+    took_s: f64,
+    usage: Usage,
 }
 
-fn wait_archived(appliance: &Appliance, calls: usize) {
-    let (mut most, mut last) = (0, Instant::now());
-    while most < calls {
-        let archived = |recording: &Value| recording["archive"]["state"] == "archived";
-        let now = appliance.recordings().iter().filter(|recording| archived(recording)).count();
-        if now > most {
-            (most, last) = (now, Instant::now());
-        }
-        assert!(last.elapsed() < STALLED, "only {most} of {calls} recordings were archived");
-        thread::sleep(LOOK);
+impl End {
+    /// Ends all calls, and waits until everything is archived.
+    fn all(loaded: &Loaded<'_>, clients: Vec<Live>) -> Self {
+        let calls = clients.len();
+        thread::scope(|scope| {
+            let progress = scope.spawn(|| loaded.progress(calls, ASK));
+            let _alarm = loaded.alarm();
+            let mut lasted = Vec::new();
+            for Live { client, began } in clients {
+                client.bye();
+                lasted.push((began, Instant::now()));
+            }
+            let ends: Vec<Instant> = lasted.iter().map(|(_, end)| *end).collect();
+            let last = loaded.appliance.recording(&Facts::incoming(calls as u32 - 1).call_id);
+            let wav = loaded.appliance.wav(&last);
+            assert_eq!(wav.channels.len(), TRACKS, "both parties are heard");
+            let first_audio_s = ends[calls - 1].elapsed().as_secs_f64();
+            let progress = progress.join().expect("the archives come");
+            let took_s = ends[0].elapsed().as_secs_f64();
+            Self {
+                lasted,
+                playable_s: spread(&mut progress.after(&ends, |look| look.listed), 1.0),
+                first_audio_s,
+                archived_s: spread(&mut progress.after(&ends, |look| look.archived), 1.0),
+                took_s,
+                usage: Usage::of(&loaded.appliance),
+            }
+        })
     }
-}
-
-/// What an hour of a call is in the archive.
-fn archived_bytes_per_hour(appliance: &Appliance) -> f64 {
-    let recordings = appliance.recordings();
-    let sum = |pointer: &str| recordings.iter().map(|r| r.pointer(pointer).unwrap().as_f64().unwrap()).sum::<f64>();
-    sum("/archive/bytes") / (sum("/duration_ms") / 3_600_000.0)
-}
-
-/// That every recording has what was sent, track by track; the sums.
-fn check(appliance: &Appliance, done: &Done) -> Sent {
-    let recordings = appliance.recordings();
-    let by_call: HashMap<&str, &Value> =
-        recordings.iter().map(|recording| (recording["call_id"].as_str().unwrap(), recording)).collect();
-    let mut sums = Sent::default();
-    for (number, sent) in done.tracks.chunks(TRACKS).enumerate() {
-        let recording = by_call[Facts::incoming(number as u32).call_id.as_str()];
-        for (sent, track) in sent.iter().zip(recording["tracks"].as_array().unwrap()) {
-            let count = |name: &str| track[name].as_u64().unwrap();
-            let kept = Sent { packets: count("packets"), lost: count("lost"), late: count("late") };
-            assert_eq!(kept, *sent, "what was recorded of a track is not what was sent: {recording:#}");
-            sums.packets += sent.packets;
-            sums.lost += sent.lost;
-            sums.late += sent.late;
-        }
-    }
-    sums
 }

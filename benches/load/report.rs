@@ -1,9 +1,25 @@
-//! What a run has shown: lines, JSON, and a page with plots.
-
-use std::fs;
-use std::path::Path;
+//! What a run has shown: lines, and JSON.
 
 use serde_json::{Value, json};
+
+use super::plan::Plan;
+use super::usage::{self, PROGRAMS, Usage};
+use super::verdict::{GROWTH_MAX_KIB_PER_HOUR, JUDGED_FROM_S, growth, scaling};
+
+/// Memory of all processes together without calls, in MiB.
+const IDLE_MAX_MIB: f64 = 60.0;
+/// What a live call of two tracks may add, in KiB.
+const CALL_MAX_KIB: f64 = 32.0;
+/// INVITE to 200 in 99 of 100 cases, in milliseconds.
+const INVITE_MAX_MS: f64 = 10.0;
+
+/// All steps of a run, and what they were run with.
+pub(crate) struct Run {
+    pub(crate) version: String,
+    pub(crate) machine: String,
+    pub(crate) words: String,
+    pub(crate) steps: Vec<Step>,
+}
 
 /// One step: so many calls at once.
 pub(crate) struct Step {
@@ -13,182 +29,205 @@ pub(crate) struct Step {
     /// Kept back, and told as lost by the recordings.
     pub(crate) lost_on_purpose: u64,
     pub(crate) late_on_purpose: u64,
+    /// Sent, and in no recording; and what was wrong, if anything was.
+    pub(crate) missing: u64,
+    pub(crate) failed: Option<String>,
     /// INVITE to 200: median, 99th percentile, longest.
     pub(crate) invite_ms: [f64; 3],
-    /// Parts of a core that a call takes while it lives.
-    pub(crate) recorder_core_per_call: f64,
-    pub(crate) daemon_core_per_call: f64,
-    /// Memory of all processes before the first call and with all calls.
-    pub(crate) idle_kib: u64,
-    pub(crate) live_kib: u64,
-    /// How much of that came while the calls spoke: what a leak would show as in a long step.
-    pub(crate) grown_kib: i64,
+    /// Parts of a core that each program takes for a call while it lives.
+    pub(crate) core_per_call: [f64; 3],
+    /// Before the first call, and with all calls.
+    pub(crate) idle: Usage,
+    pub(crate) live: Usage,
+    /// Memory of all processes in KiB while the calls spoke, by seconds.
+    pub(crate) memory: Vec<(f64, f64)>,
     pub(crate) journal_bytes_per_s: f64,
     pub(crate) commits_per_s: f64,
+    /// What all processes gave to disks while the calls spoke.
+    pub(crate) written_bytes_per_s: f64,
     /// Of the archives, for an hour of a call.
     pub(crate) archive_bytes_per_call_hour: f64,
     /// The most that was seen waiting in a socket.
     pub(crate) socket_bytes_max: u64,
     /// Datagrams that the kernel had no room for.
     pub(crate) socket_drops: u64,
-    /// From the first call's end until all recordings are listed, and archived.
-    pub(crate) listed_s: f64,
-    pub(crate) archived_s: f64,
-    /// How late the sender was at worst: the machine's doing.
-    pub(crate) sender_behind_ms: f64,
+    /// From a call's end until its recording is in the catalogue, where it can be played: median, 99th percentile, longest.
+    pub(crate) playable_s: [f64; 3],
+    /// From the last call's end until the whole of its audio had been fetched.
+    pub(crate) first_audio_s: f64,
+    /// From a call's end until its recording is archived and verified.
+    pub(crate) archived_s: [f64; 3],
+    /// From the first call's end until all were archived; CPU seconds of each program in that time; and how much was recorded.
+    pub(crate) archive_took_s: f64,
+    pub(crate) archive_core_s: [f64; 3],
+    pub(crate) recorded_s: f64,
+    /// How late the sender was, in microseconds.
+    pub(crate) behind_us: [f64; 3],
+    /// How far the length of a recording is from what the client measured, at most.
+    pub(crate) duration_off_ms: f64,
+}
+
+impl Run {
+    pub(crate) fn begin(plan: &Plan) -> Self {
+        Self { version: usage::version(), machine: usage::machine(), words: plan.words(), steps: Vec::new() }
+    }
+
+    pub(crate) fn json(&self) -> Value {
+        let steps: Vec<Value> = self.steps.iter().map(Step::json).collect();
+        json!({"version": self.version, "machine": self.machine, "what": self.words, "steps": steps})
+    }
+
+    /// Memory that each further call takes, between the first step and the last; with one step, all that came with its calls.
+    pub(crate) fn kib_per_call(&self) -> Option<f64> {
+        let (first, last) = (self.steps.first()?, self.steps.last()?);
+        if last.calls == first.calls {
+            return Some(last.kib_per_call());
+        }
+        Some(
+            (last.live.memory_kib() as f64 - first.live.memory_kib() as f64) / (last.calls as f64 - first.calls as f64),
+        )
+    }
 }
 
 impl Step {
-    fn core_per_call(&self) -> f64 {
-        self.recorder_core_per_call + self.daemon_core_per_call
+    pub(crate) fn core_per_all(&self) -> f64 {
+        self.core_per_call.iter().sum::<f64>() * self.calls as f64
+    }
+
+    pub(crate) fn kib_per_call(&self) -> f64 {
+        self.live.memory_kib().saturating_sub(self.idle.memory_kib()) as f64 / self.calls as f64
+    }
+
+    /// For how long memory was looked at.
+    fn held_s(&self) -> f64 {
+        self.memory.last().map_or(0.0, |(at, _)| *at)
+    }
+
+    /// How many seconds of calls are archived in a second when nothing else is to be done.
+    pub(crate) fn archive_speed(&self) -> f64 {
+        self.recorded_s / self.archive_took_s
     }
 
     fn json(&self) -> Value {
+        let programs =
+            |values: [f64; 3]| json!({PROGRAMS[0]: values[0], PROGRAMS[1]: values[1], PROGRAMS[2]: values[2]});
+        let memory = |usage: &Usage| programs(usage.0.map(|taken| taken.memory_kib as f64));
+        let spread = |values: [f64; 3]| json!({"p50": values[0], "p99": values[1], "max": values[2]});
         json!({
             "calls": self.calls,
             "packets": self.packets,
             "lost_on_purpose": self.lost_on_purpose,
             "late_on_purpose": self.late_on_purpose,
-            "invite_ms": {"p50": self.invite_ms[0], "p99": self.invite_ms[1], "max": self.invite_ms[2]},
-            "recorder_core_per_call": self.recorder_core_per_call,
-            "daemon_core_per_call": self.daemon_core_per_call,
-            "idle_kib": self.idle_kib,
-            "live_kib": self.live_kib,
-            "grown_kib": self.grown_kib,
+            "missing": self.missing,
+            "failed": self.failed,
+            "invite_ms": spread(self.invite_ms),
+            "core_per_call": programs(self.core_per_call),
+            "idle_kib": memory(&self.idle),
+            "live_kib": memory(&self.live),
+            "kib_per_call": self.kib_per_call(),
+            "growth_kib_per_hour": growth(&self.memory).map(|growth| growth.kib_per_hour),
             "journal_bytes_per_s": self.journal_bytes_per_s,
             "commits_per_s": self.commits_per_s,
+            "written_bytes_per_s": self.written_bytes_per_s,
             "archive_bytes_per_call_hour": self.archive_bytes_per_call_hour,
             "socket_bytes_max": self.socket_bytes_max,
             "socket_drops": self.socket_drops,
-            "listed_s": self.listed_s,
-            "archived_s": self.archived_s,
-            "sender_behind_ms": self.sender_behind_ms,
+            "playable_s": spread(self.playable_s),
+            "first_audio_s": self.first_audio_s,
+            "archived_s": spread(self.archived_s),
+            "archive_took_s": self.archive_took_s,
+            "archive_core_s": programs(self.archive_core_s),
+            "recorded_s": self.recorded_s,
+            "sender_behind_us": spread(self.behind_us),
+            "duration_off_ms": self.duration_off_ms,
         })
-    }
-
-    fn kib_per_call(&self) -> f64 {
-        self.live_kib.saturating_sub(self.idle_kib) as f64 / self.calls as f64
     }
 }
 
-pub(crate) fn print_head() {
+pub(crate) fn print_head(run: &Run) {
+    println!("  {}\n  {}", run.machine, run.words);
     println!(
-        "  {:>5} {:>9} {:>6} {:>6} {:>9} {:>9} {:>9} {:>9} {:>8} {:>9} {:>9} {:>8} {:>6} {:>7} {:>9}",
+        "  {:>5} {:>9} {:>7} {:>6} {:>6} {:>7} {:>7} {:>9} {:>8} {:>9} {:>9} {:>7} {:>7} {:>8} {:>10} {:>10} {:>9}",
         "calls",
         "packets",
+        "missing",
         "lost",
         "late",
         "p50 ms",
         "p99 ms",
         "recorder",
         "daemon",
-        "MiB idle",
         "KiB/call",
         "KB/s disk",
         "sync/s",
         "socket",
         "dropped",
-        "archive s"
+        "playable s",
+        "archived s",
+        "x faster"
     );
 }
 
 pub(crate) fn print(step: &Step) {
     let [p50, p99, _] = step.invite_ms;
     println!(
-        "  {:>5} {:>9} {:>6} {:>6} {p50:>9.2} {p99:>9.2} {:>8.3}% {:>8.3}% {:>8.1} {:>9.1} {:>9.1} {:>8.1} {:>6} {:>7} {:>9.1}",
+        "  {:>5} {:>9} {:>7} {:>6} {:>6} {p50:>7.2} {p99:>7.2} {:>8.3}% {:>7.3}% {:>9.1} {:>9.1} {:>7.1} {:>7} {:>8} {:>10.2} {:>10.1} {:>9.0}",
         step.calls,
         step.packets,
+        step.missing,
         step.lost_on_purpose,
         step.late_on_purpose,
-        100.0 * step.recorder_core_per_call,
-        100.0 * step.daemon_core_per_call,
-        step.idle_kib as f64 / 1024.0,
+        100.0 * step.core_per_call[1],
+        100.0 * step.core_per_call[0],
         step.kib_per_call(),
         step.journal_bytes_per_s / 1e3,
         step.commits_per_s,
         step.socket_bytes_max,
         step.socket_drops,
-        step.archived_s,
+        step.playable_s[1],
+        step.archived_s[2],
+        step.archive_speed(),
     );
-}
-
-/// How cost and memory grow from the first step to the last.
-pub(crate) fn print_growth(steps: &[Step]) {
-    let (Some(first), Some(last)) = (steps.first(), steps.last()) else { return };
-    println!(
-        "  while {} calls spoke, memory grew by {} KiB; an hour of a call is {:.1} MB in the archive",
-        last.calls,
-        last.grown_kib,
-        last.archive_bytes_per_call_hour / 1e6
-    );
-    if steps.len() < 2 || first.core_per_call() == 0.0 || last.calls <= first.calls {
-        return;
+    if let Some(text) = &step.failed {
+        println!("        NOT GOOD: {text}");
     }
-    let more = last.calls as f64 / first.calls as f64;
-    let cost = more * last.core_per_call() / first.core_per_call();
-    let memory = last.live_kib as f64 - first.live_kib as f64;
-    let memory = memory / (last.calls - first.calls) as f64;
+}
+
+/// A bar: what was found, and whether it is met.
+pub(crate) fn bars(run: &Run) -> Vec<(String, bool)> {
+    let (Some(first), Some(last)) = (run.steps.first(), run.steps.last()) else { return Vec::new() };
+    let missing: u64 = run.steps.iter().map(|step| step.missing).sum();
+    let is_whole = run.steps.iter().all(|step| step.failed.is_none());
+    let mut bars = vec![(format!("{missing} packets are missing that were not lost on purpose"), is_whole)];
+    let idle = first.idle.memory_kib() as f64 / 1024.0;
+    bars.push((format!("{idle:.1} MiB without calls, at most {IDLE_MAX_MIB}"), idle <= IDLE_MAX_MIB));
+    if let Some(kib) = run.kib_per_call() {
+        bars.push((format!("{kib:.1} KiB for each further call, at most {CALL_MAX_KIB}"), kib <= CALL_MAX_KIB));
+    }
+    for step in run.steps.iter().filter(|step| step.calls <= 500) {
+        let p99 = step.invite_ms[1];
+        let text = format!("{p99:.2} ms from INVITE to 200 (p99, up to {} calls), at most {INVITE_MAX_MS}", step.calls);
+        bars.push((text, p99 <= INVITE_MAX_MS));
+    }
+    if last.calls > first.calls && first.core_per_all() > 0.0 {
+        let (more, cost) = scaling((first.calls, first.core_per_all()), (last.calls, last.core_per_all()));
+        let text = format!("{cost:.1} times the CPU for {more:.1} times the calls, {} to {}", first.calls, last.calls);
+        bars.push((text, cost <= more));
+    }
+    bars
+}
+
+pub(crate) fn print_bars(run: &Run) {
+    let Some(last) = run.steps.last() else { return };
     println!(
-        "  {more:.1} times as many calls cost {cost:.1} times the CPU time; each further call takes {memory:.1} KiB"
+        "  an hour of a call is {:.1} MB in the archive; the sender was {:.0} us behind (p99)",
+        last.archive_bytes_per_call_hour / 1e6,
+        last.behind_us[1],
     );
-}
-
-/// Writes `load.json` and `load.html` beside what cargo builds.
-pub(crate) fn write(steps: &[Step]) {
-    let folder = Path::new(env!("CARGO_TARGET_TMPDIR"));
-    let steps_json: Vec<Value> = steps.iter().map(Step::json).collect();
-    let run = json!({"version": env!("CARGO_PKG_VERSION"), "steps": steps_json});
-    fs::write(folder.join("load.json"), serde_json::to_vec_pretty(&run).unwrap()).unwrap();
-    fs::write(folder.join("load.html"), page(steps)).unwrap();
-    println!("  load.json and load.html are in {}", folder.display());
-}
-
-fn page(steps: &[Step]) -> String {
-    let plots = [
-        plot("CPU, % of a core", steps, |step| 100.0 * step.core_per_call() * step.calls as f64),
-        plot("Memory of all processes, MiB", steps, |step| step.live_kib as f64 / 1024.0),
-        plot("INVITE to 200, 99th percentile, ms", steps, |step| step.invite_ms[1]),
-        plot("To the journal, KB/s", steps, |step| step.journal_bytes_per_s / 1e3),
-        plot("All archived after, s", steps, |step| step.archived_s),
-    ];
-    format!(
-        "<!doctype html><html lang=\"en\"><meta charset=\"utf-8\"><title>callvault {version}: load</title>\
-         <style>body{{font:15px sans-serif;max-width:45em;margin:2em auto}}svg{{width:100%;height:auto}}</style>\
-         <h1>callvault {version}: load</h1><p>Every packet that was sent is in its recording. Calls at once run to the right.</p>{}</html>\n",
-        plots.concat(),
-        version = env!("CARGO_PKG_VERSION"),
-    )
-}
-
-/// A line over the number of calls, with the value at each step.
-fn plot(title: &str, steps: &[Step], value: impl Fn(&Step) -> f64) -> String {
-    const WIDTH: f64 = 600.0;
-    const HEIGHT: f64 = 160.0;
-    const MARGIN: f64 = 50.0;
-    let most = |values: &mut dyn Iterator<Item = f64>| values.fold(f64::MIN_POSITIVE, f64::max);
-    let (x_max, y_max) = (most(&mut steps.iter().map(|s| s.calls as f64)), most(&mut steps.iter().map(&value)));
-    let place =
-        |step: &Step| (MARGIN + WIDTH * step.calls as f64 / x_max, MARGIN + HEIGHT - HEIGHT * value(step) / y_max);
-    let line: String = steps.iter().map(place).map(|(x, y)| format!("{x:.1},{y:.1} ")).collect();
-    let marks: String = steps
-        .iter()
-        .map(|step| {
-            let (x, y) = place(step);
-            format!(
-                "<circle cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"3\"/><text x=\"{x:.1}\" y=\"{:.1}\">{:.3}</text>\
-                 <text x=\"{x:.1}\" y=\"{:.1}\">{}</text>",
-                y - 8.0,
-                value(step),
-                HEIGHT + MARGIN + 20.0,
-                step.calls
-            )
-        })
-        .collect();
-    format!(
-        "<h2>{title}</h2><svg viewBox=\"0 0 {} {}\" font-size=\"12\" text-anchor=\"middle\">\
-         <path d=\"M{MARGIN} {MARGIN}v{HEIGHT}h{WIDTH}\" fill=\"none\" stroke=\"#999\"/>\
-         <polyline points=\"{line}\" fill=\"none\" stroke=\"#06c\" stroke-width=\"2\"/>{marks}</svg>",
-        WIDTH + 2.0 * MARGIN,
-        HEIGHT + 2.0 * MARGIN,
-    )
+    if let Some(growth) = growth(&last.memory).filter(|_| last.held_s() >= JUDGED_FROM_S) {
+        println!("  memory grew by {:.0} KiB an hour; {GROWTH_MAX_KIB_PER_HOUR} are flat", growth.kib_per_hour);
+    }
+    for (text, met) in bars(run) {
+        println!("  {} {text}", if met { "met:    " } else { "NOT MET:" });
+    }
 }

@@ -19,6 +19,13 @@ pub(crate) struct Block {
     pub(crate) text: String,
 }
 
+impl Block {
+    /// Its lines; one that goes on in the next is one with it.
+    pub(crate) fn lines(&self) -> Vec<String> {
+        self.text.replace("\\\n", " ").lines().map(str::to_owned).collect()
+    }
+}
+
 /// A command line of `callvaultctl`.
 pub(crate) struct Said {
     pub(crate) words: Vec<String>,
@@ -91,9 +98,8 @@ impl Page {
 
     /// Every command line of `callvaultctl`, in blocks and in sentences; `a|b` is both.
     pub(crate) fn commands(&self) -> Vec<Said> {
-        let fenced =
-            self.blocks.iter().filter(|block| block.info.starts_with("sh")).flat_map(|block| block.text.lines());
-        let fenced = fenced.map(|line| (line.to_owned(), false));
+        let fenced = self.blocks.iter().filter(|block| block.info.starts_with("sh")).flat_map(Block::lines);
+        let fenced = fenced.map(|line| (line, false));
         let inline = self.inline().map(|code| (code, true));
         fenced.chain(inline).flat_map(|(line, inline)| said(&line, inline)).collect()
     }
@@ -118,7 +124,9 @@ fn said(line: &str, inline: bool) -> Vec<Said> {
     };
     let end = words.iter().position(|word| ["|", ">", "&&", ";"].contains(&word.as_str())).unwrap_or(words.len());
     let mut lines: Vec<Vec<String>> = vec![Vec::new()];
-    for word in words[first..end].iter().filter(|word| *word != "…") {
+    // An ellipsis is the value of an option, or stands for more arguments.
+    let more = |at: &usize| words[*at] == "…" && !words[at - 1].starts_with("--");
+    for word in (first..end).filter(|at| !more(at)).map(|at| &words[at]) {
         let each: Vec<&str> = if inline { word.split('|').collect() } else { vec![word] };
         lines = lines
             .iter()
@@ -134,6 +142,10 @@ fn words(line: &str) -> Vec<String> {
     for c in line.chars() {
         match quote {
             Some(open) if c == open => quote = None,
+            None if c == '(' && word.ends_with('$') => {
+                word.push(c);
+                quote = Some(')');
+            }
             None if c == '"' || c == '\'' => quote = Some(c),
             None if c == '#' && word.is_empty() => break,
             None if c.is_whitespace() => {

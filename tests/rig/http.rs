@@ -31,8 +31,18 @@ pub fn ask_with(
     token: Option<&str>,
     body: &str,
 ) -> std::io::Result<Response> {
-    let mut stream = TcpStream::connect(to)?;
+    let stream = TcpStream::connect(to)?;
     stream.set_read_timeout(Some(Duration::from_secs(60)))?;
+    ask_over(stream, (method, path), token, body)
+}
+
+/// [`ask_with`] over a connection that is there.
+pub fn ask_over(
+    mut stream: impl Read + Write,
+    (method, path): (&str, &str),
+    token: Option<&str>,
+    body: &str,
+) -> std::io::Result<Response> {
     let authorization = token.map(|token| format!("Authorization: Bearer {token}\r\n")).unwrap_or_default();
     let content = if body.is_empty() {
         String::new()

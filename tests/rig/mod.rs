@@ -25,6 +25,7 @@ pub mod speaker;
 pub mod srtp;
 pub mod tls;
 pub mod traffic;
+pub mod webex;
 
 use std::thread;
 use std::time::{Duration, Instant};

@@ -22,9 +22,11 @@ impl Place {
     pub fn take() -> Self {
         for last in 1..=250 {
             let ip = IpAddr::V4(Ipv4Addr::new(127, 77, 0, last));
-            // An appliance that somebody left behind answers there although nobody guards it.
-            let left_behind = TcpListener::bind((ip, HTTP_PORT)).is_err();
-            if let (false, Ok(guard)) = (left_behind, TcpListener::bind((ip, GUARD_PORT))) {
+            // A daemon whose test was killed may be there still, and would answer for ours.
+            let is_left = || TcpListener::bind((ip, HTTP_PORT)).is_err();
+            if let Ok(guard) = TcpListener::bind((ip, GUARD_PORT))
+                && !is_left()
+            {
                 return Self { ip, _guard: guard };
             }
         }

@@ -109,6 +109,26 @@ impl Catalogue {
         Ok(Some(recording))
     }
 
+    /// Whose recording that is: none where there is no such recording, or where it cannot be told; within, none where it is nobody's. Does the
+    /// same work either way: with an id that no recording has, the row that is nearest is read and opened instead, so that the time
+    /// tells nothing.
+    ///
+    /// # Errors
+    /// Disk errors.
+    pub fn owner_of(&self, id: Uuid) -> Result<Option<Option<Uuid>>, CatalogueError> {
+        let sql = format!(
+            "SELECT {COLUMNS} FROM recordings WHERE id = coalesce(\
+             (SELECT id FROM recordings WHERE id >= ?1 ORDER BY id LIMIT 1), (SELECT max(id) FROM recordings))"
+        );
+        let found = self
+            .reader()
+            .query_row(&sql, [id.to_string()], StoredRow::read)
+            .optional()
+            .map_err(CatalogueError::sql("read whose a recording is"))?;
+        let opened = found.and_then(|row| row.open(&self.sealing).ok());
+        Ok(opened.filter(|recording| recording.id == id).map(|recording| recording.owner_id))
+    }
+
     /// The other recordings of the same call.
     pub(crate) fn linked(&self, id: Uuid) -> Result<Vec<Uuid>, CatalogueError> {
         linked(&self.reader(), id).map_err(CatalogueError::sql("read which recordings belong together"))

@@ -6,6 +6,7 @@ use rusqlite::Connection;
 use serde_json::Value;
 use uuid::Uuid;
 
+use crate::webex;
 use crate::{
     Catalogue, CatalogueError, archive_keys, audit, catalogue::Writer, password, schema, sealing::Sealing, stores,
     token, user,
@@ -123,12 +124,13 @@ impl Catalogue {
 type Copy = fn((&Connection, &Sealing), (&Connection, &Sealing), &mut dyn CryptoRng) -> Result<(), CatalogueError>;
 
 /// What is taken over, each by itself: one that is damaged does not keep the others.
-const PARTS: [(&str, Copy); 7] = [
+const PARTS: [(&str, Copy); 8] = [
     ("the keys of archives", archive_keys::carry_over),
     ("what is left in stores", stores::carry_over),
     ("the audit log", |old, new, rng| audit::carry_over(old, new, rng).map(drop)),
     ("the users", user::carry_over),
     ("the passwords", password::carry_over),
+    ("what is known of Webex", webex::carry_over),
     ("the tokens", token::carry_over),
     ("what was decided", carry_over),
 ];

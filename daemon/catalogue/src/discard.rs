@@ -33,6 +33,12 @@ pub struct Discard {
     pub local_number: Option<String>,
     /// The other party's number.
     pub remote_number: Option<String>,
+    /// The client's identifier of the call.
+    #[serde(default)]
+    pub call_id: Option<String>,
+    /// The same for both halves of an internal call, where the client says so.
+    #[serde(default)]
+    pub tracking_id: Option<String>,
 }
 
 impl fmt::Debug for Discard {
@@ -56,12 +62,21 @@ impl Catalogue {
             .map_err(CatalogueError::sql("note a call that was not kept"))
     }
 
-    /// The newest first, at most `limit`, of this rule if one is given. Those that do not open are left out.
+    /// The newest first, at most `limit`, of this rule if one is given, entered from the one time to before the other where such are given.
+    /// Those that do not open are left out.
     ///
     /// # Errors
     /// Disk errors.
-    pub fn discards(&self, rule: Option<&str>, limit: u32) -> Result<Vec<Discard>, CatalogueError> {
-        let rows = stored(&self.reader(), rule, limit).map_err(CatalogueError::sql("list the calls not kept"))?;
+    pub fn discards(
+        &self,
+        rule: Option<&str>,
+        (from, to): (Option<Timestamp>, Option<Timestamp>),
+        limit: u32,
+    ) -> Result<Vec<Discard>, CatalogueError> {
+        let from_ms = from.map_or(i64::MIN, |at| at.as_millisecond());
+        let to_ms = to.map_or(i64::MAX, |at| at.as_millisecond());
+        let rows = stored(&self.reader(), rule, (from_ms, to_ms), limit)
+            .map_err(CatalogueError::sql("list the calls not kept"))?;
         Ok(rows.into_iter().filter_map(|(id, details)| open(&self.sealing, id, &details)).collect())
     }
 
@@ -76,10 +91,16 @@ impl Catalogue {
     }
 }
 
-fn stored(db: &Connection, rule: Option<&str>, limit: u32) -> rusqlite::Result<Vec<(Uuid, Vec<u8>)>> {
-    let sql = "SELECT id, details FROM discards WHERE ?1 IS NULL OR rule = ?1 ORDER BY at_ms DESC, id DESC LIMIT ?2";
+fn stored(
+    db: &Connection,
+    rule: Option<&str>,
+    (from_ms, to_ms): (i64, i64),
+    limit: u32,
+) -> rusqlite::Result<Vec<(Uuid, Vec<u8>)>> {
+    let sql = "SELECT id, details FROM discards WHERE (?1 IS NULL OR rule = ?1) AND at_ms >= ?2 AND at_ms < ?3 \
+               ORDER BY at_ms DESC, id DESC LIMIT ?4";
     let mut statement = db.prepare_cached(sql)?;
-    let rows = statement.query_map((rule, limit), |row| Ok((row::uuid(row, 0)?, row.get(1)?)))?;
+    let rows = statement.query_map((rule, from_ms, to_ms, limit), |row| Ok((row::uuid(row, 0)?, row.get(1)?)))?;
     rows.collect()
 }
 

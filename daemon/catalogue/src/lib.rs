@@ -93,11 +93,13 @@ mod sealing;
 mod stores;
 mod token;
 mod user;
+mod webex;
+mod webex_records;
 
 pub use annotations::{
     Annotations, Author, NOTE_CHARS_MAX, NOTES_MAX, Note, Preserved, TAG_CHARS_MAX, TAGS_MAX, note_text, tag,
 };
-pub use archive::{Archived, Archiving};
+pub use archive::{ArchiveBacklog, Archived, Archiving};
 pub use audit::{
     AUDIT_FINDINGS_MAX, AUDIT_LIMIT_DEFAULT, AUDIT_LIMIT_MAX, AuditCheck, AuditFilter, AuditHead, AuditPage,
 };
@@ -118,3 +120,5 @@ pub use retention::{RETENTION_ROWS_MAX, RetentionRow};
 pub use sealing::SEALED_BYTES_MAX;
 pub use stores::{LEAVINGS_MAX, Leaving, STORED_ROWS_MAX, StoreHas, StoredArchive};
 pub use token::{TOKENS_MAX, Token, TokenHash};
+pub use webex::{Synchronised, WebexPerson, WebexRun};
+pub use webex_records::{WEBEX_RECORDS_MAX, WebexRecord};

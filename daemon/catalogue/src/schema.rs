@@ -8,6 +8,7 @@ mod mails;
 mod passwords;
 mod stores;
 mod users;
+mod webex;
 
 use std::{
     fs::{File, OpenOptions},
@@ -105,6 +106,7 @@ const STEPS: &[&str] = &[
     library::STEP,
     stores::STEP,
     passwords::STEP,
+    webex::STEP,
 ];
 
 /// Opens and migrates the file.

@@ -84,7 +84,7 @@ fn put_picture(db: &Connection, id: Uuid, sealed: &[u8]) -> rusqlite::Result<()>
     db.execute("INSERT INTO user_pictures (user_id, sealed) VALUES (?1, ?2)", (id.to_string(), sealed)).map(drop)
 }
 
-fn remove_picture(db: &Connection, id: Uuid) -> rusqlite::Result<()> {
+pub(crate) fn remove_picture(db: &Connection, id: Uuid) -> rusqlite::Result<()> {
     db.execute("DELETE FROM user_pictures WHERE user_id = ?1", [id.to_string()]).map(drop)
 }
 

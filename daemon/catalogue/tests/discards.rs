@@ -20,6 +20,8 @@ fn discard(id: u128, rule: &str, at_s: i64) -> Discard {
         traffic: Traffic::External,
         local_number: None,
         remote_number: Some("+390501".into()),
+        call_id: Some("callhalf-1:0".into()),
+        tracking_id: None,
     }
 }
 
@@ -31,16 +33,23 @@ fn what_was_not_kept_is_found_for_a_while() {
         catalogue.note_discard(&discard(id, rule, at_s)).unwrap();
     }
     let check = |rule: Option<&str>, limit: u32, expected: &[u128]| {
-        let found: Vec<u128> = catalogue.discards(rule, limit).unwrap().iter().map(|one| one.id.as_u128()).collect();
+        let found: Vec<u128> =
+            catalogue.discards(rule, (None, None), limit).unwrap().iter().map(|one| one.id.as_u128()).collect();
         assert_eq!(found, expected, "{rule:?} {limit}");
     };
     check(None, 10, &[3, 2, 1]);
     check(None, 2, &[3, 2]);
     check(Some("blacklist"), 10, &[3, 1]);
     check(Some("traffic"), 10, &[]);
+    let within = |from_s: Option<i64>, to_s: Option<i64>| -> Vec<u128> {
+        let at = |s: Option<i64>| s.map(|s| Timestamp::from_second(s).unwrap());
+        catalogue.discards(None, (at(from_s), at(to_s)), 10).unwrap().iter().map(|one| one.id.as_u128()).collect()
+    };
+    assert_eq!(within(Some(20), None), [3, 2]);
+    assert_eq!(within(Some(11), Some(30)), [2]);
     assert_eq!(catalogue.forget_discards(Timestamp::from_second(20).unwrap()).unwrap(), 1);
     check(None, 10, &[3, 2]);
-    assert!(catalogue.discards(None, 1).unwrap()[0] == discard(3, "blacklist", 30));
+    assert!(catalogue.discards(None, (None, None), 1).unwrap()[0] == discard(3, "blacklist", 30));
 }
 
 #[test]

@@ -8,6 +8,7 @@ use crate::error::ConfigError;
 use crate::layers::{DEFAULT_ORIGIN, Merged, at_origin};
 use crate::mail::MailTls;
 use crate::values::{HttpListen, SOCKET_PATH_BYTES_MAX};
+use crate::webex_check;
 
 /// Where the errors of a check are gathered, each at the place of the key it is about.
 pub(crate) struct Findings<'a> {
@@ -29,6 +30,7 @@ pub(crate) fn errors(config: &Config, merged: &Merged) -> Vec<ConfigError> {
     let mut findings = Findings { merged, errors: Vec::new() };
     addresses(config, &mut findings);
     deliveries_check::errors(config, &mut findings);
+    webex_check::errors(config, &mut findings);
     mail(config, &mut findings);
     if config.journal.batch_interval > config.journal.commit_interval {
         let message = "journal.batch_interval is longer than journal.commit_interval; make it the shorter of the two";
@@ -146,6 +148,7 @@ pub(crate) fn remarks(config: &Config) -> Vec<String> {
         remarks.push("limits.connections_per_peer_max is above limits.connections_max, which comes first".into());
     }
     deliveries_check::remarks(config, &mut remarks);
+    webex_check::remarks(config, &mut remarks);
     if !config.mail.server.is_empty() && config.mail.tls == MailTls::None && !config.mail.user.is_empty() {
         remarks.push("mail.tls is \"none\" with mail.user set: the password crosses the network readable; use \"starttls\" or \"tls\"".into());
     }

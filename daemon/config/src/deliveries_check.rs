@@ -12,6 +12,7 @@ const LANGUAGE_CHARS_MAX: usize = 35;
 /// switches it on.
 pub(crate) fn errors(config: &Config, findings: &mut Findings<'_>) {
     analytics(config, findings);
+    provider(config, findings);
     webhook(config, findings);
     let folder = &config.export_folder;
     if folder.enabled && folder.path.is_none() {
@@ -25,6 +26,33 @@ pub(crate) fn errors(config: &Config, findings: &mut Findings<'_>) {
     {
         let message = "export_folder.path lies in data_dir or store.path, or they in it; MP3s that anybody can play do not belong beside sealed recordings: name another folder";
         findings.refuse(&["export_folder.path"], message);
+    }
+}
+
+/// Signing in at a provider: all of it or nothing.
+fn provider(config: &Config, findings: &mut Findings<'_>) {
+    let oidc = &config.oidc;
+    url("oidc.issuer", &oidc.issuer, findings);
+    url("oidc.redirect", &oidc.redirect, findings);
+    proxy("oidc.proxy", &oidc.proxy, findings);
+    if oidc.issuer.is_empty() {
+        return;
+    }
+    let needed = [
+        ("oidc.client_id", &oidc.client_id, "the identifier that the provider gave"),
+        ("oidc.redirect", &oidc.redirect, "the portal's address and /sign-in/back"),
+        ("oidc.claim", &oidc.claim, "the claim with the e-mail, such as \"email\""),
+    ];
+    for (key, value, what) in needed {
+        if value.is_empty() {
+            findings.refuse(&[key, "oidc.issuer"], format!("{key} is empty, but oidc.issuer is set; write {what}"));
+        }
+    }
+    if !oidc.scope.split(' ').any(|word| word == "openid") {
+        findings.refuse(&["oidc.scope"], "lacks openid, without which there is no sign-in; write \"openid email\"");
+    }
+    if !oidc.redirect.is_empty() && !oidc.redirect.ends_with("/sign-in/back") {
+        findings.refuse(&["oidc.redirect"], "is not where the portal takes people back; it ends with /sign-in/back");
     }
 }
 
@@ -81,7 +109,7 @@ fn webhook(config: &Config, findings: &mut Findings<'_>) {
 }
 
 /// The value is not repeated: what is in it may be a secret.
-fn url(key: &'static str, text: &str, findings: &mut Findings<'_>) {
+pub(crate) fn url(key: &'static str, text: &str, findings: &mut Findings<'_>) {
     if text.is_empty() {
         return;
     }
@@ -95,7 +123,7 @@ fn url(key: &'static str, text: &str, findings: &mut Findings<'_>) {
     }
 }
 
-fn proxy(key: &'static str, text: &str, findings: &mut Findings<'_>) {
+pub(crate) fn proxy(key: &'static str, text: &str, findings: &mut Findings<'_>) {
     if !text.is_empty() && scheme_and_host(text).is_none_or(|(scheme, _)| scheme != "http") {
         let section = key.split('.').next().unwrap_or_default();
         findings.refuse(&[key], format!("is not a proxy; write \"http://host:port\"; a user and a password belong into the file of {section}.proxy_credentials"));

@@ -37,6 +37,7 @@ mod mail;
 pub mod schema;
 mod setting;
 mod values;
+mod webex_check;
 mod zone;
 
 use std::collections::BTreeMap;
@@ -47,8 +48,8 @@ pub use live::takes_effect_at_once;
 pub use mail::{MailTls, SizeLimit};
 pub use schema::{
     Analytics, Archive, Directory, ExportFolder, Filters, Http, Journal, Keys, Licence, Limits, Log, Mail, Media,
-    Numbers, Organisation, Permissions, Portal, Queue, Recording, Render, Retention, Sip, Store, Uploads, Webhook,
-    documented_defaults,
+    Numbers, Oidc, Organisation, Permissions, Portal, Queue, Recording, Render, Retention, Sip, Store, Uploads, Webex,
+    WebexRules, Webhook, documented_defaults,
 };
 pub use setting::KeySpec;
 pub use values::{
@@ -98,6 +99,8 @@ pub struct Config {
     pub http: Http,
     /// `[portal]`.
     pub portal: Portal,
+    /// See [`Oidc`].
+    pub oidc: Oidc,
     /// Who may do what with recordings.
     pub permissions: Permissions,
     /// The appliance's keys.
@@ -114,6 +117,10 @@ pub struct Config {
     pub export_folder: ExportFolder,
     /// Mail to users.
     pub mail: Mail,
+    /// Webex.
+    pub webex: Webex,
+    /// What a synchronisation with it does with each field.
+    pub webex_rules: WebexRules,
     /// The render processes.
     pub render: Render,
     /// The log.

@@ -14,6 +14,8 @@ const AT_ONCE: &[&str] = &[
     "filters.",
     "directory.",
     "mail.",
+    "webex.",
+    "webex_rules.",
     "archive.codec",
     "archive.complexity",
     "archive.bit_rate",

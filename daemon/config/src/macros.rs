@@ -34,7 +34,7 @@ macro_rules! settings {
                 }
             ),*];
 
-            fn read(merged: &Merged, errors: &mut Vec<ConfigError>) -> Option<Self> {
+            pub(super) fn read(merged: &Merged, errors: &mut Vec<ConfigError>) -> Option<Self> {
                 $(
                     let $field = merged.value(concat!($section, stringify!($field)), errors, |raw| {
                         settings!(@read $type, raw $(, $least, $greatest)?)

@@ -1,6 +1,8 @@
 //! Every key, declared once: its type, its default, its range and its documentation, which is also the text of the sample
 //! file `etc/callvault.toml`.
 
+mod webex;
+
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -16,6 +18,8 @@ use crate::values::{
 };
 use crate::zone::ZoneName;
 use crate::{Config, Effective};
+
+pub use webex::{Webex, WebexRules};
 
 settings! {
     /// Where things are on this machine. (These keys stand before the first section.)
@@ -46,12 +50,17 @@ settings! {
         /// The private key of that certificate, a PEM file without a passphrase. Empty: the systemd credential `sip-tls.key`
         /// (`LoadCredential=`), which needs a restart to change.
         tls_key: Option<PathBuf> = "\"\"",
+        /// The name by which clients reach SIP over TLS, as they are told it (in Webex Control Hub, for example). The certificate must be
+        /// for it, or clients that look refuse it; `check`, `doctor` and health say when it is not. Empty: nobody looks.
+        tls_name: String = "\"\"",
         /// Mutual TLS: a PEM file of the authorities that sign the clients' certificates. Empty: clients are not asked for one.
         /// It is also what the certificate of a client is held against when the recorder has to connect to it.
         tls_client_ca: Option<PathBuf> = "\"\"",
         /// With `tls_client_ca`: `required` refuses clients that show no certificate; `optional` takes them, but still
         /// refuses a wrong certificate. Optional is for the time in which clients get theirs.
         tls_client_certificate: ClientCertificate = "\"required\"",
+        /// How long before the certificate expires health and `--check` begin to say so. Long enough for whoever has to renew it.
+        tls_expiry_warning: Duration = "\"30d\"" in "1d" ..= "365d",
         /// Networks that SIP is taken from. Connections of everyone else are closed at once; datagrams are dropped, but for a
         /// few a second whose INVITEs are answered 403, so that who sets up a client sees what is missing. By default this machine and the private networks,
         /// because a recorder that is open to the world can be filled by the world. Webex Calling reaches you from its
@@ -143,7 +152,8 @@ settings! {
 settings! {
     /// The journal: the encrypted log on local disk (`journal` in the data folder) that all live sessions are written to.
     pub struct Journal in "journal." {
-        /// How often the journal is synced to the device. What a power cut can cost at most; one sync serves all calls.
+        /// How often the journal is synced to the device. What a power cut can cost at most; one sync serves all calls. With many calls it is
+        /// synced sooner, whenever 4 MiB wait for it.
         commit_interval: Duration = "\"1s\"" in "50ms" ..= "1m",
         /// How long audio is collected before it is sealed and appended. What a crash of the recorder can cost at most.
         batch_interval: Duration = "\"200ms\"" in "20ms" ..= "1s",
@@ -312,6 +322,38 @@ settings! {
 }
 
 settings! {
+    /// Signing in at the portal with OpenID Connect: at Webex, or at another provider that the organisation has. It comes beside passwords
+    /// and never makes users: who signs in must be in the directory, under the e-mail that the provider tells of them.
+    pub struct Oidc in "oidc." {
+        /// The provider's issuer, exactly as it writes it itself, such as "https://idbroker-b-us.webex.com/idb". Empty: passwords alone.
+        issuer: String = "\"\"",
+        /// What people read on the button: "Sign in with …".
+        name: String = "\"Webex\"",
+        /// The identifier that the provider gave this client.
+        client_id: String = "\"\"",
+        /// The file with the client's secret, on its first line; it is read for each sign-in. Empty: the systemd credential `oidc.secret`
+        /// (`LoadCredential=`), and where there is none, a public client without a secret.
+        client_secret: Option<PathBuf> = "\"\"",
+        /// Where the provider sends people back to: the portal's address and `/sign-in/back`, such as
+        /// "https://recordings.example.com:8443/sign-in/back". It has to be registered with the provider in the same words.
+        redirect: String = "\"\"",
+        /// What is asked for. `openid` has to be in it, and what makes the provider tell the e-mail.
+        scope: String = "\"openid email\"",
+        /// The claim of the ID token that has the e-mail.
+        claim: String = "\"email\"",
+        /// Whether an e-mail counts of which the provider says nothing about having verified it. Only where nobody can choose
+        /// their e-mail at the provider themselves. One that it says is not verified never counts.
+        takes_unverified: bool = "false",
+        /// The proxy through which the provider is asked, `http://host:port`. Empty: directly.
+        proxy: String = "\"\"",
+        /// A PEM file of authorities that are trusted for it beside those of this machine. Empty: none.
+        ca: Option<PathBuf> = "\"\"",
+        /// How long the provider may take for an answer. Somebody waits for it.
+        timeout: Duration = "\"10s\"" in "1s" ..= "1m",
+    }
+}
+
+settings! {
     /// Who may do what with recordings, beside what each permission level may anyway: users with their own, group supervisors with
     /// those of their groups too, administrators with all. Each is open to the level named and those above it.
     pub struct Permissions in "permissions." {
@@ -474,9 +516,9 @@ settings! {
     pub struct Render in "render." {
         /// A run that takes longer is ended and counts as failed. An hour of a call takes about ten seconds.
         timeout: Duration = "\"10m\"" in "10s" ..= "1d",
-        /// How many recordings are archived at once. More only helps with more processors, which calls should not have
-        /// to share.
-        parallel: u32 = "1" in "1" ..= "64",
+        /// How many recordings are archived at once; 0: as many as there are processors. Archiving waits for disks as much as it
+        /// calculates, and gives way to everything that calls need, so more than one is right on one processor too.
+        parallel: u32 = "0" in "0" ..= "64",
         /// Whether dialled digits are inaudible in what is played and exported: where a client reports them as telephone
         /// events, its track is silent meanwhile. They stay in the recording itself.
         mask_tones: bool = "true",
@@ -501,7 +543,7 @@ settings! {
 pub type Section = (&'static str, &'static [&'static str], &'static [KeySpec]);
 
 /// The sections in the order of the documentation.
-pub(crate) const SECTIONS: [Section; 26] = [
+pub(crate) const SECTIONS: [Section; 29] = [
     ("", Folders::ABOUT, Folders::KEYS),
     ("organisation", Organisation::ABOUT, Organisation::KEYS),
     ("sip", Sip::ABOUT, Sip::KEYS),
@@ -518,6 +560,7 @@ pub(crate) const SECTIONS: [Section; 26] = [
     ("retention", Retention::ABOUT, Retention::KEYS),
     ("http", Http::ABOUT, Http::KEYS),
     ("portal", Portal::ABOUT, Portal::KEYS),
+    ("oidc", Oidc::ABOUT, Oidc::KEYS),
     ("permissions", Permissions::ABOUT, Permissions::KEYS),
     ("keys", Keys::ABOUT, Keys::KEYS),
     ("queue", Queue::ABOUT, Queue::KEYS),
@@ -526,6 +569,8 @@ pub(crate) const SECTIONS: [Section; 26] = [
     ("webhook", Webhook::ABOUT, Webhook::KEYS),
     ("export_folder", ExportFolder::ABOUT, ExportFolder::KEYS),
     ("mail", Mail::ABOUT, Mail::KEYS),
+    ("webex", Webex::ABOUT, Webex::KEYS),
+    ("webex_rules", WebexRules::ABOUT, WebexRules::KEYS),
     ("render", Render::ABOUT, Render::KEYS),
     ("log", Log::ABOUT, Log::KEYS),
 ];
@@ -569,9 +614,10 @@ fn read_sections(merged: &Merged, base: &Path, errors: &mut Vec<ConfigError>) ->
     let (store, http, keys) = (Store::read(merged, errors), Http::read(merged, errors), Keys::read(merged, errors));
     let (queue, render, log) = (Queue::read(merged, errors), Render::read(merged, errors), Log::read(merged, errors));
     let (uploads, analytics) = (Uploads::read(merged, errors), Analytics::read(merged, errors));
-    let portal = Portal::read(merged, errors);
+    let (portal, oidc) = (Portal::read(merged, errors), Oidc::read(merged, errors));
     let (webhook, export_folder) = (Webhook::read(merged, errors), ExportFolder::read(merged, errors));
     let (organisation, mail) = (Organisation::read(merged, errors), Mail::read(merged, errors));
+    let (webex, webex_rules) = (Webex::read(merged, errors), WebexRules::read(merged, errors));
     let folders = folders?;
     let mut config = Config {
         data_dir: absolute(base, &folders.data_dir),
@@ -591,6 +637,7 @@ fn read_sections(merged: &Merged, base: &Path, errors: &mut Vec<ConfigError>) ->
         retention: retention?,
         http: http?,
         portal: portal?,
+        oidc: oidc?,
         permissions: permissions?,
         keys: keys?,
         queue: queue?,
@@ -599,6 +646,8 @@ fn read_sections(merged: &Merged, base: &Path, errors: &mut Vec<ConfigError>) ->
         webhook: webhook?,
         export_folder: export_folder?,
         mail: mail?,
+        webex: webex?,
+        webex_rules: webex_rules?,
         render: render?,
         log: log?,
         effective: effective(merged),
@@ -613,6 +662,11 @@ fn read_sections(merged: &Merged, base: &Path, errors: &mut Vec<ConfigError>) ->
         &mut config.webhook.ca,
         &mut config.export_folder.path,
         &mut config.portal.socket,
+        &mut config.webex.client_secret,
+        &mut config.webex.proxy_credentials,
+        &mut config.webex.ca,
+        &mut config.oidc.client_secret,
+        &mut config.oidc.ca,
     ];
     for path in of_uploads {
         *path = path.take().map(|path| absolute(base, &path));

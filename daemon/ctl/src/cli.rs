@@ -58,6 +58,8 @@ pub(crate) enum Verb {
     /// Who did what: the audit log.
     #[command(subcommand)]
     Audit(Audit),
+    /// Ask for what a first start needs, check each answer for real, and write the configuration.
+    Setup(Box<Setup>),
     /// Look at everything that the appliance needs (configuration, keys, store, ports, certificate, mail server, clock and more), running or
     /// stopped, and say what is wrong and what to do.
     Doctor,
@@ -86,8 +88,88 @@ pub(crate) enum Verb {
     /// Calls that were not kept, and by which rule.
     #[command(subcommand)]
     Discards(Discards),
+    /// Webex: its authorisation, and how it stands.
+    #[command(subcommand)]
+    Webex(crate::webex::Webex),
     /// Compare the call detail records of Webex with what is held: which calls are missing, short or extra.
     Completeness(Completeness),
+}
+
+/// The answers that `setup` is given instead of asking; what is not given is asked on a terminal, and stays as it is elsewhere.
+#[derive(Debug, Args)]
+pub(crate) struct Setup {
+    /// Where SIP over UDP is taken, such as 10.0.0.5:5060; several separated by commas, or none.
+    #[arg(long, value_name = "ADDRESSES")]
+    pub(crate) udp: Option<String>,
+    /// The same for SIP over TCP.
+    #[arg(long, value_name = "ADDRESSES")]
+    pub(crate) tcp: Option<String>,
+    /// The same for SIP over TLS.
+    #[arg(long, value_name = "ADDRESSES")]
+    pub(crate) tls: Option<String>,
+    /// Networks that SIP is taken from, separated by commas; for Webex Calling add those of your region.
+    #[arg(long, value_name = "NETWORKS")]
+    pub(crate) allowed_peers: Option<String>,
+    /// The address that callers are told to send audio to, or auto.
+    #[arg(long, value_name = "ADDRESS")]
+    pub(crate) media_address: Option<String>,
+    /// The UDP ports for audio, such as 20000-29999.
+    #[arg(long, value_name = "PORTS")]
+    pub(crate) media_ports: Option<String>,
+    /// The certificate for SIP over TLS, with those above it.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) certificate: Option<String>,
+    /// Its private key.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) key: Option<String>,
+    /// The name by which clients reach the recorder over TLS, which the certificate must be for; or none.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) name: Option<String>,
+    /// The folder for archives, or none for the one in the data folder.
+    #[arg(long, value_name = "FOLDER")]
+    pub(crate) store: Option<String>,
+    /// The folder for archives is on a share: refuse it while none is mounted there.
+    #[arg(long)]
+    pub(crate) share: bool,
+    /// How long recordings stay: keep-all, 12-months, 48-months, 4-hours or custom.
+    #[arg(long, value_name = "RULE")]
+    pub(crate) retention: Option<String>,
+    /// With custom: for how long, such as "90 days".
+    #[arg(long, value_name = "PERIOD")]
+    pub(crate) retention_period: Option<String>,
+    /// The organisation's time zone, such as Europe/Rome, or system.
+    #[arg(long, value_name = "ZONE")]
+    pub(crate) time_zone: Option<String>,
+    /// The mail server, or none.
+    #[arg(long, value_name = "HOST")]
+    pub(crate) mail_server: Option<String>,
+    /// Its port; 0 for the usual one.
+    #[arg(long, value_name = "PORT")]
+    pub(crate) mail_port: Option<String>,
+    /// How the way there is protected: starttls, tls or none.
+    #[arg(long, value_name = "HOW")]
+    pub(crate) mail_tls: Option<String>,
+    /// The authorities that its certificate must be signed by, or none for those that this machine trusts.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) mail_ca: Option<String>,
+    /// The name to sign in with, or none.
+    #[arg(long, value_name = "USER")]
+    pub(crate) mail_user: Option<String>,
+    /// The file with the password; a password itself is never given on a command line.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) mail_password_file: Option<String>,
+    /// The address that mails come from.
+    #[arg(long, value_name = "ADDRESS")]
+    pub(crate) mail_from: Option<String>,
+    /// Ask nothing: take what is given here, and leave the rest as it is.
+    #[arg(long)]
+    pub(crate) yes: bool,
+    /// Check, show what would be written, and write nothing.
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    /// Write it although a check failed, for what is not there yet.
+    #[arg(long)]
+    pub(crate) anyway: bool,
 }
 
 #[derive(Debug, Args)]
@@ -206,11 +288,23 @@ pub(crate) enum Deliveries {
 /// Which recordings.
 #[derive(Debug, Args)]
 pub(crate) struct Completeness {
-    /// Files with answers of Webex's detailed call history, each an object with a list named items.
-    #[arg(required = true)]
+    /// Files with answers of Webex's detailed call history, each an object with a list named items. Without any, the records that the
+    /// appliance reads by itself.
     pub(crate) files: Vec<PathBuf>,
+    /// Without files: only calls begun at or after this time, as `recordings list` takes it; without it a day ago.
+    #[arg(long, value_name = "TIME", conflicts_with = "files")]
+    pub(crate) from: Option<String>,
+    /// Only calls begun before this time.
+    #[arg(long, value_name = "TIME", conflicts_with = "files")]
+    pub(crate) to: Option<String>,
+    /// Only calls of this location, as Webex names it.
+    #[arg(long, value_name = "NAME", conflicts_with = "files")]
+    pub(crate) location: Option<String>,
+    /// Only calls of this user, as Webex names them.
+    #[arg(long, value_name = "NAME", conflicts_with = "files")]
+    pub(crate) user: Option<String>,
     /// The recording platform by which Webex knows this appliance; several may be given. Without it, every one but Webex's own.
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", requires = "files")]
     pub(crate) platform: Vec<String>,
     /// What is wrong as comma-separated values.
     #[arg(long)]
@@ -649,6 +743,8 @@ pub(crate) enum Configuration {
 pub(crate) enum Users {
     /// Take users from a file: new ones come, known ones change, all of them or none.
     Import(ImportUsers),
+    /// Synchronise users with Webex now, all of them or none, and say what was done.
+    Sync(SyncUsers),
     /// The users that there are.
     List,
     /// One user, every field.
@@ -681,6 +777,19 @@ pub(crate) enum Users {
 }
 
 #[derive(Debug, Args)]
+pub(crate) struct SyncUsers {
+    /// Only say what would be done.
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    /// It is meant, although unusually many users would be removed.
+    #[arg(long, conflicts_with = "dry_run")]
+    pub(crate) confirm: bool,
+    /// Show what earlier ones did instead.
+    #[arg(long, conflicts_with_all = ["dry_run", "confirm"])]
+    pub(crate) history: bool,
+}
+
+#[derive(Debug, Args)]
 pub(crate) struct ImportUsers {
     /// The file: CSV whose first line names the fields, or TOML with an array of tables named user.
     pub(crate) file: PathBuf,
@@ -707,6 +816,12 @@ pub(crate) enum Discards {
         /// Only those of this rule, as the list names it, for example filter-blacklist.
         #[arg(long)]
         rule: Option<String>,
+        /// Only those that ended at or after this time, as `recordings list` takes it.
+        #[arg(long, value_name = "TIME")]
+        from: Option<String>,
+        /// Only those that ended before this time.
+        #[arg(long, value_name = "TIME")]
+        to: Option<String>,
         /// At most so many.
         #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=1000))]
         limit: u32,

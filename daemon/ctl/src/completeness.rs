@@ -10,10 +10,10 @@ use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 
 use crate::cli::{Completeness, Search};
-use crate::client::Request;
+use crate::client::{Request, with_query};
 use crate::error::{CtlError, Exit};
-use crate::format::text;
-use crate::table::Table;
+use crate::format::{parse_time, text, time};
+use crate::table::{Table, harmless};
 use crate::verbs::{Session, rows};
 
 /// Largest file of records that is read: ten thousand records are some thirty megabytes.
@@ -34,6 +34,9 @@ const NOT_ASKED_FOR: &str = "on-demand-not-kept";
 
 /// Compares the records in files with what is held.
 pub(crate) fn run(session: &mut Session<'_, '_>, parameters: &Completeness) -> Result<Exit, CtlError> {
+    if parameters.files.is_empty() {
+        return by_itself(session, parameters);
+    }
     let (mut records, mut passed_over) = (Vec::new(), 0);
     for file in &parameters.files {
         let (more, passed) = read(file)?;
@@ -61,9 +64,29 @@ pub(crate) fn run(session: &mut Session<'_, '_>, parameters: &Completeness) -> R
     // Of sessions before the first record and behind the last the files say nothing.
     findings.retain(|one| one.local_call_id.is_some() || (first..=last).contains(&one.begun_at));
     let report = Report::of(findings);
-    print(session, parameters, &report, passed_over)?;
-    let is_well = ["missing", "short", "failed-at-webex"].iter().all(|name| report.count(name) == 0);
-    Ok(if is_well { Exit::Done } else { Exit::Failed })
+    let json = json!({
+        "sums": report.sums, "by_day": report.by_day, "by_location": report.by_location, "by_user": report.by_user,
+        "joined_by": report.joined_by, "records_passed_over": passed_over,
+        "findings": report.findings.iter().map(finding).collect::<Vec<_>>(), "csv": report.csv(),
+    });
+    print(session, parameters, &json)
+}
+
+/// Compares what the appliance has read.
+fn by_itself(session: &mut Session<'_, '_>, parameters: &Completeness) -> Result<Exit, CtlError> {
+    let moment = |text: &Option<String>| -> Result<Option<String>, CtlError> {
+        let parsed = text.as_ref().map(|text| parse_time(text, &session.around.zone, Timestamp::now()));
+        parsed.transpose().map_err(CtlError::Usage)
+    };
+    let query = [
+        ("from", moment(&parameters.from)?),
+        ("to", moment(&parameters.to)?),
+        ("location", parameters.location.clone()),
+        ("user", parameters.user.clone()),
+    ];
+    let path = with_query("/v1/completeness", &query);
+    let answer = session.client.json(&Request::get(path, "compare the calls").long())?;
+    print(session, parameters, &answer)
 }
 
 fn read(file: &Path) -> Result<(Vec<Record>, usize), CtlError> {
@@ -86,7 +109,9 @@ fn held(session: &mut Session<'_, '_>, first: Timestamp, last: Timestamp) -> Res
     };
     let found = session.all(&search)?;
     let what = "list the calls not kept";
-    let discards = session.client.json(&Request::get(format!("/v1/discards?limit={DISCARDS_MAX}"), what))?;
+    let discards_path =
+        with_query("/v1/discards", &[("from", search.from.clone()), ("limit", Some(DISCARDS_MAX.to_string()))]);
+    let discards = session.client.json(&Request::get(discards_path, what))?;
     if rows(&discards, "discards", what)?.len() >= DISCARDS_MAX {
         writeln!(
             session.around.stderr,
@@ -133,31 +158,30 @@ fn rule(row: &Value, discard: Option<&Value>) -> String {
     noted.or_else(flaw).unwrap_or("unknown").to_owned()
 }
 
-fn print(
-    session: &mut Session<'_, '_>,
-    parameters: &Completeness,
-    report: &Report,
-    passed_over: usize,
-) -> Result<(), CtlError> {
+fn print(session: &mut Session<'_, '_>, parameters: &Completeness, report: &Value) -> Result<Exit, CtlError> {
+    let sum = |name: &str| report["sums"][name].as_u64().unwrap_or(0);
+    let is_well = ["missing", "short", "failed-at-webex"].iter().all(|name| sum(name) == 0);
+    let exit = if is_well { Exit::Done } else { Exit::Failed };
     if parameters.csv {
-        return Ok(write!(session.around.stdout, "{}", report.csv())?);
+        write!(session.around.stdout, "{}", report["csv"].as_str().unwrap_or_default())?;
+        return Ok(exit);
     }
-    let json = json!({
-        "sums": report.sums, "by_day": report.by_day, "by_location": report.by_location, "by_user": report.by_user,
-        "joined_by": report.joined_by, "records_passed_over": passed_over,
-        "findings": report.findings.iter().map(finding).collect::<Vec<_>>(),
-    });
-    if session.printed_json(&json)? {
-        return Ok(());
+    if session.printed_json(report)? {
+        return Ok(exit);
     }
-    let sums: Vec<String> = report.sums.iter().map(|(name, count)| format!("{count} {name}")).collect();
-    session.say(&format!("calls: {}", sums.join(", ")))?;
-    if passed_over > 0 {
+    let sums = report["sums"].as_object().into_iter().flatten();
+    let sums: Vec<String> = sums.map(|(name, count)| format!("{} {name}", text(count))).collect();
+    session.say(&harmless(&format!("calls: {}", sums.join(", "))))?;
+    if !report["read_to"].is_null() {
+        let read_to = time(&report["read_to"], &session.around.zone);
+        session.say(&format!("records are read up to {read_to}"))?;
+    }
+    if let Some(passed_over @ 1..) = report["records_passed_over"].as_u64() {
         session.say(&format!("records passed over, as they do not say when the call was: {passed_over}"))?;
     }
     let mut table = Table::new(&["VERDICT", "BEGAN", ">SECONDS", ">MISSING", "RULE", "USER", "LOCATION", "RECORDING"]);
-    for one in report.findings.iter().take(FINDINGS_SHOWN) {
-        let one = finding(one);
+    let findings = rows(report, "findings", "compare the calls")?;
+    for one in findings.iter().take(FINDINGS_SHOWN) {
         let seconds = |name: &str| one[name].as_i64().map(|ms| (ms / 1000).to_string()).unwrap_or_default();
         table.row([
             text(&one["verdict"]),
@@ -171,10 +195,10 @@ fn print(
         ]);
     }
     session.write_table(&table, "every call that was to be recorded is held, or was not kept as wished")?;
-    if let Some(more @ 1..) = report.findings.len().checked_sub(FINDINGS_SHOWN) {
+    if let Some(more @ 1..) = findings.len().checked_sub(FINDINGS_SHOWN) {
         session.say(&format!("and {more} more: see them all with --csv"))?;
     }
-    Ok(())
+    Ok(exit)
 }
 
 fn finding(one: &Finding) -> Value {

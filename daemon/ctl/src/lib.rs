@@ -1,14 +1,14 @@
 //! The operator's command, `callvaultctl`: asks the daemon's control endpoint and prints what it says, as tables for people
 //! or, with `--json`, as the endpoint's own JSON. It decides nothing (what `completeness` compares, `callvault-webex`
 //! judges) and touches none of the daemon's data: what can only be
-//! done offline is to check the configuration and to make the first key; to recover, and to examine the machine, it runs the daemon's own program. It has no network beyond the control endpoint,
+//! done offline is to check and write the configuration and to make the first key; to recover, and to examine the machine, it runs the daemon's own program. It has no network beyond the control endpoint,
 //! except the self-test, which calls the recorder as a SIPREC client would.
 //!
 //! # Exit status
 //!
 //! | status | meaning |
 //! |---|---|
-//! | 0 | done; for `status`, `recordings verify`, `completeness`, `config check`, `doctor` and `selftest` also: nothing wrong was found |
+//! | 0 | done; for `status`, `recordings verify`, `completeness`, `webex status`, `users sync`, `config check`, `doctor`, `setup` and `selftest` also: nothing wrong was found |
 //! | 1 | the daemon refused, something is wrong, or a file could not be read or written |
 //! | 2 | the command line is wrong, or asks for what this version does not have |
 //! | 3 | the daemon cannot be reached |
@@ -38,12 +38,14 @@ mod recover;
 mod retention;
 mod selftest;
 mod settings;
+mod setup;
 mod store;
 mod table;
 mod tokens;
 mod unix;
 mod users;
 mod verbs;
+mod webex;
 
 use std::ffi::OsString;
 use std::io::{IsTerminal, Write};

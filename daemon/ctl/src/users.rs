@@ -1,12 +1,13 @@
 //! Users: imports, lists, changes.
 
 use std::path::Path;
+use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Map, Value, json};
 
-use crate::cli::{ImportUsers, Users};
+use crate::cli::{ImportUsers, SyncUsers, Users};
 use crate::client::{Method, Request, escaped};
 use crate::error::{CtlError, Exit};
 use crate::format::{text, time};
@@ -26,6 +27,7 @@ const CHANGES_SHOWN: usize = 50;
 pub(crate) fn run(session: &mut Session<'_, '_>, verb: &Users) -> Result<Exit, CtlError> {
     match verb {
         Users::Import(import) => self::import(session, import),
+        Users::Sync(sync) => synchronise(session, sync),
         Users::List => list(session),
         Users::Show { email, picture: Some(file) } => save_picture(session, email, file),
         Users::Show { email, picture: None } => {
@@ -120,7 +122,92 @@ fn import(session: &mut Session<'_, '_>, import: &ImportUsers) -> Result<Exit, C
     if session.printed_json(&answer)? {
         return Ok(Exit::Done);
     }
-    let changes = rows(&answer, "changes", "import the users")?;
+    changes(session, &answer, import.dry_run)?;
+    Ok(Exit::Done)
+}
+
+/// How often it is looked whether a synchronisation has ended.
+const LOOK: Duration = Duration::from_millis(500);
+
+/// Looks after which nobody waits any more: a day.
+const LOOKS_MAX: usize = 2 * 86_400;
+
+fn synchronise(session: &mut Session<'_, '_>, sync: &SyncUsers) -> Result<Exit, CtlError> {
+    const WHAT: &str = "synchronise the users";
+    if sync.history {
+        return history(session);
+    }
+    let body = json!({"dry_run": sync.dry_run, "confirm": sync.confirm});
+    let begun = session.client.json(&Request::new(Method::Post, "/v1/users/sync", WHAT).with_body(&body))?;
+    for _ in 0..LOOKS_MAX {
+        let answer = session.client.json(&Request::get("/v1/users/sync", WHAT))?;
+        let run = rows(&answer, "runs", WHAT)?.iter().find(|run| run["id"] == begun["id"]);
+        // Pictures come after everything else, and are told of too.
+        let is_over = answer["running_since"].is_null() && answer["waiting"] != true;
+        let Some(run) = run.filter(|_| is_over) else {
+            if is_over {
+                break;
+            }
+            std::thread::sleep(LOOK);
+            continue;
+        };
+        let exit = if run["outcome"] == "done" { Exit::Done } else { Exit::Failed };
+        if session.printed_json(run)? {
+            return Ok(exit);
+        }
+        if exit == Exit::Failed {
+            session.say(&harmless(&format!("nothing was changed: {}", text(&run["error"]))))?;
+            return Ok(exit);
+        }
+        changes(session, run, sync.dry_run)?;
+        for (what, field) in [("left out", "left_out"), ("values not taken", "values_not_taken")] {
+            for (reason, count) in run[field].as_object().into_iter().flatten() {
+                session.say(&harmless(&format!("{what}: {}, {reason}", text(count))))?;
+            }
+        }
+        for (reason, count) in run["pictures"]["not_taken"].as_object().into_iter().flatten() {
+            session.say(&harmless(&format!("pictures not taken: {}, {reason}", text(count))))?;
+        }
+        if !run["would_be_refused"].is_null() {
+            session.say(&harmless(&format!(
+                "without --confirm it would be refused: {}",
+                text(&run["would_be_refused"])
+            )))?;
+        }
+        return Ok(exit);
+    }
+    let message = "it ended without a report, as the daemon was restarted or could not write it; try again".to_owned();
+    Err(CtlError::Refused { what: WHAT.to_owned(), message })
+}
+
+fn history(session: &mut Session<'_, '_>) -> Result<Exit, CtlError> {
+    const WHAT: &str = "list the synchronisations";
+    let answer = session.client.json(&Request::get("/v1/users/sync", WHAT))?;
+    if session.printed_json(&answer)? {
+        return Ok(Exit::Done);
+    }
+    let mut table = Table::new(&["ENDED", "OUTCOME", "DRY", ">ADDED", ">CHANGED", ">REMOVED", "ERROR"]);
+    for run in rows(&answer, "runs", WHAT)? {
+        table.row([
+            time(&run["ended_at"], &session.around.zone),
+            text(&run["outcome"]),
+            text(&run["dry_run"]),
+            text(&run["added"]),
+            text(&run["changed"]),
+            text(&run["removed"]),
+            text(&run["error"]),
+        ]);
+    }
+    session.write_table(
+        &table,
+        "users were never synchronised; `callvaultctl users sync --dry-run` shows what would be done",
+    )?;
+    Ok(Exit::Done)
+}
+
+/// Tells what was changed, or would be.
+fn changes(session: &mut Session<'_, '_>, answer: &Value, is_dry_run: bool) -> Result<(), CtlError> {
+    let changes = rows(answer, "changes", "read what changed")?;
     let mut table = Table::new(&["CHANGE", "USER", "FIELDS"]);
     for change in changes.iter().take(CHANGES_SHOWN) {
         let fields: Vec<String> = change["fields"].as_array().into_iter().flatten().map(text).collect();
@@ -132,11 +219,9 @@ fn import(session: &mut Session<'_, '_>, import: &ImportUsers) -> Result<Exit, C
     }
     let number = |name: &str| answer[name].as_u64().unwrap_or(0);
     let (added, changed, removed) = (number("added"), number("changed"), number("removed"));
-    let tense = if import.dry_run { "would be" } else { "were" };
+    let tense = if is_dry_run { "would be" } else { "were" };
     let unchanged = number("unchanged");
-    session
-        .say(&format!("{added} {tense} added, {changed} changed, {removed} removed; {unchanged} stay as they are"))?;
-    Ok(Exit::Done)
+    session.say(&format!("{added} {tense} added, {changed} changed, {removed} removed; {unchanged} stay as they are"))
 }
 
 fn list(session: &mut Session<'_, '_>) -> Result<Exit, CtlError> {

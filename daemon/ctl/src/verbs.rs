@@ -13,7 +13,7 @@ use crate::format::{NOTHING, duration, parse_time, size, text, time};
 use crate::table::{Table, harmless, write_pairs};
 use crate::{
     annotate, audit, backup, completeness, deliveries, discards, doctor, drain, export, keys, mail, recording, recover,
-    retention, selftest, settings, store, tokens, users,
+    retention, selftest, settings, setup, store, tokens, users, webex,
 };
 
 /// Recordings asked for at a time when all are wanted.
@@ -42,6 +42,7 @@ pub(crate) fn run(cli: &Cli, around: &mut Surroundings<'_>) -> Result<Exit, CtlE
         // The daemon's own program does it: nothing else touches its data.
         Verb::Recover(parameters) => return recover::run(cli, parameters, around),
         Verb::Doctor => return doctor::run(cli, around),
+        Verb::Setup(given) => return setup::run(cli, given, around),
         Verb::Backup(parameters) => return backup::make(cli, parameters, around),
         Verb::Restore(parameters) => return backup::restore(cli, parameters, around),
         _ => {}
@@ -69,14 +70,23 @@ pub(crate) fn run(cli: &Cli, around: &mut Surroundings<'_>) -> Result<Exit, CtlE
         Verb::Settings(verb) => settings::run(&mut session, verb),
         Verb::Mail(verb) => mail::run(&mut session, verb),
         Verb::Users(verb) => users::run(&mut session, verb),
+        Verb::Webex(verb) => webex::run(&mut session, verb),
         Verb::Completeness(parameters) => completeness::run(&mut session, parameters),
         Verb::Discards(verb) => discards::run(&mut session, verb),
-        Verb::Recover(_) | Verb::Doctor | Verb::Backup(_) | Verb::Restore(_) => Ok(Exit::Usage),
+        Verb::Recover(_) | Verb::Doctor | Verb::Setup(_) | Verb::Backup(_) | Verb::Restore(_) => Ok(Exit::Usage),
     }
 }
 
+/// What `callvaultd --check` says; where there is no callvaultd, the configuration alone is checked.
 fn check_config(cli: &Cli, around: &mut Surroundings<'_>) -> Result<Exit, CtlError> {
-    let checked = callvault_config::check(&cli.config, around.environment.clone());
+    let (program, mut command) = recover::daemon();
+    let checked = if program.exists() {
+        let said = recover::output(&program, command.arg("--config").arg(&cli.config).arg("--check"))?;
+        let text = String::from_utf8_lossy(&said.stdout).into_owned();
+        callvault_config::Checked { ok: said.status.success(), text }
+    } else {
+        callvault_config::check(&cli.config, around.environment.clone())
+    };
     if cli.json {
         writeln!(around.stdout, "{:#}", json!({"ok": checked.ok, "lines": checked.text.lines().collect::<Vec<_>>()}))?;
     } else {

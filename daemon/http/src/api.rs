@@ -8,7 +8,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use crate::{Annotate, AuditQuery, DiscardsQuery, NewToken, SignIn, Snapshot, UserImport};
+use crate::{Annotate, AuditQuery, DiscardsQuery, Elsewhere, NewToken, SignIn, Snapshot, UserImport, WebexCall};
 
 /// The answer to a call: JSON, sent as it is.
 pub type Answer = Result<Value, ApiError>;
@@ -145,6 +145,15 @@ pub trait Api: Send + Sync + 'static {
     /// [`ErrorKind::Unavailable`] while that name has to wait; [`ErrorKind::Unprocessable`] for a new password that is none.
     fn sign_in(&self, caller: &Caller, wanted: &SignIn) -> Answer;
 
+    /// Signing in at the organisation's provider, which the portal alone may ask. `GET /v1/sign-in`: `{"provider"}`, its name or null. `POST
+    /// /v1/sign-in/begin`: `{"url", "attempt", "seconds"}`, where to send the browser, and what it has to bring back, for how long.
+    /// `POST /v1/sign-in/finish`: as [`Api::sign_in`].
+    ///
+    /// # Errors
+    /// [`ErrorKind::Unauthorized`] where the provider's word is not taken, or is about nobody here; [`ErrorKind::Unavailable`] where the provider
+    /// cannot be asked; [`ErrorKind::NotFound`] where there is none.
+    fn sign_in_elsewhere(&self, caller: &Caller, step: &Elsewhere) -> Answer;
+
     /// `POST /v1/sign-out`: ends the session that the caller came with.
     ///
     /// # Errors
@@ -211,6 +220,12 @@ pub trait Api: Send + Sync + 'static {
     /// See [`Api::status`]; [`ErrorKind::Unprocessable`] with every line that is wrong, [`ErrorKind::Conflict`] where unusually many users
     /// would go.
     fn import_users(&self, caller: &Caller, import: &UserImport) -> Answer;
+
+    /// Everything about Webex: the authorisation, the synchronisation of users, completeness. See [`WebexCall`].
+    ///
+    /// # Errors
+    /// See [`Api::status`]; [`ErrorKind::Conflict`] where Webex is switched off, or not authorised.
+    fn webex(&self, caller: &Caller, wanted: &WebexCall) -> Answer;
 
     /// `GET /v1/discards`: `{"discards": […]}`, calls that were not kept.
     ///

@@ -9,7 +9,9 @@ pub enum HttpError {
     )]
     Address(String),
     /// Somebody listens there.
-    #[error("listen on {0}: somebody listens there already; stop it, or set http.listen to another")]
+    #[error(
+        "listen on {0}: somebody listens there already (`ss -lnp` shows who); stop it, or set http.listen to another"
+    )]
     InUse(String),
     /// There is a file that is not a socket.
     #[error("listen on {}: there is a file that is not a socket; move it away", .0.display())]

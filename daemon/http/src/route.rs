@@ -7,13 +7,16 @@ use serde::de::DeserializeOwned;
 use uuid::Uuid;
 
 use crate::{
-    Annotate, ApiError, AudioFormat, AudioPurpose, AudioRequest, AuditQuery, CallAction, DiscardsQuery, ErrorKind,
-    MigrateStore, NewToken, RecordingsQuery, SignIn, UserImport, access, annotate, sign_in, users,
+    Annotate, ApiError, AudioFormat, AudioPurpose, AudioRequest, AuditQuery, CallAction, DiscardsQuery, Elsewhere,
+    ErrorKind, MigrateStore, NewToken, RecordingsQuery, SignIn, UserImport, WebexCall, access, annotate, paths,
+    sign_in, users, webex,
 };
 
 /// What a request under `/v1/` asks.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Call {
+    /// The description of all this.
+    OpenApi,
     Discards(DiscardsQuery),
     Status,
     Calls,
@@ -60,9 +63,11 @@ pub(crate) enum Call {
     /// What is asked, by its name.
     ConfirmRetention(String),
     SignIn(SignIn),
+    Elsewhere(Elsewhere),
     SignOut,
     Sessions,
     EndSession(Uuid),
+    Webex(WebexCall),
 }
 
 /// The paths that need no token.
@@ -131,7 +136,11 @@ pub(crate) fn route(method: &str, target: &str, body: &[u8]) -> Result<Call, Api
         }
         Query::parse(query, &[]).map(|_| call)
     };
+    if !paths::is_known(&parts) {
+        return Err(unknown());
+    }
     match parts.as_slice() {
+        ["openapi.json"] => only("GET", Call::OpenApi),
         ["status"] => only("GET", Call::Status),
         ["calls"] => only("GET", Call::Calls),
         ["jobs"] => only("GET", Call::Jobs),
@@ -146,11 +155,16 @@ pub(crate) fn route(method: &str, target: &str, body: &[u8]) -> Result<Call, Api
             None => Err(unknown()),
         },
         ["sign-in"] if method == "POST" => only("POST", Call::SignIn(sign_in::sign_in(body)?)),
-        ["sign-in"] => Err(ApiError::method("POST")),
+        ["sign-in"] if method == "GET" => only("GET", Call::Elsewhere(Elsewhere::Offered)),
+        ["sign-in"] => Err(ApiError::method("GET, POST")),
+        ["sign-in", "begin"] => only("POST", Call::Elsewhere(Elsewhere::Begin)),
+        ["sign-in", "finish"] if method == "POST" => only("POST", Call::Elsewhere(sign_in::came_back(body)?)),
+        ["sign-in", "finish"] => Err(ApiError::method("POST")),
         ["sign-out"] => only("POST", Call::SignOut),
         ["sessions"] => only("GET", Call::Sessions),
         ["sessions", id] => only("DELETE", Call::EndSession(uuid_of(id)?)),
         ["me"] => only("GET", Call::Me),
+        ["webex", ..] | ["users", "sync"] | ["completeness"] => webex::webex(method, &parts, query, body),
         ["users"] => only("GET", Call::Users),
         ["users", "import"] if method == "POST" => only("POST", Call::ImportUsers(users::import(body)?)),
         ["users", email] if email.contains('@') => match method {
@@ -415,6 +429,13 @@ mod tests {
         check("POST", "/v1/calls/ID", 404);
         check("GET", "/v1/recordings/ID/audio?format=wav&for=play", 200);
         check("GET", "/v1/recordings/ID/audio?format=wav&for=fun", 400);
+        check("GET", "/v1/sign-in", 200);
+        check("POST", "/v1/sign-in", 400);
+        check("PUT", "/v1/sign-in", 405);
+        check("POST", "/v1/sign-in/begin", 200);
+        check("GET", "/v1/sign-in/begin", 405);
+        check("POST", "/v1/sign-in/finish", 400);
+        check("GET", "/v1/sign-in/finish", 405);
         check("GET", "/v1/me", 200);
         check("GET", "/v1/users", 200);
         check("POST", "/v1/users", 405);

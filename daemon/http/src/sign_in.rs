@@ -53,6 +53,51 @@ impl fmt::Debug for SignIn {
     }
 }
 
+/// A step of signing in at the organisation's provider instead of with a password. `Debug` shows which step, and nothing more.
+#[derive(Clone, PartialEq, Eq)]
+pub enum Elsewhere {
+    /// Whether that is offered.
+    Offered,
+    /// Where to send the browser.
+    Begin,
+    /// It has come back.
+    Finish(CameBack),
+}
+
+impl fmt::Debug for Elsewhere {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Offered => "Offered",
+            Self::Begin => "Begin",
+            Self::Finish(_) => "Finish",
+        })
+    }
+}
+
+/// With what a browser comes back.
+#[derive(Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CameBack {
+    /// What the beginning gave, from the browser's cookie.
+    pub attempt: String,
+    /// The provider's answer: the state.
+    pub state: String,
+    /// And the code.
+    pub code: String,
+}
+
+/// `POST /v1/sign-in/finish`.
+pub(crate) fn came_back(body: &[u8]) -> Result<Elsewhere, ApiError> {
+    let back: CameBack = json_in(body)?;
+    // a provider's code may be a whole token
+    if back.code.len() > 4 * TEXT_BYTES_MAX
+        || [&back.attempt, &back.state].iter().any(|text| text.len() > TEXT_BYTES_MAX)
+    {
+        return Err(ApiError::new(ErrorKind::BadRequest, "what a provider gives is shorter"));
+    }
+    Ok(Elsewhere::Finish(back))
+}
+
 /// `POST /v1/sign-in`.
 pub(crate) fn sign_in(body: &[u8]) -> Result<SignIn, ApiError> {
     let mut wanted: SignIn = json_in(body)?;

@@ -2,11 +2,12 @@
 
 use std::{collections::BTreeMap, fmt};
 
+use jiff::Timestamp;
 use serde::Deserialize;
 
 use crate::{
     ApiError,
-    route::{Query, json_in, non_empty, wrong},
+    route::{Query, json_in, non_empty, time, wrong},
 };
 
 /// Calls not kept that are listed, unless asked otherwise and at most.
@@ -18,6 +19,10 @@ const DISCARDS_MAX: u32 = 1_000;
 pub struct DiscardsQuery {
     /// Only by this rule.
     pub rule: Option<String>,
+    /// Entered at or after, which is at the end of the call.
+    pub from: Option<Timestamp>,
+    /// Entered before.
+    pub to: Option<Timestamp>,
     /// At most so many, 1 to 1000.
     pub limit: u32,
 }
@@ -74,11 +79,12 @@ pub(crate) fn picture(body: &[u8]) -> Result<String, ApiError> {
 
 /// `GET /v1/discards`.
 pub(crate) fn discards(query: &str) -> Result<DiscardsQuery, ApiError> {
-    let mut query = Query::parse(query, &["rule", "limit"])?;
+    let mut query = Query::parse(query, &["rule", "from", "to", "limit"])?;
     let limit = query.take("limit").map(|text| match text.parse() {
         Ok(limit @ 1..=DISCARDS_MAX) => Ok(limit),
         _ => Err(wrong("limit", "a number from 1 to 1000")),
     });
     let rule = non_empty("rule", query.take("rule"), "the name of a rule, for example blacklist")?;
-    Ok(DiscardsQuery { rule, limit: limit.transpose()?.unwrap_or(DISCARDS_DEFAULT) })
+    let (from, to) = (time("from", query.take("from"))?, time("to", query.take("to"))?);
+    Ok(DiscardsQuery { rule, from, to, limit: limit.transpose()?.unwrap_or(DISCARDS_DEFAULT) })
 }

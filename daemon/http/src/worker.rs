@@ -18,6 +18,7 @@ use uuid::Uuid;
 
 use crate::{
     Api, ApiError, AudioRequest, ErrorKind, IMPORT_BYTES_MAX, Status,
+    paths::OPENAPI,
     respond::{self, Ready},
     route::{Call, NOTHING_HERE, Open, route},
     snapshot::Board,
@@ -96,6 +97,9 @@ pub(crate) fn answer_api(api: &Arc<dyn Api>, tickets: &Tickets, mut request: Req
         Err(_) => Err(ApiError::new(ErrorKind::BadRequest, "the request's body did not come to its end")),
     };
     let answer = match call {
+        Ok(Call::OpenApi) => {
+            return send(request, respond::text(200, "application/json", OPENAPI.as_bytes().to_vec()));
+        }
         Ok(Call::Audio(id, audio)) => return answer_audio(&**api, &caller, request, id, &audio),
         Ok(call) => json_call(&**api, &caller, call),
         Err(error) => Err(error),
@@ -128,6 +132,7 @@ fn json_call(api: &dyn Api, caller: &Caller, call: Call) -> Result<Value, ApiErr
         Call::Discards(query) => api.discards(caller, &query),
         Call::Me => api.me(caller),
         Call::SignIn(wanted) => api.sign_in(caller, &wanted),
+        Call::Elsewhere(step) => api.sign_in_elsewhere(caller, &step),
         Call::SignOut => api.sign_out(caller),
         Call::Sessions => api.sessions(caller),
         Call::EndSession(id) => api.end_session(caller, id),
@@ -150,7 +155,8 @@ fn json_call(api: &dyn Api, caller: &Caller, call: Call) -> Result<Value, ApiErr
         Call::Retention => api.retention(caller),
         Call::RunRetention => api.run_retention(caller),
         Call::ConfirmRetention(token) => api.confirm_retention(caller, &token),
-        Call::Audio(..) => Err(ApiError::new(ErrorKind::Internal, "audio is not JSON")),
+        Call::Webex(wanted) => api.webex(caller, &wanted),
+        Call::Audio(..) | Call::OpenApi => Err(ApiError::new(ErrorKind::Internal, "this is answered elsewhere")),
     }
 }
 

@@ -16,8 +16,8 @@ use std::{
 
 use callvault_http::{
     Annotate, Answer, Api, ApiError, Audio, AudioFormat, AudioRequest, AuditQuery, CallAction, Caller, Component,
-    DiscardsQuery, Entrance, ErrorKind, Health, HttpError, Level, Limits, Listen, MigrateStore, NewToken,
-    RecordingsQuery, Server, SignIn, Snapshot, Status, UserImport,
+    DiscardsQuery, Elsewhere, Entrance, ErrorKind, Health, HttpError, Level, Limits, Listen, MigrateStore, NewToken,
+    RecordingsQuery, Server, SignIn, Snapshot, Status, UserImport, WebexCall,
 };
 use callvault_seal::Secret;
 use serde_json::{Value, json};
@@ -155,6 +155,10 @@ impl Api for Fake {
         )
     }
 
+    fn sign_in_elsewhere(&self, caller: &Caller, step: &Elsewhere) -> Answer {
+        Ok(json!({"step": format!("{step:?}"), "through": caller.through.as_str(), "level": caller.level.as_str()}))
+    }
+
     fn sign_out(&self, _: &Caller) -> Answer {
         Ok(json!({}))
     }
@@ -189,6 +193,10 @@ impl Api for Fake {
 
     fn import_users(&self, _: &Caller, import: &UserImport) -> Answer {
         Ok(json!({"name": import.name, "bytes": import.content.len(), "dry_run": import.is_dry_run}))
+    }
+
+    fn webex(&self, _: &Caller, wanted: &WebexCall) -> Answer {
+        Ok(json!({"webex": format!("{wanted:?}")}))
     }
 
     fn discards(&self, _: &Caller, query: &DiscardsQuery) -> Answer {

@@ -25,7 +25,7 @@ mod notice;
 mod send;
 mod templates;
 
-pub use message::{ATTACHMENT_BYTES_MAX, ComposeError, Message, Sender, compose, message_id};
+pub use message::{ATTACHMENT_BYTES_MAX, ComposeError, Message, Sender, compose, compose_plain, message_id};
 pub use notice::{Attachment, Call, Direction, Notice, Person};
 pub use send::{Accepted, Failed, Failing, Protection, Server, Stage, send, try_server};
 pub use templates::{TEMPLATE_BYTES_MAX, TEMPLATES_MAX, TemplateFlaw, Templates};

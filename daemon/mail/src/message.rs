@@ -170,6 +170,35 @@ pub fn compose(
     Ok(Message { id, from, to, head, attachment: mp3.clone(), tail })
 }
 
+/// Makes a mail of plain text to an administrator: `name` tells it from all others. `now` is for its `Date`.
+///
+/// # Errors
+/// What cannot be an address.
+pub fn compose_plain(
+    sender: &Sender,
+    to: &str,
+    name: Uuid,
+    (subject, text): (&str, &str),
+    now: Timestamp,
+) -> Result<Message, ComposeError> {
+    let address: Address = to.trim().parse().map_err(|_| ComposeError::Recipient)?;
+    let from: Address = sender.address.trim().parse().map_err(|_| ComposeError::Sender)?;
+    let id = message_id(name, to, &sender.address);
+    let sender_name = one_line(&sender.name, NAME_CHARS_MAX);
+    let mut headers = Headers::new();
+    let from_box = Mailbox::new(Some(sender_name).filter(|name| !name.is_empty()), from.clone());
+    headers.set(header::From::from(Mailboxes::from(from_box)));
+    headers.set(header::To::from(Mailboxes::from(Mailbox::new(None, address.clone()))));
+    headers.set(header::Subject::from(one_line(subject, SUBJECT_CHARS_MAX)));
+    headers.set(header::Date::new(now.into()));
+    headers.set(header::MessageId::from(format!("<{id}>")));
+    headers.insert_raw(HeaderValue::new(HeaderName::new_from_ascii_str("Auto-Submitted"), "auto-generated".into()));
+    headers.set(header::MIME_VERSION_1_0);
+    let mut head = headers.to_string().into_bytes();
+    head.extend(SinglePart::plain(text.to_owned()).formatted());
+    Ok(Message { id, from, to: address, head, attachment: Vec::new(), tail: Vec::new() })
+}
+
 /// The header that names the file. Some programs know nothing of RFC 2231, so it is used only for what it is needed for.
 fn disposition(name: &str) -> String {
     if name.bytes().all(|b| b.is_ascii_alphanumeric() || b"+-_.".contains(&b)) {

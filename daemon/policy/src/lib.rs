@@ -15,6 +15,7 @@ mod damage;
 mod heard;
 mod keep;
 mod link;
+pub mod overload;
 mod owner;
 mod pauses;
 pub mod retention;

@@ -1,8 +1,8 @@
 // For administrators: how the appliance is, users, tokens and sessions, jobs, retention, settings, the audit log.
 
-import { ask } from './ask.js';
+import { ask, query } from './ask.js';
 import { choice, confirmed, el, field, say, show } from './dom.js';
-import { full, number, t } from './words.js';
+import { full, language, number, t } from './words.js';
 
 const PAGES = ['status', 'users', 'tokens', 'jobs', 'retention', 'settings', 'audit'];
 const LEVELS = ['record-only', 'base', 'group-supervisor', 'administrator'];
@@ -22,6 +22,104 @@ export function admin(main, page) {
   const body = el('div', {}, el('p', { class: 'state' }, t('searching')));
   const again = () => views[at]().catch((error) => show(body, el('p', { class: 'state', role: 'alert' }, error.message || t('no-answer'))));
   const then = (promise) => promise.then(() => { say(t('saved')); again(); }).catch((error) => say(error.message || t('no-answer')));
+
+  /** Users out of a file: what would change is shown first. */
+  function importing() {
+    const file = el('input', { type: 'file', accept: '.csv,.toml,text/csv', required: true });
+    const missing = el('input', { type: 'checkbox' });
+    const place = el('div', {});
+    const send = async (dry_run) => {
+      const [one] = file.files;
+      return ask('users/import', { method: 'POST', body: { name: one.name, content: await one.text(), dry_run, remove_missing: missing.checked, confirm: !dry_run } });
+    };
+    const failed = (error) => show(place, el('p', { class: 'wrong', role: 'alert' }, error.message || t('no-answer')));
+    const anew = () => show(place);
+    file.addEventListener('change', anew);
+    missing.addEventListener('change', anew);
+    const plan = async (event) => {
+      event.preventDefault();
+      try {
+        const found = await send(true);
+        const text = t('import-plan', { added: number(found.added), changed: number(found.changed), removed: number(found.removed), unchanged: number(found.unchanged) });
+        const apply = async () => {
+          if (found.removed && !await confirmed(t('import'), text, t('apply'), t('cancel'))) return;
+          await send(false).then(() => { say(t('saved')); again(); }, failed);
+        };
+        show(place, el('p', {}, text), table([t('e-mail'), t('action'), t('why')], found.changes.slice(0, 500).map((one) => [one.webex_email, one.change, (one.fields ?? []).join(', ')])),
+          found.added + found.changed + found.removed > 0 && el('button', { type: 'button', class: 'main', onclick: apply }, t('apply')));
+      } catch (error) {
+        failed(error);
+      }
+    };
+    return el('details', { class: 'card' }, el('summary', {}, t('import')),
+      el('form', { onsubmit: plan }, field(t('import-file'), file), el('label', { class: 'check' }, missing, t('remove-missing')), el('button', {}, t('show-plan'))), place);
+  }
+
+  /** A token for a program; it is shown this once. */
+  function creating() {
+    const name = el('input', { type: 'text', required: true, maxlength: 100, autocomplete: 'off' });
+    const user = el('input', { type: 'email', autocomplete: 'off' });
+    const days = el('input', { type: 'number', min: 1, max: 3660, value: '365' });
+    const level = choice(LEVELS.map((one) => [one, t('level.' + one)]), 'base');
+    const place = el('div', { role: 'status' });
+    return el('section', { class: 'card' }, el('h2', {}, t('create-token')), el('form', { class: 'grid', onsubmit: async (event) => {
+      event.preventDefault();
+      const body = { name: name.value, level: level.value, ...(user.value && { user: user.value }), ...(days.value && { expires_days: Number(days.value) }) };
+      try {
+        const made = await ask('tokens', { method: 'POST', body });
+        show(place, el('p', {}, t('token-once')), el('p', {}, el('code', {}, made.token)), act(t('show-list'), again));
+      } catch (error) {
+        say(error.message || t('no-answer'));
+      }
+    } }, field(t('name'), name), field(t('level'), level), field(t('e-mail'), user), field(t('expires-days'), days), el('button', {}, t('create-token'))), place);
+  }
+
+  /** Patterns of the filters, tried with a number as one types. */
+  function trying(value) {
+    let now = [];
+    try {
+      now = JSON.parse(value ?? '[]');
+    } catch {
+      // a value that is written otherwise is not filled in
+    }
+    const patterns = el('textarea', { rows: 4, value: now.join('\n') });
+    const tried = el('input', { type: 'text', inputmode: 'tel', maxlength: 64 });
+    const place = el('div', { role: 'status' });
+    let timer = null;
+    const run = async () => {
+      const all = patterns.value.split('\n').map((one) => one.trim()).filter(Boolean);
+      if (!all.length || !tried.value.trim()) return show(place);
+      try {
+        const found = await ask('patterns/try', { method: 'POST', body: { number: tried.value, patterns: all } });
+        return show(place, table([t('pattern'), ''], found.patterns.map((one) => [el('code', {}, one.pattern), one.error ?? (one.matches ? t('matches') : t('matches-not'))])));
+      } catch (error) {
+        return show(place, el('p', { class: 'wrong' }, error.message || t('no-answer')));
+      }
+    };
+    const soon = () => { clearTimeout(timer); timer = setTimeout(run, 200); };
+    patterns.addEventListener('input', soon);
+    tried.addEventListener('input', soon);
+    return el('section', { class: 'card' }, el('h2', {}, t('try-patterns')), field(t('patterns'), patterns, t('pattern-hint')), field(t('number'), tried), place);
+  }
+
+  /** A mail as people would get it, and what the server said. */
+  function mailing() {
+    const address = el('input', { type: 'email', required: true });
+    const place = el('p', { role: 'status' });
+    const button = el('button', {}, t('send'));
+    return el('section', { class: 'card' }, el('h2', {}, t('mail-test')), el('form', { onsubmit: async (event) => {
+      event.preventDefault();
+      button.disabled = true;
+      place.textContent = t('sending');
+      try {
+        place.textContent = t('mail-sent', { reply: (await ask(`mail/test?${query({ address: address.value, language })}`, { method: 'POST' })).reply });
+      } catch (error) {
+        place.textContent = error.message || t('no-answer');
+      } finally {
+        button.disabled = false;
+      }
+    } }, field(t('e-mail'), address), button), place);
+  }
 
   const views = {
     async status() {
@@ -47,7 +145,7 @@ export function admin(main, page) {
       const first = el('input', { type: 'text', autocomplete: 'off', minlength: 12 });
       const group = el('input', { type: 'text' });
       const level = choice(LEVELS.map((one) => [one, t('level.' + one)]), 'base');
-      show(body,
+      show(body, importing(),
         el('form', { class: 'card grid', onsubmit: (event) => {
           event.preventDefault();
           const fields = { level: level.value, ...(group.value && { group: group.value }), ...(first.value && { initial_password: first.value }) };
@@ -61,7 +159,7 @@ export function admin(main, page) {
     },
     async tokens() {
       const { tokens } = await ask('tokens');
-      show(body, table([t('name'), t('level'), t('e-mail'), t('created'), t('expires'), t('state'), ''], tokens.map((token) => [
+      show(body, creating(), table([t('name'), t('level'), t('e-mail'), t('created'), t('expires'), t('state'), ''], tokens.map((token) => [
         token.name, t('level.' + token.level), token.email, full(token.created_at), full(token.expires_at), t('token.' + token.state),
         token.state === 'good' && act(t('revoke'), () => then(ask(`tokens/${token.id}`, { method: 'DELETE' })), true)])));
     },
@@ -84,6 +182,7 @@ export function admin(main, page) {
     async settings() {
       const { settings, refused } = await ask('settings');
       show(body, refused && el('p', { class: 'card flaws' }, typeof refused === 'string' ? refused : JSON.stringify(refused)),
+        el('div', { class: 'columns' }, trying(settings.find((one) => one.key === 'filters.blacklist')?.value), mailing()),
         table([t('setting'), t('value'), t('origin')], settings.map((one) => [one.key, el('code', {}, one.value), one.origin])));
     },
     async audit() {

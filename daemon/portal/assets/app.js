@@ -49,7 +49,6 @@ async function route() {
   if (!me) {
     me = await ask('me').catch((error) => { if (error.status !== 401) say(error.message || t('no-answer')); return null; });
   }
-  document.getElementById('skip').textContent = t('skip');
   if (!me) {
     head('');
     signIn(main, route);
@@ -66,4 +65,5 @@ addEventListener('hashchange', () => { route(); main.focus(); });
 addEventListener('signed-out', () => { if (me) { me = null; say(t('session-over')); route(); } });
 document.getElementById('skip').addEventListener('click', (event) => { event.preventDefault(); main.focus(); });
 await learn();
+document.getElementById('skip').textContent = t('skip');
 route();

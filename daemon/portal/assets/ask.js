@@ -1,5 +1,8 @@
 // Asking the portal, which hands it on. The session is in a cookie that no script can read.
 
+/** Which of our pages asks: the gadget has a session of its own. */
+const OURS = location.pathname.startsWith('/gadgets/') ? 'gadget' : '1';
+
 /** What went wrong, for people. */
 export class Refused extends Error {
   constructor(status, message) {
@@ -14,7 +17,7 @@ export async function ask(path, { method = 'GET', body, signal } = {}) {
   try {
     answer = await fetch(`/api/${path}`, {
       method, signal, credentials: 'same-origin',
-      headers: { 'x-callvault': '1', ...(body === undefined ? {} : { 'content-type': 'application/json' }) },
+      headers: { 'x-callvault': OURS, ...(body === undefined ? {} : { 'content-type': 'application/json' }) },
       body: body === undefined ? undefined : JSON.stringify(body),
     });
   } catch (error) {

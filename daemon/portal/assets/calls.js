@@ -4,7 +4,8 @@ import { ask } from './ask.js';
 import { el, say, show } from './dom.js';
 import { length, t } from './words.js';
 
-const BUTTONS = { recording: ['pause', 'stop'], paused: ['resume', 'stop'], stopped: ['start'], 'on-demand': ['keep', 'pause', 'stop'] };
+/** What can be done about a call in that state. */
+export const BUTTONS = { recording: ['pause', 'stop'], paused: ['resume', 'stop'], stopped: ['start'], 'on-demand': ['keep', 'pause', 'stop'] };
 
 /** Shows the page; answers what ends it. */
 export function calls(main) {

@@ -45,7 +45,14 @@ export function signIn(main, then) {
     }
   }
 
+  const elsewhere = el('p', { hidden: true });
+  ask('sign-in').then(({ provider }) => {
+    if (!provider) return;
+    elsewhere.append(el('a', { href: '/sign-in/provider' }, t('sign-in-with', { provider })));
+    elsewhere.hidden = false;
+  }).catch(() => {});
+
   show(main, el('form', { class: 'card sign-in', onsubmit: send },
-    el('h1', {}, t('sign-in')), field(t('e-mail'), user), field(t('password'), password), change, wrong, button, other));
+    el('h1', {}, t('sign-in')), field(t('e-mail'), user), field(t('password'), password), change, wrong, button, other, elsewhere));
   user.focus();
 }

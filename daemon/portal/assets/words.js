@@ -3,7 +3,16 @@
 const LANGUAGES = ['en', 'it', 'de', 'fr', 'es'];
 let table = {};
 
-const wanted = [localStorage.getItem('language'), ...navigator.languages].filter(Boolean).map((tag) => tag.slice(0, 2));
+/** What was chosen here before; a browser that keeps nothing for frames throws. */
+function chosen() {
+  try {
+    return localStorage.getItem('language');
+  } catch {
+    return null;
+  }
+}
+
+const wanted = [chosen(), ...navigator.languages].filter(Boolean).map((tag) => tag.slice(0, 2));
 export const language = wanted.find((tag) => LANGUAGES.includes(tag)) ?? 'en';
 
 export const NAMES = [['en', 'English'], ['it', 'Italiano'], ['de', 'Deutsch'], ['fr', 'Français'], ['es', 'Español']];

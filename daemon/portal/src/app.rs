@@ -3,7 +3,7 @@
 use std::{
     net::IpAddr,
     sync::{Arc, Mutex, PoisonError},
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 use axum::{
@@ -18,22 +18,38 @@ use serde_json::{Value, json};
 use tokio::{sync::Semaphore, time::timeout};
 
 use crate::{
-    assets, cookie,
+    assets,
+    cookie::{self, Kind},
     daemon::{Daemon, DaemonError, Question, passed_on},
-    live, origin,
+    elsewhere,
+    imagicle::{self, credentials::Sessions},
+    live, origin, patterns,
     rate::{Buckets, REQUESTS, SIGN_INS},
     serve::Peer,
+    tls::{Certificate, Remark},
     waveform::Waveform,
 };
 
 /// Bytes of a request's body: a note has two thousand characters.
 pub const BODY_BYTES_MAX: usize = 64 << 10;
 
-/// Time for it.
+/// Bytes of a list of users: some ten thousand of them.
+pub const IMPORT_BYTES_MAX: usize = 4 << 20;
+
+/// Such lists taken at once, as each is held whole.
+pub const IMPORTS_MAX: usize = 2;
+
+/// Time for a body.
 pub const BODY_MAX: Duration = Duration::from_secs(15);
 
 /// Waveforms worked out at once: each reads a whole recording, which is the dearest that a page asks for.
 pub const WAVEFORMS_MAX: usize = 2;
+
+/// Where pages ask.
+const API: &str = "/api/";
+
+/// What programs put after it.
+const V1: &str = "v1/";
 
 /// A recording of which a waveform is made is not longer than a day.
 const DURATION_MS_MAX: u64 = 86_400_000;
@@ -54,14 +70,30 @@ const HEADERS: &[(&str, &str)] = &[
     ("permissions-policy", "camera=(), microphone=(), geolocation=(), payment=(), usb=()"),
 ];
 
+/// The gadget's page: the only one that may stand in a frame of another site.
+pub const GADGET: &str = "/gadgets/CallRecording";
+
+/// What is said of the certificate, for the gadget to show.
+const GADGET_CERTIFICATE: &str = "/gadgets/certificate";
+
+/// Sent with the gadget's page in place of the one above: Webex's sites may frame it.
+const GADGET_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; \
+     form-action 'self'; base-uri 'none'; frame-ancestors https://*.webex.com; require-trusted-types-for 'script'";
+
 /// The portal.
 #[derive(Debug)]
 pub struct App {
-    daemon: Daemon,
+    pub(crate) daemon: Daemon,
+    /// What stands for the credentials of programs that send them with each request.
+    pub(crate) basic_sessions: Mutex<Sessions>,
+    /// Held while such a session is begun.
+    pub(crate) signing_in: tokio::sync::Mutex<()>,
     requests: Mutex<Buckets>,
     sign_ins: Mutex<Buckets>,
     waveforms: Semaphore,
+    imports: Semaphore,
     followers: Arc<Semaphore>,
+    certificate: Option<Arc<Certificate>>,
 }
 
 impl App {
@@ -69,11 +101,26 @@ impl App {
     pub fn new(daemon: Daemon) -> Self {
         Self {
             daemon,
+            basic_sessions: Mutex::default(),
+            signing_in: tokio::sync::Mutex::default(),
             requests: Mutex::new(Buckets::new(REQUESTS)),
             sign_ins: Mutex::new(Buckets::new(SIGN_INS)),
             waveforms: Semaphore::new(WAVEFORMS_MAX),
+            imports: Semaphore::new(IMPORTS_MAX),
             followers: Arc::new(Semaphore::new(live::FOLLOWERS_MAX)),
+            certificate: None,
         }
+    }
+
+    /// The same, knowing by which certificate it is served.
+    #[must_use]
+    pub fn served_by(mut self, certificate: Arc<Certificate>) -> Self {
+        self.certificate = Some(certificate);
+        self
+    }
+
+    fn remark(&self) -> Option<Remark> {
+        self.certificate.as_ref()?.remark(SystemTime::now())
     }
 
     /// What a connection is served by; each puts its [`Peer`] to it.
@@ -87,23 +134,58 @@ impl App {
             return Err(SLOWLY);
         }
         let path = request.uri().path().to_owned();
+        if path == GADGET_CERTIFICATE && request.method() == Method::GET {
+            return Ok(json_answer(StatusCode::OK, &json!({"remark": self.remark().map(Remark::code)})));
+        }
         let changes = !matches!(*request.method(), Method::GET | Method::HEAD);
-        let Some(rest) = path.strip_prefix("/api/") else {
+        if let Some(below) = imagicle::below(&path) {
+            // A browser may send such credentials by itself, so that no page of another site may ask.
+            if !origin::is_ours(origin::Told { has_field: true, ..told(&request) }, changes) {
+                return Err(refusal(403, "forbidden", "this request was begun by a page of another site"));
+            }
+            let (parts, body) = request.into_parts();
+            let body = read(body, BODY_BYTES_MAX).await?;
+            return Ok(self.imagicle(from, &parts, below, body).await);
+        }
+        if [elsewhere::OFF, elsewhere::BACK].contains(&path.as_str()) {
+            return Ok(self.elsewhere(from, &request.into_parts().0).await);
+        }
+        let Some(rest) = path.strip_prefix(API) else {
             if changes {
                 return Err(refusal(405, "method-not-allowed", "pages are read with GET"));
             }
             return assets::answer(&path, request.headers()).ok_or(NOWHERE);
         };
-        if !origin::is_ours(told(&request), changes) {
+        // Programs have a version in the address and a token in a field, which no browser sends by itself. Where there is a cookie, it counts.
+        let (rest, may_be_program) = rest.strip_prefix(V1).map_or((rest, false), |rest| (rest, true));
+        let token = bearer(request.headers()).filter(|_| may_be_program);
+        let has_field = told(&request).has_field || token.is_some();
+        if !origin::is_ours(origin::Told { has_field, ..told(&request) }, changes) {
             return Err(refusal(403, "forbidden", "this request was not begun by a page of the portal"));
         }
         let (parts, body) = request.into_parts();
-        let body = read(body).await?;
+        let import = match rest {
+            "users/import" => Some(self.imports.try_acquire().map_err(|_| FULL)?),
+            _ => None,
+        };
+        let body = read(body, import.as_ref().map_or(BODY_BYTES_MAX, |_| IMPORT_BYTES_MAX)).await?;
         let fields = parts.headers.get_all(header::COOKIE).iter().filter_map(|value| value.to_str().ok());
-        let session = cookie::session(fields);
+        let is_gadget = parts.headers.get(origin::FIELD).is_some_and(|value| value == origin::GADGET);
+        let kind = if is_gadget { Kind::Gadget } else { Kind::Pages };
+        let session = cookie::session(kind, fields);
+        let is_browser = session.is_some();
+        let session = session.or(token.as_deref());
         match (&parts.method, rest) {
-            (&Method::POST, "sign-in") => return self.sign_in(from, now, body).await,
+            (&Method::POST, "sign-in") => return self.sign_in(kind, from, now, body).await,
+            (&Method::GET, "sign-in") => {
+                let question =
+                    Question { method: Method::GET, target: "/v1/sign-in", session: None, from, body: Bytes::new() };
+                let (status, answer) = self.daemon.ask_json(question).await?;
+                return Ok(json_answer(status, &answer));
+            }
             (_, "sign-in") => return Err(refusal(405, "method-not-allowed", "sign in with POST")),
+            // Their answers have a session in them, which no script is to see.
+            (_, "sign-in/begin" | "sign-in/finish") => return Err(NOWHERE),
             _ => {}
         }
         let session = session.ok_or(refusal(401, "unauthorized", "sign in first"))?;
@@ -115,16 +197,17 @@ impl App {
             (&Method::GET, ["recordings", id, "waveform"]) => {
                 self.waveform(from, session, id, parts.uri.query().unwrap_or_default()).await
             }
+            (&Method::POST, ["patterns", "try"]) => self.patterns(from, session, &body).await,
             (method, segments) => {
-                let target = parts.uri.path_and_query().map_or("/api/", |target| target.as_str());
-                let target = format!("/v1/{}", target.strip_prefix("/api/").unwrap_or_default());
+                let query = parts.uri.query().map(|query| format!("?{query}")).unwrap_or_default();
+                let target = format!("/v1/{rest}{query}");
                 let question = Question { method: method.clone(), target: &target, session: Some(session), from, body };
                 let is_end = matches!((method, segments), (&Method::POST, ["sign-out"]));
                 let answer = self.daemon.ask(question).await?;
                 let is_over = is_end || answer.status() == StatusCode::UNAUTHORIZED;
                 let mut answer = passed_on(answer);
-                if is_over {
-                    set(answer.headers_mut(), "set-cookie", &cookie::end());
+                if is_over && is_browser {
+                    set(answer.headers_mut(), "set-cookie", &cookie::end(kind));
                 }
                 if let (["recordings", id, "audio"], Some(query)) = (segments, parts.uri.query()) {
                     name_file(&mut answer, id, query);
@@ -134,9 +217,14 @@ impl App {
         }
     }
 
+    /// Whether that address has an attempt to sign in left, which it takes.
+    pub(crate) fn may_sign_in(&self, from: IpAddr, now: Instant) -> bool {
+        self.sign_ins.lock().unwrap_or_else(PoisonError::into_inner).take(from, now)
+    }
+
     /// Asks the daemon for a session, and gives it to the browser alone: the page never sees it.
-    async fn sign_in(&self, from: IpAddr, now: Instant, body: Bytes) -> Result<Response<Body>, Refusal> {
-        if !self.sign_ins.lock().unwrap_or_else(PoisonError::into_inner).take(from, now) {
+    async fn sign_in(&self, kind: Kind, from: IpAddr, now: Instant, body: Bytes) -> Result<Response<Body>, Refusal> {
+        if !self.may_sign_in(from, now) {
             return Err(SLOWLY);
         }
         let question = Question { method: Method::POST, target: "/v1/sign-in", session: None, from, body };
@@ -145,9 +233,24 @@ impl App {
         let mut reply = json_answer(status, &answer);
         if let Some(session) = session.as_ref().and_then(Value::as_str).filter(|text| cookie::is_session(text)) {
             let seconds = answer.get("seconds").and_then(Value::as_u64).unwrap_or(0);
-            set(reply.headers_mut(), "set-cookie", &cookie::begin(session, seconds));
+            set(reply.headers_mut(), "set-cookie", &cookie::begin(kind, session, seconds));
         }
         Ok(reply)
+    }
+
+    /// Tries patterns, for those who may set them, which is the daemon's to say.
+    async fn patterns(&self, from: IpAddr, session: &str, body: &[u8]) -> Result<Response<Body>, Refusal> {
+        let question =
+            Question { method: Method::GET, target: "/v1/me", session: Some(session), from, body: Bytes::new() };
+        let (status, me) = self.daemon.ask_json(question).await?;
+        if !status.is_success() {
+            return Ok(json_answer(status, &me));
+        }
+        if me.pointer("/may/administer") != Some(&Value::Bool(true)) {
+            return Err(refusal(403, "forbidden", "patterns are tried by administrators; ask one"));
+        }
+        let answer = patterns::tried(body).map_err(|text| refusal(400, "bad-request", text))?;
+        Ok(json_answer(StatusCode::OK, &answer))
     }
 
     async fn waveform(&self, from: IpAddr, session: &str, id: &str, query: &str) -> Result<Response<Body>, Refusal> {
@@ -181,13 +284,19 @@ async fn entered(
     Extension(Peer(from)): Extension<Peer>,
     request: Request,
 ) -> Response<Body> {
-    let is_api = request.uri().path().starts_with("/api/");
+    let path = request.uri().path();
+    let is_api = path.starts_with(API) || imagicle::below(path).is_some();
+    let is_gadget = path == GADGET;
     let mut answer = app.answer(from, request).await.unwrap_or_else(|refusal| {
         let text = json!({"error": {"code": refusal.code, "message": refusal.text}});
         json_answer(StatusCode::from_u16(refusal.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR), &text)
     });
     for (name, value) in HEADERS {
         answer.headers_mut().insert(*name, HeaderValue::from_static(value));
+    }
+    if is_gadget {
+        answer.headers_mut().insert("content-security-policy", HeaderValue::from_static(GADGET_POLICY));
+        answer.headers_mut().remove("x-frame-options");
     }
     if is_api {
         set(answer.headers_mut(), "cache-control", "no-store");
@@ -228,15 +337,23 @@ fn told(request: &Request) -> origin::Told<'_> {
     }
 }
 
-async fn read(body: Body) -> Result<Bytes, Refusal> {
-    match timeout(BODY_MAX, Limited::new(body, BODY_BYTES_MAX).collect()).await {
+/// The token of a program; more than one are none.
+fn bearer(headers: &HeaderMap) -> Option<String> {
+    let mut fields = headers.get_all(header::AUTHORIZATION).iter();
+    let (scheme, token) = fields.next()?.to_str().ok()?.split_once(' ')?;
+    let is_one = scheme.eq_ignore_ascii_case("bearer") && cookie::is_session(token) && fields.next().is_none();
+    is_one.then(|| token.to_owned())
+}
+
+async fn read(body: Body, bytes_max: usize) -> Result<Bytes, Refusal> {
+    match timeout(BODY_MAX, Limited::new(body, bytes_max).collect()).await {
         Err(_) => Err(refusal(408, "timeout", "the request did not come to its end in time")),
         Ok(Err(_)) => Err(refusal(413, "body-too-large", "the request's body is too large, or broke off")),
         Ok(Ok(body)) => Ok(body.to_bytes()),
     }
 }
 
-fn json_answer(status: StatusCode, value: &Value) -> Response<Body> {
+pub(crate) fn json_answer(status: StatusCode, value: &Value) -> Response<Body> {
     let mut answer = Response::new(Body::from(value.to_string()));
     *answer.status_mut() = status;
     set(answer.headers_mut(), "content-type", "application/json");
@@ -244,7 +361,7 @@ fn json_answer(status: StatusCode, value: &Value) -> Response<Body> {
 }
 
 /// Sets a field whose value is made here of visible ASCII.
-fn set(headers: &mut HeaderMap, name: &'static str, value: &str) {
+pub(crate) fn set(headers: &mut HeaderMap, name: &'static str, value: &str) {
     if let Ok(value) = HeaderValue::from_str(value) {
         headers.insert(HeaderName::from_static(name), value);
     }

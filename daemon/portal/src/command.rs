@@ -1,6 +1,6 @@
 //! The command line, and the life of the process.
 
-use std::{net::SocketAddr, path::PathBuf, process::ExitCode, sync::Arc};
+use std::{net::SocketAddr, path::PathBuf, process::ExitCode, sync::Arc, time::SystemTime};
 
 use clap::Parser;
 use tokio::net::TcpListener;
@@ -48,11 +48,14 @@ fn failed(text: &str) -> ExitCode {
 
 async fn run(arguments: Arguments) -> Result<(), String> {
     let Arguments { listen, certificate, key, daemon } = arguments;
-    let certificate = Certificate::load(certificate, key).map_err(|error| error.to_string())?;
+    let certificate = Arc::new(Certificate::load(certificate, key).map_err(|error| error.to_string())?);
     let listener = TcpListener::bind(listen).await.map_err(|error| format!("listen on {listen}: {error}"))?;
     let address = listener.local_addr().map_err(|error| format!("listen on {listen}: {error}"))?;
-    let app = Arc::new(App::new(Daemon::new(daemon)));
+    let app = Arc::new(App::new(Daemon::new(daemon)).served_by(Arc::clone(&certificate)));
     tracing::info!("the portal is on https://{address}");
+    if let Some(remark) = certificate.remark(SystemTime::now()) {
+        tracing::warn!("the certificate is {}: browsers warn of it, and Webex will not open the gadget", remark.code());
+    }
     tokio::select! {
         () = serve::serve(listener, certificate, app) => Ok(()),
         done = ended() => done.map_err(|error| format!("wait for a signal: {error}")),

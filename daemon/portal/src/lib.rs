@@ -21,7 +21,10 @@
 //! | time to send a head, and to be idle between two | [`serve::HEAD_MAX`] | closed |
 //! | requests of one address | [`rate::REQUESTS`], of sign-in [`rate::SIGN_INS`] | 429 |
 //! | body of a request, and time for it | [`app::BODY_BYTES_MAX`], [`app::BODY_MAX`] | 413, 408 |
+//! | imports of users that are being read, and their size | [`app::IMPORTS_MAX`], [`app::IMPORT_BYTES_MAX`] | 503, 413 |
 //! | wait for the daemon | [`daemon::CONNECT_MAX`], [`daemon::ANSWER_MAX`] | 503 |
+//! | recordings that one list of the other API looks at | [`imagicle::ROWS_MAX`] | 400 |
+//! | its sessions that are remembered | [`imagicle::credentials::SESSIONS_MAX`] | the one that ends first is forgotten |
 //! | waveforms being worked out | [`app::WAVEFORMS_MAX`] | they wait for each other |
 //! | pages that follow live calls | [`live::FOLLOWERS_MAX`] | 503 |
 
@@ -32,8 +35,11 @@ pub mod assets;
 mod command;
 pub mod cookie;
 pub mod daemon;
+pub mod elsewhere;
+pub mod imagicle;
 pub mod live;
 pub mod origin;
+pub mod patterns;
 pub mod rate;
 pub mod serve;
 pub mod tls;

@@ -5,6 +5,9 @@
 /// would have to ask first, which is not answered.
 pub const FIELD: &str = "x-callvault";
 
+/// What the gadget says in it.
+pub const GADGET: &str = "gadget";
+
 /// What of a request tells where it began.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Told<'a> {

@@ -95,7 +95,8 @@ impl Drop for Guest {
 }
 
 /// Serves until it is dropped.
-pub async fn serve(listener: TcpListener, certificate: Certificate, app: Arc<App>) {
+pub async fn serve(listener: TcpListener, certificate: impl Into<Arc<Certificate>>, app: Arc<App>) {
+    let certificate = certificate.into();
     let guests = Arc::new(Mutex::new(Guests::default()));
     let mut looks = interval(LOOK);
     loop {

@@ -4,13 +4,14 @@ use std::{
     fs, io,
     path::{Path, PathBuf},
     sync::{Arc, PoisonError, RwLock},
-    time::SystemTime,
+    time::{SystemTime, UNIX_EPOCH},
 };
 
 use rustls::{
     ServerConfig,
     pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _},
 };
+use x509_parser::time::ASN1Time;
 
 /// Why a certificate cannot be used. Names files, never what is in them.
 #[derive(Debug, thiserror::Error)]
@@ -29,6 +30,37 @@ pub enum CertificateError {
     /// Certificate and key cannot be used, or are not of each other.
     #[error("use certificate and key: {0}")]
     Pair(#[from] rustls::Error),
+}
+
+/// Why Webex would not open the gadget behind a certificate, as far as the certificate itself tells: whether computers trust its authority
+/// is known to them alone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Remark {
+    /// Nobody but itself has signed it.
+    SelfSigned,
+    /// It is not valid yet, or not any more.
+    Expired,
+}
+
+impl Remark {
+    /// Its word in answers.
+    pub fn code(self) -> &'static str {
+        match self {
+            Self::SelfSigned => "self-signed",
+            Self::Expired => "expired",
+        }
+    }
+
+    /// Of a certificate, at that time; none of what cannot be read, which no handshake would take either.
+    pub fn of(certificate: &[u8], at: SystemTime) -> Option<Self> {
+        let (_, read) = x509_parser::parse_x509_certificate(certificate).ok()?;
+        let since = at.duration_since(UNIX_EPOCH).ok()?;
+        let at = ASN1Time::from_timestamp(i64::try_from(since.as_secs()).ok()?).ok()?;
+        if read.issuer() == read.subject() {
+            return Some(Self::SelfSigned);
+        }
+        (!read.validity().is_valid_at(at)).then_some(Self::Expired)
+    }
 }
 
 /// The certificate in use.
@@ -51,6 +83,12 @@ impl Certificate {
         let stamp = stamp(&chain, &key);
         let config = read(&chain, &key)?;
         Ok(Self { chain, key, now: RwLock::new((Arc::new(config), stamp)) })
+    }
+
+    /// What is to be said of the one in use, read from its file: it is asked for seldom.
+    pub fn remark(&self, at: SystemTime) -> Option<Remark> {
+        let bytes = fs::read(&self.chain).ok()?;
+        Remark::of(CertificateDer::from_pem_slice(&bytes).ok()?.as_ref(), at)
     }
 
     /// What new connections use.

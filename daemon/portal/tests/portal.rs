@@ -2,136 +2,12 @@
 
 #![allow(clippy::unwrap_used)]
 
-use std::{
-    io::{Read, Write},
-    net::{SocketAddr, TcpStream},
-    os::unix::net::{UnixListener, UnixStream},
-    path::Path,
-    sync::{Arc, Mutex},
-    time::Duration,
-};
+mod sut;
 
-use callvault_portal::{app::App, daemon::Daemon, serve, tls::Certificate};
-use rustls::{
-    ClientConfig, ClientConnection, RootCertStore, StreamOwned,
-    pki_types::{CertificateDer, ServerName},
-};
+use std::sync::Arc;
 
-/// What a page of ours sends with everything that changes something.
-const OURS: &str = "x-callvault: 1\r\norigin: https://localhost\r\nsec-fetch-site: same-origin\r\n";
-const COOKIE: &str = "cookie: __Host-callvault=cvt-12\r\n";
-
-struct Sut {
-    address: SocketAddr,
-    root: CertificateDer<'static>,
-    asked: Arc<Mutex<Vec<String>>>,
-    _runtime: tokio::runtime::Runtime,
-    folder: tempfile::TempDir,
-}
-
-/// Answers as the daemon does: one request a connection.
-fn answered(mut stream: UnixStream, asked: &Mutex<Vec<String>>) {
-    let mut bytes = Vec::new();
-    let mut buffer = [0; 4096];
-    let head = loop {
-        let n = stream.read(&mut buffer).unwrap_or(0);
-        bytes.extend_from_slice(&buffer[..n]);
-        if let Some(end) = bytes.windows(4).position(|four| four == b"\r\n\r\n") {
-            break String::from_utf8_lossy(&bytes[..end]).to_ascii_lowercase();
-        }
-        if n == 0 {
-            return;
-        }
-    };
-    let length: usize = head.lines().find_map(|line| line.strip_prefix("content-length: ")?.parse().ok()).unwrap_or(0);
-    while bytes.len() < head.len() + 4 + length {
-        let n = stream.read(&mut buffer).unwrap_or(0);
-        if n == 0 {
-            return;
-        }
-        bytes.extend_from_slice(&buffer[..n]);
-    }
-    asked.lock().unwrap().push(String::from_utf8_lossy(&bytes).into_owned());
-    let (status, body) = match head.split(' ').nth(1).unwrap() {
-        "/v1/sign-in" => ("200 OK", r#"{"session": "cvt-new", "seconds": 60}"#),
-        _ if head.contains("bearer cvt-old") => ("401 Unauthorized", r#"{"error": {}}"#),
-        _ => ("200 OK", r#"{"ok": true}"#),
-    };
-    let length = body.len();
-    let _ = write!(
-        stream,
-        "HTTP/1.1 {status}\r\nConnection: close\r\nX-Secret: 1\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\r\n{body}"
-    );
-}
-
-fn certificate(folder: &Path) -> CertificateDer<'static> {
-    let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
-    std::fs::write(folder.join("certificate"), made.cert.pem()).unwrap();
-    std::fs::write(folder.join("key"), made.signing_key.serialize_pem()).unwrap();
-    made.cert.der().clone()
-}
-
-fn start() -> Sut {
-    let folder = tempfile::tempdir().unwrap();
-    let root = certificate(folder.path());
-    let asked = Arc::new(Mutex::new(Vec::new()));
-    let daemon = UnixListener::bind(folder.path().join("daemon")).unwrap();
-    let noted = Arc::clone(&asked);
-    std::thread::spawn(move || {
-        for stream in daemon.incoming().flatten() {
-            let noted = Arc::clone(&noted);
-            std::thread::spawn(move || answered(stream, &noted));
-        }
-    });
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-    let listener = runtime.block_on(tokio::net::TcpListener::bind("127.0.0.1:0")).unwrap();
-    let address = listener.local_addr().unwrap();
-    let pair = Certificate::load(folder.path().join("certificate"), folder.path().join("key")).unwrap();
-    let app = Arc::new(App::new(Daemon::new(folder.path().join("daemon"))));
-    runtime.spawn(serve::serve(listener, pair, app));
-    Sut { address, root, asked, _runtime: runtime, folder }
-}
-
-struct Response {
-    status: u16,
-    head: String,
-    body: String,
-}
-
-impl Sut {
-    fn send(&self, request: &str) -> Response {
-        let mut roots = RootCertStore::empty();
-        roots.add(self.root.clone()).unwrap();
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
-        let config = builder.with_root_certificates(roots).with_no_client_auth();
-        let name = ServerName::try_from("localhost").unwrap();
-        let connection = ClientConnection::new(Arc::new(config), name).unwrap();
-        let stream = TcpStream::connect(self.address).unwrap();
-        // a test that hangs is a failed test
-        stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
-        let mut stream = StreamOwned::new(connection, stream);
-        stream.write_all(request.as_bytes()).unwrap();
-        let mut bytes = Vec::new();
-        // a connection that is cut has said what it has said
-        let _ = stream.read_to_end(&mut bytes);
-        let text = String::from_utf8_lossy(&bytes).into_owned();
-        let (head, body) = text.split_once("\r\n\r\n").unwrap_or((&text, ""));
-        let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap_or(0);
-        Response { status, head: head.to_ascii_lowercase(), body: body.to_owned() }
-    }
-
-    fn ask(&self, method: &str, target: &str, fields: &str, body: &str) -> Response {
-        let length = body.len();
-        self.send(&format!(
-            "{method} {target} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n{fields}content-length: {length}\r\n\r\n{body}"
-        ))
-    }
-
-    fn asked(&self) -> Vec<String> {
-        std::mem::take(&mut *self.asked.lock().unwrap())
-    }
-}
+use callvault_portal::tls::Certificate;
+use sut::{COOKIE, OURS, certificate, start};
 
 #[test]
 fn a_session_is_given_to_the_browser_alone_and_comes_back_to_the_daemon() {
@@ -179,13 +55,44 @@ fn what_no_page_of_ours_began_does_not_reach_the_daemon() {
     check("DELETE", "/api/recordings/1", &with("x-callvault: 1\r\norigin: https://evil.example\r\n"), 403);
     check("DELETE", "/api/recordings/1", &with("x-callvault: 1\r\nsec-fetch-site: cross-site\r\n"), 403);
     check("POST", "/api/sign-in", "content-type: text/plain\r\n", 403);
-    check("GET", "/api/sign-in", "", 405);
+    check("GET", "/api/sign-in", "", 200);
+    check("PUT", "/api/sign-in", OURS, 405);
     check("GET", "/api/recordings/1/audio?format=mp3", &with("sec-fetch-site: cross-site\r\n"), 403);
     check("GET", "/api/me", "", 401);
     check("GET", "/api/me", "cookie: __Host-callvault=a; __Host-callvault=b\r\n", 401);
     check("GET", "/api/recordings/1/waveform?duration_ms=0", COOKIE, 400);
     check("GET", "/api/recordings/1/waveform?duration_ms=99999999999", COOKIE, 400);
     check("OPTIONS", "/api/me", &with("access-control-request-method: GET\r\norigin: https://evil.example\r\n"), 403);
+}
+
+#[test]
+fn programs_come_with_a_token_and_a_version() {
+    let sut = start();
+    const TOKEN: &str = "authorization: Bearer cvt-77\r\n";
+    let check = |method: &str, target: &str, fields: &str, expected: Result<&str, u16>| {
+        let answer = sut.ask(method, target, fields, "");
+        let asked = sut.asked();
+        match expected {
+            Ok(begin) => assert!(asked[0].starts_with(begin), "{method} {target} {fields}: {asked:?}"),
+            Err(status) => assert_eq!((answer.status, asked.len()), (status, 0), "{method} {target} {fields}"),
+        }
+        assert!(!answer.head.contains("set-cookie"), "a program gets no cookie");
+        asked.first().cloned().unwrap_or_default()
+    };
+    let asked = check("GET", "/api/v1/recordings?limit=5", TOKEN, Ok("GET /v1/recordings?limit=5 "));
+    assert!(asked.contains("earer cvt-77"), "{asked}");
+    check("DELETE", "/api/v1/recordings/1", TOKEN, Ok("DELETE /v1/recordings/1 "));
+    let asked = check("GET", "/api/v1/me", &format!("{TOKEN}{COOKIE}"), Ok("GET /v1/me "));
+    assert!(asked.contains("earer cvt-12"), "the cookie counts: {asked}");
+    check("GET", "/api/me", TOKEN, Err(401));
+    check("GET", "/api/v1/me", "", Err(401));
+    check("GET", "/api/v1/me", &format!("{TOKEN}{TOKEN}"), Err(401));
+    check("GET", "/api/v1/me", "authorization: Bearer a b\r\n", Err(401));
+    check("GET", "/api/v1/me", "authorization: Basic YTpi\r\n", Err(401));
+    check("DELETE", "/api/v1/recordings/1", &format!("{TOKEN}origin: https://evil.example\r\n"), Err(403));
+    check("DELETE", "/api/v1/recordings/1", COOKIE, Err(403));
+    check("POST", "/api/v1/sign-in/finish", TOKEN, Err(404));
+    check("POST", "/api/sign-in/begin", &format!("{COOKIE}{OURS}"), Err(404));
 }
 
 #[test]
@@ -260,4 +167,71 @@ fn another_certificate_is_taken_without_a_restart_and_a_wrong_one_is_not() {
     std::fs::write(&key, "no key").unwrap();
     let refused = Certificate::load(chain, key).map(drop).unwrap_err().to_string();
     assert!(refused.contains("key") && !refused.contains("no key"), "{refused}");
+}
+
+#[test]
+fn the_gadget_alone_may_be_framed_and_by_webex_alone() {
+    let sut = start();
+    let check = |target: &str, framed: bool| {
+        let answer = sut.ask("GET", target, "", "");
+        let policy = answer.head.lines().find(|line| line.starts_with("content-security-policy: ")).unwrap().to_owned();
+        assert_eq!(policy.contains("frame-ancestors https://*.webex.com;"), framed, "{target}: {policy}");
+        assert_eq!(policy.contains("frame-ancestors 'none'"), !framed, "{target}: {policy}");
+        assert_eq!(answer.head.contains("x-frame-options: deny"), !framed, "{target}");
+    };
+    check("/gadgets/CallRecording", true);
+    check("/", false);
+    check("/gadget.js", false);
+    check("/gadgets/callrecording", false);
+    check("/gadgets/CallRecording/", false);
+    check("/api/me", false);
+}
+
+#[test]
+fn the_gadget_has_a_session_of_its_own_that_no_other_page_can_use() {
+    let sut = start();
+    let gadget = "x-callvault: gadget\r\norigin: https://localhost\r\nsec-fetch-site: same-origin\r\n";
+    let answer = sut.ask("POST", "/api/sign-in", gadget, "{}");
+    let set =
+        "set-cookie: __host-callvault-gadget=cvt-new; path=/; secure; httponly; samesite=none; partitioned; max-age=60";
+    assert!(answer.status == 200 && answer.head.contains(set), "{}", answer.head);
+    let cookie = "cookie: __Host-callvault-gadget=cvt-12\r\n";
+    let check = |fields: &str, expected: u16| {
+        let fields = format!("{cookie}{fields}");
+        assert_eq!(sut.ask("POST", "/api/calls/1/stop", &fields, "").status, expected, "{fields}");
+    };
+    check(gadget, 200);
+    // what another site can have a browser send
+    check("", 403);
+    check("origin: https://evil.example\r\nsec-fetch-site: cross-site\r\n", 403);
+    check("x-callvault: gadget\r\norigin: https://evil.example\r\n", 403);
+    // a page of the portal is somebody else
+    check(OURS, 401);
+    assert_eq!(sut.ask("GET", "/api/calls", &format!("{COOKIE}x-callvault: gadget\r\n"), "").status, 401);
+    assert_eq!(sut.ask("GET", "/api/calls", cookie, "").status, 401);
+}
+
+#[test]
+fn what_webex_would_not_open_is_said() {
+    let check = |issuer: Option<&str>, until: i32, expected: Option<&str>| {
+        let key = rcgen::KeyPair::generate().unwrap();
+        let mut params = rcgen::CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
+        params.not_before = rcgen::date_time_ymd(2020, 1, 1);
+        params.not_after = rcgen::date_time_ymd(until, 1, 1);
+        let made = match issuer {
+            None => params.self_signed(&key).unwrap(),
+            Some(name) => {
+                let mut authority = rcgen::CertificateParams::new(Vec::new()).unwrap();
+                authority.distinguished_name.push(rcgen::DnType::CommonName, name);
+                let authority = rcgen::Issuer::new(authority, rcgen::KeyPair::generate().unwrap());
+                params.signed_by(&key, &authority).unwrap()
+            }
+        };
+        let remark = callvault_portal::tls::Remark::of(made.der(), std::time::SystemTime::now());
+        assert_eq!(remark.map(callvault_portal::tls::Remark::code), expected, "{issuer:?} {until}");
+    };
+    check(None, 4_000, Some("self-signed"));
+    check(Some("authority"), 4_000, None);
+    check(Some("authority"), 2_021, Some("expired"));
+    assert_eq!(callvault_portal::tls::Remark::of(b"no certificate", std::time::SystemTime::now()), None);
 }

@@ -2,8 +2,9 @@
 
 mod access;
 mod annotate;
+mod elsewhere;
 mod sign_in;
-mod users;
+pub(crate) mod users;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -11,13 +12,14 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use callvault_access::audit::Entry;
-use callvault_access::{Action, Caller, Level, On, Owned, Through, Visible, decide};
+use callvault_access::{Action, Caller, Level, On, Owned, Visible, decide};
 use callvault_catalogue::{CatalogueError, Cursor, Deletion, Filter, NumberMatch, Recording};
 use callvault_control::{self as control, CallStanding, LiveCall, Refusal};
 use callvault_directory::User;
 use callvault_http::{
     Annotate, Answer, Api, ApiError, Audio, AudioFormat, AudioPurpose, AudioRequest, AuditQuery, CallAction,
-    DiscardsQuery, ErrorKind, MigrateStore, NewToken, RecordingsQuery, SignIn, Snapshot, UserImport,
+    DiscardsQuery, Elsewhere, ErrorKind, MigrateStore, NewToken, RecordingsQuery, SignIn, Snapshot, UserImport,
+    WebexCall,
 };
 use callvault_queue::{Filter as JobFilter, Job, JobId, QueueError, State};
 use callvault_render_protocol::RenderError;
@@ -32,6 +34,7 @@ use crate::deliveries;
 use crate::health;
 use crate::ingest::unix_ms;
 use crate::keys;
+use crate::log::events;
 use crate::mailing;
 use crate::playback::{self, Format};
 use crate::recorder::Request;
@@ -39,6 +42,7 @@ use crate::reload;
 use crate::retention;
 use crate::row::has_audio;
 use crate::sound::SoundError;
+use crate::webex;
 
 pub(crate) use sign_in::Door;
 
@@ -51,7 +55,7 @@ const JOBS_MAX: usize = 1_000;
 /// The endpoint's view of the appliance.
 pub(crate) struct Control(pub(crate) Arc<Appliance>);
 
-pub(super) fn internal(error: impl std::fmt::Display) -> ApiError {
+pub(crate) fn internal(error: impl std::fmt::Display) -> ApiError {
     tracing::error!("failed to {error}");
     ApiError::new(ErrorKind::Internal, format!("failed to {error}"))
 }
@@ -89,28 +93,34 @@ impl Control {
         }
     }
 
-    /// The recording, if the caller may know that there is one. Whoever comes through the portal gets the same answer for a recording that they
-    /// may not see as for one that there is not, that was deleted, or that never was; and after the same work, so that the time says nothing either.
+    /// The recording, if the caller may know that there is one. For a recording that they may not see they get the same answer as for one that
+    /// there is not, that was deleted, or that never was; and after the same work, so that the time says nothing either.
     fn seen(&self, caller: &Caller, action: Action, id: Uuid) -> Result<Recording, ApiError> {
-        let found = self.row(id);
-        if caller.through != Through::Portal || caller.rank() == Level::Administrator {
-            return found;
+        if caller.rank() == Level::Administrator {
+            return self.row(id);
         }
-        let may_show = |row: &Recording| {
-            let settings = self.0.access.permissions();
-            self.0.owned(row, |owned| decide(caller, Action::Show, On::One(owned), &settings).is_ok())
-        };
-        match found {
-            Ok(row) if may_show(&row) => Ok(row),
-            Err(error) if !matches!(error.kind, ErrorKind::NotFound | ErrorKind::Gone) => Err(error),
-            _ => {
-                let what_to_do = "ask an administrator whose it is";
-                let refusal = callvault_access::Refusal { rule: "unseen", who_may: String::new(), what_to_do };
-                // It is refused either way.
-                let _ = self.0.audit(&self.0.entry(caller, action).on(id).refused(&refusal));
-                Err(ApiError::new(ErrorKind::NotFound, "there is no such recording that you may see"))
-            }
+        let owner = self.0.catalogue.owner_of(id).map_err(internal)?;
+        let settings = self.0.access.permissions();
+        let user = owner.flatten().and_then(|owner| self.0.access.people.by_id(owner));
+        // A user that the directory does not have any more still owns it, and is in no group.
+        let owned = Owned { owner: owner.flatten(), ..Owned::by(user.as_deref()) };
+        if decide(caller, Action::Show, On::One(owned), &settings).is_ok() && owner.is_some() {
+            return self.row(id);
         }
+        self.unseen(&self.0.entry(caller, action).on(id));
+        Err(ApiError::new(
+            ErrorKind::NotFound,
+            "there is no such recording that you may see; ask an administrator whose it is",
+        ))
+    }
+
+    /// Notes that somebody asked for what they may not know of, whether or not there is such a thing.
+    fn unseen(&self, entry: &Entry) {
+        self.0.metrics.access_refused.fetch_add(1, Ordering::Relaxed);
+        let what_to_do = "ask an administrator whose it is";
+        let refusal = callvault_access::Refusal { rule: "unseen", who_may: String::new(), what_to_do };
+        // It is refused either way.
+        let _ = self.0.audit(&entry.clone().refused(&refusal));
     }
 
     /// The recording, if the caller may do that with it; `say` adds to the entry in the audit log.
@@ -147,16 +157,19 @@ impl Control {
             CallAction::Start => Action::Start,
             CallAction::Keep => Action::Keep,
         };
-        // Administrators may in any case, and whose it is need not be known for that.
-        let owner = match caller.rank() {
-            Level::Administrator => None,
-            _ => {
-                let calls = self.answered(Request::Calls)?;
-                calls.iter().find(|call| call.standing.recording == id).and_then(|call| self.owner_of(call))
-            }
-        };
         let entry = self.0.entry(caller, action).on(id);
-        self.0.permit(caller, action, On::One(Owned::by(owner.as_deref())), &entry)
+        // Administrators may in any case, and whose it is need not be known for that.
+        if caller.rank() == Level::Administrator {
+            return self.0.permit(caller, action, On::One(Owned::default()), &entry);
+        }
+        let calls = self.answered(Request::Calls)?;
+        let owner = calls.iter().find(|call| call.standing.recording == id).and_then(|call| self.owner_of(call));
+        let on = On::One(Owned::by(owner.as_deref()));
+        if decide(caller, Action::SeeCalls, on, &self.0.access.permissions()).is_err() {
+            self.unseen(&entry);
+            return Err(ApiError::new(ErrorKind::NotFound, "there is no such live call that you may see"));
+        }
+        self.0.permit(caller, action, on, &entry)
     }
 
     /// The users who are in a group, those that were removed among them; a blank group is nobody's.
@@ -281,7 +294,7 @@ impl Api for Control {
             .iter()
             .filter(|call| self.may(caller, Action::SeeCalls, call))
             .map(|c| {
-                let mut call = standing_json(&c.standing);
+                let (mut call, owner) = (standing_json(&c.standing), self.owner_of(c));
                 call.extend([
                     (
                         "started_at".to_owned(),
@@ -291,6 +304,9 @@ impl Api for Control {
                     ("local_number".to_owned(), json!(c.local_number)),
                     ("remote_number".to_owned(), json!(c.remote_number)),
                     ("remote_name".to_owned(), json!(c.remote_name)),
+                    ("owner".to_owned(), json!(owner.as_ref().map(|user| &user.webex_email))),
+                    ("owner_device".to_owned(), json!(owner.as_ref().map(|user| &user.device_name))),
+                    ("owner_numeric_id".to_owned(), json!(owner.as_ref().and_then(|user| user.numeric_user_id))),
                     ("direction".to_owned(), json!(c.direction)),
                     ("tracks".to_owned(), json!(c.tracks)),
                     ("packets".to_owned(), json!(c.packets)),
@@ -421,7 +437,7 @@ impl Api for Control {
             Deletion::Deleted { .. } => {
                 retention::let_go(&self.0, id);
                 self.0.metrics.deleted_by("by hand");
-                tracing::info!(recording = %id, "recording {id} was deleted by hand");
+                tracing::info!(event = events::DELETED, recording = %id, "recording {id} was deleted by hand");
                 Ok(json!({"id": id, "deleted": true}))
             }
             Deletion::AlreadyDeleted(stone) => Err(ApiError::new(
@@ -536,6 +552,10 @@ impl Api for Control {
         access::me(&self.0, caller)
     }
 
+    fn webex(&self, caller: &Caller, wanted: &WebexCall) -> Answer {
+        webex::answer(&self.0, caller, wanted)
+    }
+
     fn discards(&self, caller: &Caller, query: &DiscardsQuery) -> Answer {
         users::discards(&self.0, caller, query)
     }
@@ -570,6 +590,10 @@ impl Api for Control {
 
     fn sign_in(&self, caller: &Caller, wanted: &SignIn) -> Answer {
         sign_in::sign_in(&self.0, caller, wanted)
+    }
+
+    fn sign_in_elsewhere(&self, caller: &Caller, step: &Elsewhere) -> Answer {
+        elsewhere::sign_in(&self.0, caller, step)
     }
 
     fn sign_out(&self, caller: &Caller) -> Answer {

@@ -16,18 +16,23 @@ use callvault_seal::{Keyring, PublicKey};
 use tokio::sync::{mpsc, watch};
 
 use crate::access::Access;
+use crate::backlog::Worked;
+use crate::clock::Clock;
 use crate::deciding::Deciding;
 use crate::deliveries::Deliveries;
 use crate::headroom::{Headroom, Sample, Samples};
 use crate::ingest::unix_ms;
 use crate::journals::{LaneView, Shared};
+use crate::log::events;
 use crate::mailing::Mailing;
 use crate::moving::Moving;
+use crate::overload::Pressure;
 use crate::recorder::{RecorderState, Request};
 use crate::retention::Retention;
 use crate::settings::Settings;
 use crate::sound::SoundError;
 use crate::stores::Stores;
+use crate::webex::Webex;
 
 /// The parts.
 pub(crate) struct Appliance {
@@ -70,8 +75,16 @@ pub(crate) struct Appliance {
     pub(crate) deliveries: Deliveries,
     /// What is known of mail to users.
     pub(crate) mailing: Mailing,
+    /// What is known of Webex.
+    pub(crate) webex: Webex,
     /// How the journal's disk has filled lately.
     pub(crate) spool: Spool,
+    /// Whether somebody keeps the clock right.
+    pub(crate) clock: Clock,
+    /// What the workers have archived, and how long it took them.
+    pub(crate) worked: Worked,
+    /// What is known of the recorder's troubles.
+    pub(crate) pressure: Pressure,
 }
 
 impl Appliance {
@@ -105,7 +118,9 @@ impl Appliance {
         self.stopping.store(true, Ordering::Relaxed);
         self.store.stop();
         let _ = self.wake_ingest.try_send(());
-        for bell in [&self.work, &self.stop_bell, &self.reload, &self.retention.bell, &self.moving.bell] {
+        for bell in
+            [&self.work, &self.stop_bell, &self.reload, &self.retention.bell, &self.moving.bell, &self.webex.bell]
+        {
             bell.ring();
         }
     }
@@ -253,7 +268,7 @@ impl Notes {
     pub(crate) fn set(&self, part: &'static str, text: String) {
         let mut notes = self.notes.lock().unwrap_or_else(PoisonError::into_inner);
         if notes.get(part).is_none_or(|(_, known)| *known != text) {
-            tracing::error!(part, "{text}");
+            tracing::error!(event = events::ALARM_RAISED, part, "{text}");
         }
         let since = notes.get(part).map_or_else(Instant::now, |(since, _)| *since);
         notes.insert(part, (since, text));
@@ -263,7 +278,12 @@ impl Notes {
     pub(crate) fn clear(&self, part: &'static str) {
         let mut notes = self.notes.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((since, text)) = notes.remove(part) {
-            tracing::info!(part, after_s = since.elapsed().as_secs(), "well again; it was: {text}");
+            tracing::info!(
+                event = events::ALARM_CLEARED,
+                part,
+                after_s = since.elapsed().as_secs(),
+                "well again; it was: {text}"
+            );
         }
     }
 

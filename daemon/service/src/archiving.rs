@@ -16,7 +16,7 @@ use std::io::BufWriter;
 use std::path::Path;
 use std::sync::atomic::Ordering;
 use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
+use std::time::Instant;
 
 use callvault_archive::{
     ArchiveCodec, ArchiveFacts, ArchiveTrack, Header, Keys, Summary, Writer, key_context, relative_path, verify,
@@ -25,8 +25,7 @@ use callvault_catalogue::{ArchivePlace, Archived, Archiving, CatalogueError, Rec
 use callvault_config::{ArchiveCodec as Wanted, ArchiveKeys, BitRate};
 use callvault_queue::Failure;
 use callvault_render_protocol::{
-    CODECS_PER_TRACK_MAX, Codec, CodecSpec, FromRender, Heard, Job, Limits, Output, Packet, RenderError, Renderer,
-    TRACKS_MAX, TrackSpec,
+    CODECS_PER_TRACK_MAX, Codec, CodecSpec, FromRender, Heard, Job, Output, Packet, RenderError, TRACKS_MAX, TrackSpec,
 };
 use callvault_seal::{DataKey, SealedKey, seal_key};
 use jiff::Timestamp;
@@ -34,10 +33,12 @@ use uuid::Uuid;
 
 use crate::appliance::Appliance;
 use crate::deliveries;
+use crate::log::events;
 use crate::mailing;
 use crate::row::{self, has_audio};
 use crate::sound::{OpenLane, Reading, SoundError, codec_spec, open_lanes};
 use crate::store::{Store, StoreError, StoreFile, is_away};
+use crate::warm::Warm;
 
 /// Name of the first store, that of `store.path`, as recordings show it.
 pub(crate) const STORE_NAME: &str = "default";
@@ -93,7 +94,7 @@ impl ArchivingError {
 }
 
 /// Does the job. `renderer` is the worker's own, kept warm between jobs.
-pub(crate) fn archive(appliance: &Appliance, renderer: &mut Option<Renderer>, id: Uuid) -> Result<(), ArchivingError> {
+pub(crate) fn archive(appliance: &Appliance, renderer: &mut Warm, id: Uuid) -> Result<(), ArchivingError> {
     let row = appliance.catalogue.get(id)?;
     if row.as_ref().is_some_and(|row| !has_audio(row)) {
         appliance.journals.lock().release(id);
@@ -152,12 +153,7 @@ fn leave_to_others(appliance: &Appliance, id: Uuid, path: &str, name: &str) -> R
 const EARLIER_S: i64 = 600;
 
 /// Makes the archive and listens to what is in it. Nothing that is kept as it came is lost because it cannot be listened to.
-fn make_listening(
-    appliance: &Appliance,
-    renderer: &mut Option<Renderer>,
-    id: Uuid,
-    row: &Recording,
-) -> Result<(), ArchivingError> {
+fn make_listening(appliance: &Appliance, renderer: &mut Warm, id: Uuid, row: &Recording) -> Result<(), ArchivingError> {
     let mut listened = true;
     let result = make(appliance, renderer, id, row, &mut listened);
     match result {
@@ -172,11 +168,12 @@ fn make_listening(
 /// Makes the archive. `listens` says whether tracks that are not encoded are listened to, and afterwards whether any was.
 fn make(
     appliance: &Appliance,
-    renderer: &mut Option<Renderer>,
+    renderer: &mut Warm,
     id: Uuid,
     row: &Recording,
     listens: &mut bool,
 ) -> Result<(), ArchivingError> {
+    let began = Instant::now();
     let pinned = appliance.journals.pin(id);
     appliance.check_read(&pinned)?;
     let folder = pinned.folder.clone();
@@ -225,8 +222,9 @@ fn make(
         Ok(Archived::Gone) => into.store.remove(Path::new(&name))?,
         Ok(Archived::Recorded | Archived::AlreadyRecorded) => {
             appliance.metrics.archived.fetch_add(1, Ordering::Relaxed);
+            appliance.worked.add(row.duration_ms, began.elapsed());
             appliance.metrics.archived_bytes.fetch_add(summary.bytes, Ordering::Relaxed);
-            tracing::info!(recording = %id, bytes = summary.bytes, "recording {id} archived and verified");
+            tracing::info!(event = events::ARCHIVED, recording = %id, bytes = summary.bytes, "recording {id} archived and verified");
             if !owed.is_empty() {
                 // What follows need not wait for the next look.
                 let _ = appliance.wake_ingest.try_send(());
@@ -344,7 +342,7 @@ impl Plan {
     fn write(
         &self,
         appliance: &Appliance,
-        renderer: &mut Option<Renderer>,
+        renderer: &mut Warm,
         reading: &Reading,
         folder: &Path,
         lanes: &[OpenLane],
@@ -386,7 +384,7 @@ impl Plan {
         });
         // The track behind each place in the job.
         let tracks: Vec<u8> = (0..=u8::MAX).zip(&self.places).filter_map(|(n, place)| place.map(|_| n)).collect();
-        let stats = with_renderer(appliance, appliance.settings().render.timeout, renderer, |renderer| {
+        let stats = renderer.run(appliance, appliance.settings().render.timeout, |renderer| {
             renderer.run(&self.job, to_decode, |output| {
                 if let FromRender::OpusPacket { track, position, payload } = output {
                     let mut writer = writer();
@@ -436,22 +434,4 @@ impl Plan {
         }
         Ok(())
     }
-}
-
-/// Runs something with a render process: the warm one, or a new one whose jobs may each take `job_max`.
-pub(crate) fn with_renderer<T, E: From<RenderError>>(
-    appliance: &Appliance,
-    job_max: Duration,
-    renderer: &mut Option<Renderer>,
-    run: impl FnOnce(&mut Renderer) -> Result<T, E>,
-) -> Result<T, E> {
-    let mut ready = match renderer.take().filter(Renderer::is_ready) {
-        Some(ready) => ready,
-        None => Renderer::spawn(&appliance.render_program, Limits { job_max, ..Limits::default() })?,
-    };
-    let result = run(&mut ready);
-    if ready.is_ready() {
-        *renderer = Some(ready);
-    }
-    result
 }

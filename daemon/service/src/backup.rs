@@ -171,6 +171,8 @@ fn named_files(config: &Config) -> Vec<String> {
         &config.webhook.secret,
         &config.webhook.proxy_credentials,
         &config.webhook.ca,
+        &config.oidc.client_secret,
+        &config.oidc.ca,
     ];
     let all = sip.into_iter().chain(mail).chain(uploads).flatten();
     all.filter(|path| !path.as_os_str().is_empty()).map(|path| path.display().to_string()).collect()

@@ -14,9 +14,11 @@ use std::{env, fs};
 use callvault_config::{ClientCertificate, Config};
 use callvault_control::{CHAIN_BYTES_MAX, CLIENT_CA_BYTES_MAX, KEY_BYTES_MAX, KeyPem, TlsIdentity};
 use rustls::RootCertStore;
+use rustls::client::verify_server_name;
 use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::server::ParsedCertificate;
 use rustls::sign::CertifiedKey;
 use tokio::sync::watch;
 
@@ -25,9 +27,6 @@ use crate::ingest::unix_ms;
 
 /// Name of the private key as a systemd credential.
 const CREDENTIAL_NAME: &str = "sip-tls.key";
-
-/// How long before its end a certificate is something to look after.
-const EXPIRING_S: i64 = 30 * 86_400;
 
 /// Parts under which health shows what is wrong, the worst first.
 pub(crate) const FAILING_PARTS: [&str; 2] = ["certificates-unusable", "certificates-expired"];
@@ -65,6 +64,10 @@ pub(crate) struct CertificateFiles {
     key: Option<PathBuf>,
     client_ca: Option<PathBuf>,
     client_certificate_optional: bool,
+    /// The name that clients look for; empty: nobody looks.
+    name: String,
+    /// So many seconds before its end a certificate is something to look after.
+    expiring_s: i64,
 }
 
 /// What was read, all of it checked.
@@ -74,6 +77,10 @@ pub(crate) struct Certificates {
     /// From when to when the whole chain is valid, in seconds since the Unix epoch.
     valid_from_s: i64,
     valid_until_s: i64,
+    /// The name that clients look for, and that the certificate is not for.
+    misnamed: Option<String>,
+    /// Where it was read.
+    path: String,
 }
 
 impl CertificateFiles {
@@ -86,6 +93,8 @@ impl CertificateFiles {
             key: config.sip.tls_key.clone().or_else(credential),
             client_ca: config.sip.tls_client_ca.clone(),
             client_certificate_optional: config.sip.tls_client_certificate == ClientCertificate::Optional,
+            name: config.sip.tls_name.clone(),
+            expiring_s: i64::try_from(config.sip.tls_expiry_warning.as_secs()).unwrap_or(i64::MAX),
         })
     }
 
@@ -109,6 +118,8 @@ impl CertificateFiles {
             valid_from_s = valid_from_s.max(parsed.validity().not_before.timestamp());
             valid_until_s = valid_until_s.min(parsed.validity().not_after.timestamp());
         }
+
+        let misnamed = (!self.name.is_empty() && !is_for(&chain, &self.name)).then(|| self.name.clone());
 
         let key = self.key.as_ref().ok_or(CertificatesError::KeyUnnamed)?;
         let key_path = key.display().to_string();
@@ -137,8 +148,14 @@ impl CertificateFiles {
         }
         let client_certificate_optional = self.client_certificate_optional;
         let identity = TlsIdentity { chain_pem, key_pem, client_ca_pem, client_certificate_optional };
-        Ok(Certificates { identity, valid_from_s, valid_until_s })
+        Ok(Certificates { identity, valid_from_s, valid_until_s, misnamed, path: chain_path })
     }
+}
+
+/// Whether a client that looks for this name or address takes the certificate for it (RFC 9525).
+fn is_for(chain: &[CertificateDer<'_>], name: &str) -> bool {
+    let Some(Ok(certificate)) = chain.first().map(ParsedCertificate::try_from) else { return false };
+    ServerName::try_from(name).is_ok_and(|name| verify_server_name(&certificate, &name).is_ok())
 }
 
 /// Reads a whole file that is no longer than it may be.
@@ -164,25 +181,35 @@ fn certificates(pem: &[u8], path: &Path, key: &'static str) -> Result<Vec<Certif
 
 impl Certificates {
     /// What is wrong with their time: a part of health and a sentence.
-    pub(crate) fn untimely(&self, now_s: i64) -> Option<(&'static str, String)> {
+    pub(crate) fn untimely(&self, now_s: i64, expiring_s: i64) -> Option<(&'static str, String)> {
         if self.valid_until_s <= now_s {
             let text = format!(
-                "the certificate of SIP over TLS expired on {}; clients that look refuse it. Replace sip.tls_certificate",
-                date(self.valid_until_s)
+                "the certificate of SIP over TLS expired on {}; clients that look refuse it. Replace {} (sip.tls_certificate)",
+                date(self.valid_until_s),
+                self.path
             );
             return Some((FAILING_PARTS[1], text));
         }
         if self.valid_from_s > now_s {
             let text = format!(
-                "the certificate of SIP over TLS is not valid before {}; clients that look refuse it. Is this machine's clock right?",
-                date(self.valid_from_s)
+                "the certificate of SIP over TLS is not valid before {}; clients that look refuse it. Is this machine's clock right, and {} (sip.tls_certificate)?",
+                date(self.valid_from_s),
+                self.path
             );
             return Some((FAILING_PARTS[1], text));
         }
-        (self.valid_until_s - now_s < EXPIRING_S).then(|| {
+        if let Some(name) = &self.misnamed {
             let text = format!(
-                "the certificate of SIP over TLS expires on {}; replace sip.tls_certificate before",
-                date(self.valid_until_s)
+                "the certificate of SIP over TLS, {}, is not for {name} (sip.tls_name); clients that look refuse it. Have one made for that name, or set sip.tls_name to the name that clients use",
+                self.path
+            );
+            return Some((FAILING_PARTS[1], text));
+        }
+        (self.valid_until_s.saturating_sub(now_s) < expiring_s).then(|| {
+            let text = format!(
+                "the certificate of SIP over TLS expires on {}; replace {} (sip.tls_certificate) before",
+                date(self.valid_until_s),
+                self.path
             );
             (DEGRADED_PARTS[1], text)
         })
@@ -240,7 +267,7 @@ impl CertificateWatch {
                 noted = Some((DEGRADED_PARTS[0], format!("failed to {error} (those before stay in force)")));
             }
         }
-        let untimely = self.latest.as_ref().and_then(|latest| latest.untimely(now_s));
+        let untimely = self.latest.as_ref().and_then(|latest| latest.untimely(now_s, files.expiring_s));
         for part in FAILING_PARTS.into_iter().chain(DEGRADED_PARTS) {
             match [&noted, &untimely].into_iter().flatten().find(|(wrong, _)| *wrong == part) {
                 Some((_, text)) => notes.set(part, text.clone()),
@@ -257,10 +284,11 @@ impl CertificateWatch {
 pub(crate) fn check(config: &Config, now_s: i64) -> (bool, String) {
     let Some(files) = CertificateFiles::of(config) else { return (true, String::new()) };
     match files.read() {
-        Ok(read) => {
-            let text = read.untimely(now_s).map(|(_, text)| format!("remark: {text}\n"));
-            (true, text.unwrap_or_default())
-        }
+        Ok(read) => match read.untimely(now_s, files.expiring_s) {
+            Some((part, text)) if FAILING_PARTS.contains(&part) => (false, format!("{text}\n")),
+            Some((_, text)) => (true, format!("remark: {text}\n")),
+            None => (true, String::new()),
+        },
         Err(error) => (false, format!("failed to {error}\n")),
     }
 }

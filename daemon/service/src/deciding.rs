@@ -125,5 +125,7 @@ fn not_kept(id: Uuid, call: &CallFacts, directory: &Directory) -> Discard {
         traffic: row::traffic_word(traffic_by(call, directory)),
         local_number: call.local.number.clone(),
         remote_number: call.remotes.first().and_then(|remote| remote.number.clone()),
+        call_id: call.call_id.clone(),
+        tracking_id: call.tracking_id.clone(),
     }
 }

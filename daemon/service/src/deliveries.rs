@@ -17,6 +17,7 @@ use callvault_config::Config;
 use callvault_http::{ApiError, ErrorKind};
 use callvault_journal::facts::SessionEvent;
 use callvault_policy::fold_call;
+use callvault_policy::overload::Rank;
 use callvault_queue::{Failure, Job, JobKind, KindLimits, NewJob, Next, QueueError, StateName};
 use callvault_upload::{
     Analytics, AnalyticsSettings, Audio, Begun, Call, Direction, Folder, Gate, Ledger, Party, SecretFile, Tokens,
@@ -29,10 +30,11 @@ use uuid::Uuid;
 
 use crate::appliance::Appliance;
 use crate::ingest::unix_ms;
+use crate::log::events;
+use crate::overload;
 use crate::playback::{self, Format};
 use crate::row::has_audio;
 use crate::sound::SoundError;
-use crate::workers::give_way;
 
 /// Deliveries come after archives and deletions.
 pub(crate) const PRIORITY: u8 = 200;
@@ -181,6 +183,7 @@ impl Deliveries {
             connect_within: config.uploads.connect_timeout,
             silent_max: config.uploads.timeout,
             total_max: config.uploads.total_timeout,
+            keeps_connection: false,
         };
         let sink = || Sink { gate: Mutex::new(Gate::new(config.uploads.per_minute)), ..Sink::default() };
         Self {
@@ -270,7 +273,7 @@ pub(crate) fn check(config: &Config) -> String {
 
 /// One thread for one sink: works until the appliance stops.
 pub(crate) fn run(appliance: &Arc<Appliance>, kind: SinkKind) {
-    give_way();
+    overload::give_way(Rank::Exports);
     let job_kind = kind.job_kind();
     let parallel = if kind == SinkKind::Folder { 1 } else { appliance.config.uploads.parallel.max(1) as usize };
     let limits: KindLimits = [(job_kind, parallel)].into();
@@ -281,6 +284,10 @@ pub(crate) fn run(appliance: &Arc<Appliance>, kind: SinkKind) {
         let wait_ms = appliance.deliveries.gate(kind, |gate, now_ms| gate.wait_ms(now_ms));
         if wait_ms > 0 {
             appliance.stop_bell.wait(0, Duration::from_millis(wait_ms).min(LOOK));
+            continue;
+        }
+        if !overload::may_export(appliance) {
+            appliance.stop_bell.wait(0, overload::LOOK);
             continue;
         }
         match appliance.queue.claim(unix_ms(), &limits) {
@@ -341,7 +348,7 @@ fn work(appliance: &Arc<Appliance>, kind: SinkKind, web: &mut Option<Web>, job: 
                     tracing::error!(recording = %id, "failed to {error}");
                 }
                 appliance.metrics.job_failures.fetch_add(1, Ordering::Relaxed);
-                tracing::warn!(job = %job.id, attempt = job.attempts, "job {} failed to {text}", job.id);
+                tracing::warn!(event = events::JOB_FAILED, job = %job.id, attempt = job.attempts, "job {} failed to {text}", job.id);
             }
             appliance.queue.fail(&job.id, unix_ms(), failure, &text, rand::rng().next_u64()).map(|next| {
                 appliance.deliveries.count(kind, |counts| match next {
@@ -423,7 +430,7 @@ fn deliver(appliance: &Arc<Appliance>, kind: SinkKind, web: &mut Option<Web>, id
         counts.counted_at = None;
     });
     let ms = u64::try_from(begun_at.elapsed().as_millis()).unwrap_or(u64::MAX);
-    tracing::info!(recording = %id, sink = kind.section(), ms, "recording {id} delivered to {}", kind.section());
+    tracing::info!(event = events::DELIVERED, recording = %id, sink = kind.section(), ms, "recording {id} delivered to {}", kind.section());
     Ok(())
 }
 

@@ -1,10 +1,11 @@
 //! `--doctor`: looks at what the appliance needs, as the user that it runs as, and says of each part whether it is well, and what is to
 //! be done where it is not. It changes nothing but one thing: a store that is in use is asked to take a small file.
 //!
-//! While a daemon runs, what only one process can have (ports, the store's proof) is left to it, and its own health says how they are.
+//! While a daemon runs, what only one process can have (its ports, the store's proof) is left to it, and its own health says how they are.
 
 mod machine;
 mod needs;
+mod ports;
 
 use std::fmt;
 use std::fs;
@@ -17,6 +18,8 @@ use std::time::Duration;
 use callvault_config::Config;
 use nix::unistd::{Uid, User, geteuid, initgroups, setgid, setuid};
 use serde::Serialize;
+
+pub(crate) use needs::room;
 
 /// How long a part is waited for. A name server, a mail server or a share may never answer.
 const PART_WITHIN: Duration = Duration::from_secs(45);
@@ -106,7 +109,7 @@ const LOOKS: [(&str, Look); 12] = [
     ("data", needs::data),
     ("spool", needs::spool),
     ("store", needs::store),
-    ("ports", needs::ports),
+    ("ports", ports::ports),
     ("certificates", needs::certificates),
     ("kernel", machine::kernel),
     ("clock", machine::clock),
@@ -114,8 +117,13 @@ const LOOKS: [(&str, Look); 12] = [
     ("uploads", needs::uploads),
 ];
 
-/// Looks at everything.
-pub(crate) fn examine(path: &Path) -> Diagnosis {
+/// The parts that there are, by their names.
+pub(crate) fn parts() -> impl Iterator<Item = &'static str> {
+    LOOKS.iter().map(|(part, _)| *part)
+}
+
+/// Looks at these parts; at everything where none is named.
+pub(crate) fn examine(path: &Path, wanted: &[String]) -> Diagnosis {
     let config = match Config::load(path, callvault_config::environment()) {
         Ok(config) => config,
         Err(errors) => {
@@ -128,7 +136,8 @@ pub(crate) fn examine(path: &Path) -> Diagnosis {
     findings.extend(become_owner(&config.data_dir));
     let running = machine::holder_of(&config.data_dir.join("lock"));
     let patient = Patient { config, is_installed: path == Path::new(callvault_config::DEFAULT_PATH), running };
-    for (part, look) in LOOKS {
+    let is_wanted = |part: &str| wanted.is_empty() || wanted.iter().any(|name| name == part);
+    for (part, look) in LOOKS.into_iter().filter(|(part, _)| is_wanted(part)) {
         findings.extend(within(part, &patient, look));
     }
     Diagnosis { running, findings }
@@ -148,14 +157,15 @@ fn within(part: &'static str, patient: &Patient, look: Look) -> Vec<Finding> {
     })
 }
 
-/// Root may do what the daemon may not. Goes on as the user that the data belongs to, so that what is found is what the daemon finds.
+/// Root may do what the daemon may not, and others may do less. Root goes on as the user that the data belongs to, so that what is found is what the daemon finds.
 fn become_owner(data: &Path) -> Option<Finding> {
-    if !geteuid().is_root() {
+    let owner = Uid::from_raw(fs::metadata(data).ok()?.uid());
+    if owner == geteuid() {
         return None;
     }
-    let owner = Uid::from_raw(fs::metadata(data).ok()?.uid());
-    if owner.is_root() {
-        return None;
+    if !geteuid().is_root() {
+        let text = "the data belongs to another user than the one that looks here, who may do less; look as root to see what callvaultd finds";
+        return Some(Finding::warning("configuration", text));
     }
     let user = User::from_uid(owner).ok().flatten()?;
     let name = std::ffi::CString::new(user.name.as_str()).ok()?;

@@ -25,7 +25,9 @@ pub(crate) fn make_folder(folder: &Path) -> io::Result<()> {
     }
     match fs::DirBuilder::new().mode(0o700).create(folder) {
         Ok(()) => {}
-        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => return Ok(()),
+        // Somebody else was faster; or it is something else.
+        Err(e) if e.kind() == io::ErrorKind::AlreadyExists && folder.is_dir() => return Ok(()),
+        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => return Err(io::ErrorKind::NotADirectory.into()),
         Err(e) => return Err(e),
     }
     sync_folder(parent.unwrap_or(Path::new(".")))

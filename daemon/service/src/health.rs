@@ -19,6 +19,7 @@ use crate::moving;
 use crate::recorder::RecorderState;
 use crate::retention;
 use crate::watchdog;
+use crate::webex;
 
 /// A heartbeat older than this is none.
 const BEAT_WITHIN: Duration = Duration::from_secs(3);
@@ -48,6 +49,11 @@ pub(crate) fn snapshot(appliance: &Appliance) -> Snapshot {
     }
     if !appliance.settings().mail.server.is_empty() {
         put("mail", noted(appliance, &[mailing::NOTE, mailing::TEMPLATES_NOTE], Status::Degraded));
+    }
+    put("clock", appliance.clock.component());
+    if appliance.settings().webex.enabled {
+        let parts = [webex::NOTE, webex::SYNC_NOTE, webex::RECORDS_NOTE, webex::MISSING_NOTE];
+        put("webex", noted(appliance, &parts, Status::Degraded));
     }
     put("configuration", noted(appliance, &["configuration"], Status::Degraded));
     // Only there when it is bad: systemd is about to start the daemon again.

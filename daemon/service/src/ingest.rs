@@ -34,6 +34,7 @@ use crate::check::Check;
 use crate::deliveries;
 use crate::follow::Follower;
 use crate::journals::{LaneName, LaneView};
+use crate::log::events;
 use crate::row::{self, KEY_LOST, UNNAMED, nameless};
 use crate::sound::{Reading, SoundError, codec_spec, open_lanes};
 
@@ -318,7 +319,7 @@ impl<'a> Ingest<'a> {
                     self.appliance.metrics.discarded_by(&view.entry.rule);
                 }
                 self.appliance.metrics.not_ok_for(&read.reasons);
-                tracing::info!(recording = %id, %verdict, "recording {id}: {verdict}");
+                tracing::info!(event = events::CALL_ENDED, recording = %id, %verdict, "recording {id}: {verdict}");
                 Ok(is_needed)
             }
             IngestOutcome::Extended | IngestOutcome::AlreadyThere => Ok(is_needed),

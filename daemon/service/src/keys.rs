@@ -7,6 +7,7 @@
 use std::env;
 use std::fs;
 use std::io;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use callvault_seal::{KeyId, Keyring, PrivateKey, SealError};
@@ -75,6 +76,22 @@ pub(crate) fn load_or_make(
     let keyring = Keyring::new(current, older(folder)?)
         .map_err(|error| KeysError::Content { path: path.display().to_string(), error })?;
     Ok(Keys { keyring, made, path })
+}
+
+/// Permissions that nobody but the daemon's user may have on a private key.
+const OTHERS: u32 = 0o077;
+
+/// What is to be done about a private key that others may read; nothing where nobody may. A credential is systemd's to guard.
+pub(crate) fn open_to_others(path: &Path) -> Option<String> {
+    let is_credential = env::var_os("CREDENTIALS_DIRECTORY").is_some_and(|folder| path.starts_with(folder));
+    let mode = fs::metadata(path).ok()?.permissions().mode();
+    (mode & OTHERS != 0 && !is_credential).then(|| {
+        format!(
+            "others may read the private key {path} (mode {:o}); `chmod 600 {path}`, and if anybody has read it, `callvaultctl keys rotate`",
+            mode & 0o777,
+            path = path.display()
+        )
+    })
 }
 
 /// Reads all keys as a start would, and makes none. Gives the name of the current one.

@@ -24,9 +24,11 @@ mod access;
 mod api;
 mod appliance;
 mod archiving;
+mod backlog;
 mod backup;
 mod certificates;
 mod check;
+mod clock;
 mod deciding;
 mod deliveries;
 mod doctor;
@@ -44,6 +46,7 @@ mod log;
 mod mailing;
 mod metrics;
 mod moving;
+mod overload;
 mod playback;
 mod recorder;
 mod recover;
@@ -59,7 +62,9 @@ mod store;
 mod stores;
 mod told;
 mod walk;
+mod warm;
 mod watchdog;
+mod webex;
 mod workers;
 
 #[cfg(test)]
@@ -83,7 +88,8 @@ struct Arguments {
     /// The configuration file; `conf.d/*.toml` beside it is read after it.
     #[arg(long, value_name = "FILE", default_value = callvault_config::DEFAULT_PATH)]
     config: PathBuf,
-    /// Check the configuration, print every error with its line, and exit: 0 when it is good, 1 when it is not.
+    /// Check the configuration and the files, folders and ports that it names, print every error with its line, and exit: 0 when it is
+    /// good, 1 when it is not. `callvaultctl config check` calls this.
     #[arg(long)]
     check: bool,
     /// Make a lost or damaged catalogue again from store and journal, say what was done, and exit: 0 when everything was recovered, 1 when
@@ -100,6 +106,9 @@ struct Arguments {
     /// `callvaultctl doctor` calls this.
     #[arg(long, conflicts_with_all = ["check", "recover"])]
     doctor: bool,
+    /// With --doctor: look at this part only, for example ports or certificates; several may be given. `callvaultctl setup` asks so.
+    #[arg(long, value_name = "PART", requires = "doctor", value_parser = clap::builder::PossibleValuesParser::new(doctor::parts()))]
+    part: Vec<String>,
     /// Make a backup of keys, catalogue and settings in this new file, and exit. `callvaultctl backup` calls this.
     #[arg(long, value_name = "FILE", conflicts_with_all = ["check", "recover", "doctor"])]
     backup: Option<PathBuf>,
@@ -170,7 +179,7 @@ fn keep_or_restore(arguments: &Arguments) -> ExitCode {
 
 /// `--doctor`.
 fn examine(arguments: &Arguments) -> ExitCode {
-    let diagnosis = doctor::examine(&arguments.config);
+    let diagnosis = doctor::examine(&arguments.config, &arguments.part);
     if arguments.json {
         println!("{:#}", serde_json::to_value(&diagnosis).unwrap_or_default());
     } else {
@@ -179,7 +188,11 @@ fn examine(arguments: &Arguments) -> ExitCode {
     if diagnosis.state() == doctor::State::Problem { ExitCode::FAILURE } else { ExitCode::SUCCESS }
 }
 
-/// `--check`: the configuration, and the certificates that it names.
+/// What `--check` looks at on this machine beside the configuration itself: what keeps the daemon from starting, or calls from being kept.
+/// Servers are the doctor's.
+const CHECKED_PARTS: [&str; 5] = ["keys", "data", "spool", "store", "ports"];
+
+/// `--check`: the configuration, and the certificates, folders and ports that it names.
 fn check_configuration(path: &Path) -> ExitCode {
     let checked = callvault_config::check(path, callvault_config::environment());
     print!("{}", checked.text);
@@ -189,6 +202,19 @@ fn check_configuration(path: &Path) -> ExitCode {
         print!("{text}");
         ok &= certificates_ok;
         print!("{}", deliveries::check(&config));
+        // Last, because it goes on as the user whose the data is.
+        for finding in doctor::examine(path, &CHECKED_PARTS.map(str::to_owned)).findings {
+            match finding.state {
+                doctor::State::Well => {}
+                // It was said above.
+                doctor::State::Warning if config.remarks().contains(&finding.text) => {}
+                doctor::State::Warning => println!("remark: {}", finding.text),
+                doctor::State::Problem => {
+                    println!("{}", finding.text);
+                    ok = false;
+                }
+            }
+        }
     }
     if ok { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

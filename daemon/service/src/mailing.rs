@@ -23,11 +23,12 @@ use std::time::{Duration, Instant};
 use callvault_access::{Action, Caller};
 use callvault_catalogue::{CatalogueError, Direction, MailStep, OwedJob, Recording};
 use callvault_config::{Config, SizeLimit};
-use callvault_directory::User;
+use callvault_directory::{Level, User};
 use callvault_mail::{
     ATTACHMENT_BYTES_MAX, Accepted, Attachment, Call, ComposeError, Failed, Failing, Message, Notice, Person, Sender,
-    Templates, compose, send,
+    Templates, compose, compose_plain, send,
 };
+use callvault_policy::overload::Rank;
 use callvault_queue::{Failure, Job, JobKind, QueueError};
 use callvault_render_protocol::RenderError;
 use jiff::Timestamp;
@@ -37,9 +38,10 @@ use uuid::Uuid;
 use crate::appliance::Appliance;
 use crate::archiving::AWAY_MS;
 use crate::ingest::unix_ms;
+use crate::log::events;
+use crate::overload;
 use crate::playback::{self, Format};
 use crate::sound::SoundError;
-use crate::workers::give_way;
 use templates::LoadedTemplates;
 
 /// Part under which health shows that mails cannot be sent.
@@ -62,6 +64,9 @@ const UNANSWERED_MAX: u32 = 5;
 
 /// After so many failures to make the audio a mail goes without.
 const AUDIO_FAILURES_MAX: u32 = 5;
+
+/// Administrators who are told by mail at most.
+const ADMINISTRATORS_MAX: usize = 50;
 
 /// Tries to put a server's 250 on record.
 const RECORD_TRIES: u32 = 5;
@@ -150,7 +155,7 @@ impl Pause {
 
 /// Sends mails until the appliance stops.
 pub(crate) fn run(appliance: &Arc<Appliance>) {
-    give_way();
+    overload::give_way(Rank::Exports);
     look_at_templates(appliance);
     let (mut heard, mut pause) = (0, Pause::default());
     let mut known = appliance.settings().mail.clone();
@@ -165,6 +170,10 @@ pub(crate) fn run(appliance: &Arc<Appliance>) {
         if settings.mail.server.is_empty() || pause.left() > Duration::ZERO {
             let sleep = if settings.mail.server.is_empty() { LOOK } else { pause.left().min(LOOK) };
             heard = appliance.work.wait(heard, sleep);
+            continue;
+        }
+        if !overload::may_export(appliance) {
+            appliance.stop_bell.wait(0, overload::LOOK);
             continue;
         }
         let limits = [(JobKind::NOTIFY, 1)].into();
@@ -208,7 +217,7 @@ pub(crate) fn tell(appliance: &Appliance, job: &Job, result: Result<Outcome, Not
                 tracing::debug!(job = %job.id, "job {} waits: failed to {text}", job.id);
             } else {
                 appliance.metrics.job_failures.fetch_add(1, Ordering::Relaxed);
-                tracing::error!(job = %job.id, attempt = job.attempts, "job {} failed to {text}", job.id);
+                tracing::error!(event = events::JOB_FAILED, job = %job.id, attempt = job.attempts, "job {} failed to {text}", job.id);
             }
             appliance.queue.fail(&job.id, unix_ms(), failure, &text, rand::rng().next_u64()).map(drop)
         }
@@ -457,6 +466,31 @@ fn without_audio(error: &SoundError, job: &Job) -> Result<Attachment, NotSent> {
 /// As for [`server::of`].
 pub(crate) fn server_of(mail: &callvault_config::Mail) -> Result<callvault_mail::Server, String> {
     server::of(mail)
+}
+
+/// Tells every administrator who is a user, in plain text, at once; what cannot be sent is in the log alone: health says what is wrong.
+pub(crate) fn tell_administrators(appliance: &Appliance, subject: &str, text: &str) {
+    let settings = appliance.settings();
+    if settings.mail.server.is_empty() {
+        return;
+    }
+    let server = match server::of(&settings.mail) {
+        Ok(server) => server,
+        Err(error) => return tracing::error!("administrators are not told by mail: failed to {error}"),
+    };
+    let sender = Sender { address: settings.mail.from.clone(), name: settings.mail.sender_name.clone() };
+    let directory = appliance.access.people.now();
+    let is_told = |user: &&Arc<User>| user.level == Level::Administrator && user.removed_at.is_none();
+    for user in directory.all().iter().filter(is_told).take(ADMINISTRATORS_MAX) {
+        let made = compose_plain(&sender, user.mail_address(), Uuid::now_v7(), (subject, text), Timestamp::now());
+        let told = made.map_err(|error| error.to_string()).and_then(|message| {
+            send(&server, &message, || true).map(drop).map_err(|failed| format!("send a mail: {failed}"))
+        });
+        match told {
+            Ok(()) => tracing::info!(user = %user.id, "an administrator was told by mail"),
+            Err(error) => tracing::error!(user = %user.id, "an administrator is not told by mail: failed to {error}"),
+        }
+    }
 }
 
 /// Sends a try to this address, now.

@@ -3,8 +3,10 @@
 //! They are read when they are asked for, from counters that are kept elsewhere (the recorder's heartbeat, the queue), so there is
 //! no registry; what remains is a dozen lines of a format that does not change, written here by hand.
 
+mod archiving;
 mod deliveries;
 mod transport;
+mod webex;
 
 use std::fmt::Write as _;
 use std::sync::atomic::Ordering;
@@ -12,6 +14,7 @@ use std::sync::atomic::Ordering;
 use callvault_http::Health;
 
 use crate::appliance::Appliance;
+use crate::clock::Sync;
 use crate::headroom::Headroom;
 use crate::recorder::RecorderState;
 use crate::store::StoreState;
@@ -157,6 +160,9 @@ pub(crate) fn metrics(
             &one(expires as f64),
         );
     }
+    let sync = appliance.clock.sync();
+    let states = Sync::ALL.map(|state| (format!("{{state=\"{}\"}}", state.name()), f64::from(u8::from(state == sync))));
+    metric("clock_state", "gauge", "1 for what is known of the machine's clock, 0 for the others.", &states);
     let [discarded, reasons, deleted] = appliance.metrics.names();
     let by = |label: &str, counts: &[(String, u64)]| -> Vec<(String, f64)> {
         counts.iter().map(|(name, n)| (format!("{{{label}=\"{name}\"}}"), *n as f64)).collect()
@@ -196,6 +202,8 @@ pub(crate) fn metrics(
     let help = "Mails to users since the start, each attempt, by outcome; those without their attachment are among the accepted.";
     metric("mails_total", "counter", help, &mails.map(|(name, n)| (format!("{{outcome=\"{name}\"}}"), n as f64)));
     deliveries::write(&mut metric, appliance);
+    webex::write(&mut metric, appliance);
+    archiving::write(&mut metric, appliance);
     let store = appliance.store.condition();
     let states = StoreState::ALL
         .map(|state| (format!("{{state=\"{}\"}}", state.name()), f64::from(u8::from(state == store.state))));

@@ -27,12 +27,13 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use callvault_catalogue::{ArchivePlace, CatalogueError, Leaving, STORED_ROWS_MAX, StoredArchive};
+use callvault_policy::overload::Rank;
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
 use crate::appliance::{Appliance, Bell};
+use crate::overload;
 use crate::store::{Store, StoreError, StoreFile};
-use crate::workers::give_way;
 
 /// Part under which health shows that a move does not go on.
 pub(crate) const NOTE: &str = "store-move";
@@ -105,7 +106,7 @@ impl Moving {
 
 /// The thread: moves what is to be moved, and takes away what is left somewhere.
 pub(crate) fn run(appliance: &Appliance) {
-    give_way();
+    overload::give_way(Rank::Exports);
     let (mut heard, mut failed_at) = (0, None::<Instant>);
     while !appliance.stopping.load(Ordering::Relaxed) {
         if failed_at.is_some_and(|at| at.elapsed() > AGAIN) {
@@ -168,6 +169,9 @@ fn move_all(appliance: &Appliance, source: &str) -> Result<u64, MoveError> {
         let page = appliance.catalogue.archives_in(source, after)?;
         for StoredArchive { id, started_at } in &page {
             after = Some((*started_at, *id));
+            while !overload::may_export(appliance) && !appliance.stopping.load(Ordering::Relaxed) {
+                appliance.stop_bell.wait(0, overload::LOOK);
+            }
             if appliance.stopping.load(Ordering::Relaxed) {
                 return Err(MoveError::Stopping);
             }

@@ -11,16 +11,18 @@ use std::thread;
 
 use callvault_archive::{ArchiveTrack, KeysFound, Reader, key_context};
 use callvault_catalogue::{ArchivePlace, Catalogue, Recording};
+use callvault_policy::overload::Rank;
 use callvault_render_protocol::{
-    FromRender, Job, Limits, Output, POST_ROLL_TICKS, PRE_ROLL_TICKS, Packet, Renderer, TONE_TICKS_MAX, TrackSpec,
+    FromRender, Job, Limits, Output, POST_ROLL_TICKS, PRE_ROLL_TICKS, Packet, TONE_TICKS_MAX, TrackSpec,
 };
 use callvault_seal::{DataKey, Keyring};
 use uuid::Uuid;
 
 use crate::appliance::Appliance;
-use crate::archiving::with_renderer;
+use crate::overload;
 use crate::sound::{Reading, SoundError, archive_packets, codec_spec, open_lanes};
 use crate::store::{StoreError, StoreFile};
+use crate::warm::Warm;
 
 /// Rendered blocks that may wait for a slow listener.
 const BLOCKS_MAX: usize = 8;
@@ -84,7 +86,8 @@ pub(crate) fn render(
     let (appliance, row) = (Arc::clone(appliance), row.clone());
     let (first_to, first) = sync_channel(1);
     thread::Builder::new().name("playback".into()).spawn(move || {
-        let mut renderer = None;
+        overload::give_way(Rank::Archive);
+        let mut renderer = Warm::default();
         let mut begun = false;
         let _being_played = appliance.retention.playing.begin(row.id);
         let result = run(&appliance, &mut renderer, &row, format, ms, |data| {
@@ -110,7 +113,7 @@ pub(crate) fn render(
 
 fn run(
     appliance: &Appliance,
-    renderer: &mut Option<Renderer>,
+    renderer: &mut Warm,
     row: &Recording,
     format: Format,
     ms: Range<Option<u64>>,
@@ -132,7 +135,7 @@ fn run(
         row.clone()
     };
     let mut play = |job: &Job, packets: &mut (dyn Iterator<Item = Result<Packet, SoundError>> + Send)| {
-        with_renderer(appliance, Limits::default().job_max, renderer, |r| r.run(job, packets, &mut on_output)).map(drop)
+        renderer.run(appliance, Limits::default().job_max, |r| r.run(job, packets, &mut on_output)).map(drop)
     };
     if let Some(place) = row.archive.place() {
         drop(pinned);

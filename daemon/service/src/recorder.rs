@@ -26,6 +26,7 @@ use uuid::Uuid;
 
 use crate::files::sync_files;
 use crate::lock::RecorderLock;
+use crate::log::events;
 use crate::sockets::Sockets;
 
 /// How long the recorder may take to answer a question before it is dropped.
@@ -161,7 +162,7 @@ impl Driver {
                         Action::Start => pending.push(self.start(&mut running).await),
                         Action::AskToStop => self.tell(running.as_ref(), &ToRecorder::Stop { end_calls }),
                         Action::Kill { why } => {
-                            tracing::error!(reason = %why, "killing the recorder: {why}");
+                            tracing::error!(event = events::RECORDER_STUCK, reason = %why, "killing the recorder: {why}");
                             if let Some(running) = &mut running {
                                 let _ = running.child.start_kill();
                             }
@@ -366,7 +367,7 @@ impl Driver {
                 self.state.send_modify(|s| s.resumed.extend(recordings));
             }
             ToDaemon::Ready { generation, port_pairs } => {
-                tracing::info!(%generation, port_pairs, "recorder ready");
+                tracing::info!(event = events::RECORDER_READY, %generation, port_pairs, "recorder ready");
                 self.state.send_modify(|s| {
                     s.port_pairs = port_pairs;
                     s.ready = Some(generation);
@@ -382,12 +383,13 @@ impl Driver {
                 return Some(Event::Beat([beat.signalling_rounds, beat.sweeps, beat.append_rounds]));
             }
             ToDaemon::Decide { recording, facts } => {
+                tracing::info!(event = events::CALL_BEGAN, %recording, "recording {recording} began");
                 let decision = (self.decide)(recording, &facts);
                 self.tell(running, &ToRecorder::Verdict { recording, decision });
             }
             ToDaemon::Ended { .. } | ToDaemon::Rotated { .. } => self.wake_ingest(),
             ToDaemon::Alarm { code, text } => {
-                tracing::error!(code, "{text}");
+                tracing::error!(event = events::RECORDER_ALARM, code, "{text}");
                 self.state.send_modify(|s| s.alarm = Some((Instant::now(), text)));
             }
             ToDaemon::Calls { request, last, calls } => {
@@ -418,7 +420,7 @@ impl Driver {
         if wanted {
             tracing::info!(how, "recorder stopped ({how})");
         } else {
-            tracing::error!(how, "the recorder died ({how}); it is started again");
+            tracing::error!(event = events::RECORDER_DIED, how, "the recorder died ({how}); it is started again");
         }
         drop(running);
         self.state.send_modify(|s| s.generation = None);

@@ -19,6 +19,7 @@ use callvault_access::audit::Entry;
 use callvault_access::{Action, Caller};
 use callvault_catalogue::{ArchiveState, Catalogue, CatalogueError, Deletion, RETENTION_ROWS_MAX, RetentionRow};
 use callvault_config::Config;
+use callvault_policy::overload::Rank;
 use callvault_policy::retention::{
     AskThresholds, Candidate, ClockFinding, ClockReading, Decision, Period, Permits, Preserving, Question,
     RetentionRule, StoredRule, Tally, clock,
@@ -34,9 +35,10 @@ use uuid::Uuid;
 use crate::appliance::{Appliance, Bell};
 use crate::headroom::Room;
 use crate::ingest::unix_ms;
+use crate::log::events;
+use crate::overload;
 use crate::store::StoreState;
 use crate::told::boot_id;
-use crate::workers::give_way;
 pub(crate) use playing::Playing;
 
 /// Part under which health shows what is asked.
@@ -230,7 +232,7 @@ impl Retention {
 
 /// The thread: looks every few minutes, and oftener when space runs short.
 pub(crate) fn run(appliance: &Appliance) {
-    give_way();
+    overload::give_way(Rank::Archive);
     let retention = &appliance.retention;
     let (mut heard, mut last) = (0, None::<Instant>);
     while !appliance.stopping.load(Ordering::Relaxed) {
@@ -271,7 +273,12 @@ pub(crate) fn pass(appliance: &Appliance) -> u64 {
         }
     };
     if deleted > 0 {
-        tracing::info!(deleted, rule = appliance.retention.rule.name, "retention deleted {deleted} recordings");
+        tracing::info!(
+            event = events::RETENTION_DELETED,
+            deleted,
+            rule = appliance.retention.rule.name,
+            "retention deleted {deleted} recordings"
+        );
     }
     *locked(&appliance.retention.last_run) = LastRun { at: Some(Timestamp::now()), deleted, error };
     deleted

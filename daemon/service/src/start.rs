@@ -24,7 +24,9 @@ use zeroize::Zeroizing;
 use crate::access::Access;
 use crate::api::Control;
 use crate::appliance::{Appliance, Bell, Metrics, Notes, Spool};
+use crate::backlog::Worked;
 use crate::certificates::{CertificateFiles, CertificateWatch, unix_s};
+use crate::clock::{self, Clock};
 use crate::deciding::Deciding;
 use crate::deliveries::{self, Deliveries, SinkKind};
 use crate::fd_store::{Brought, FdStore, Keeping};
@@ -32,15 +34,18 @@ use crate::files::{make_folder, write_whole};
 use crate::ingest::{Ingest, unix_ms};
 use crate::journals::Shared;
 use crate::lock::{FolderLock, RecorderLock};
+use crate::log::events;
 use crate::mailing::{self, Mailing};
 use crate::moving::{self, Moving, RECORD_NOTE};
+use crate::overload::Pressure;
 use crate::recorder::{Driver, RecorderState, Request};
 use crate::reload::Reload;
 use crate::retention::Retention;
 use crate::sockets::{Sockets, Wanted};
 use crate::store::EXPECTED_NAME;
 use crate::stores::{Record, Stores};
-use crate::{keys, log, recover, retention, sd_notify, told, watchdog, workers};
+use crate::webex::{self, Webex};
+use crate::{doctor, keys, log, recover, retention, sd_notify, told, watchdog, workers};
 
 /// Requests to the recorder that may wait.
 const REQUESTS_MAX: usize = 64;
@@ -76,12 +81,19 @@ pub(crate) fn run(path: &Path) -> anyhow::Result<()> {
     let reload = Bell::default();
     let stop = runtime.block_on(async { watch_signals(reload.clone()) })?;
     let folder = |path: &Path, key: &str| {
-        make_folder(path).with_context(|| format!("make the folder {} ({key})", path.display()))
+        make_folder(path).map_err(|error| {
+            let remedy =
+                "give it, or the folder that it is to be in, to the user that callvaultd runs as, or name another one";
+            anyhow!("make the folder {} ({key}): {error}; {remedy}", path.display())
+        })
     };
     folder(&config.data_dir, "data_dir")?;
     folder(&config.runtime_dir, "runtime_dir")?;
     let _lock = FolderLock::take(&config.data_dir)?;
     folder(&config.journal_path(), "journal")?;
+    if let Err(text) = doctor::room(&config) {
+        tracing::error!("{text}");
+    }
     let lock = RecorderLock::take(&config.data_dir)?;
     let brought_key = brought.key.take();
     let has_key = brought_key.is_some();
@@ -181,7 +193,9 @@ pub(crate) fn open(
     let (state, recorder) = watch::channel(RecorderState::default());
     let (requests_tx, requests) = mpsc::channel(REQUESTS_MAX);
     let (wake_tx, wake) = sync_channel(1);
+    let webex = Webex::open(&catalogue);
     let appliance = Appliance {
+        webex,
         journals: Shared::new(&config.journal_path()),
         keyring: keys.keyring,
         current_key: keys.path,
@@ -207,6 +221,9 @@ pub(crate) fn open(
         metrics: Metrics::default(),
         mailing: Mailing::default(),
         spool: Spool::default(),
+        clock: Clock::default(),
+        worked: Worked::default(),
+        pressure: Pressure::default(),
         deliveries: Deliveries::new(&config),
         settings: crate::settings::Settings::new(&config),
         config,
@@ -228,6 +245,9 @@ fn open_keys(config: &Config, rng: &mut dyn CryptoRng) -> anyhow::Result<keys::K
     let in_use = config.catalogue_path().exists()
         || std::fs::read_dir(config.journal_path()).is_ok_and(|mut entries| entries.next().is_some());
     let keys = keys::load_or_make(&config.keys_path(), &config.data_dir, in_use, rng)?;
+    if let Some(text) = keys::open_to_others(&keys.path) {
+        tracing::error!("{text}");
+    }
     if keys.made {
         tracing::warn!(
             key = %keys.keyring.public().id(),
@@ -386,7 +406,7 @@ fn serve(
     crew.hire(appliance, "retention", retention::run)?;
     crew.hire(appliance, "store-move", moving::run)?;
     crew.hire(appliance, "configuration", move |a| reload.run(a))?;
-    for number in 0..appliance.config.render.parallel.max(1) {
+    for number in 0..workers::count(&appliance.config) {
         crew.hire(appliance, &format!("worker-{number}"), workers::run)?;
     }
     for kind in SinkKind::ALL.into_iter().filter(|kind| kind.is_enabled(&appliance.config)) {
@@ -400,6 +420,8 @@ fn serve(
     }
     let of_mail = Arc::clone(appliance);
     crew.hire(appliance, "mail", move |_| mailing::run(&of_mail))?;
+    let of_webex = Arc::clone(appliance);
+    crew.hire(appliance, "webex", move |_| webex::run(&of_webex))?;
     // What came from the store is there still.
     let is_kept = keeping.as_ref().is_some_and(|keeping| keeping.replaces.is_none() && keeping.has_key);
     appliance.sockets_stay.store(is_kept, Ordering::Relaxed);
@@ -407,6 +429,7 @@ fn serve(
     if let Some(keeping) = keeping {
         crew.hire(appliance, "fd-store", move |a| keeping.run(a, &stay))?;
     }
+    crew.hire(appliance, "clock", clock::run)?;
     if let Some(every) = watchdog::wanted() {
         crew.hire(appliance, "watchdog", move |a| watchdog::run(a, every))?;
     }
@@ -500,7 +523,7 @@ fn tell_systemd(mut recorder: watch::Receiver<RecorderState>) {
     tokio::spawn(async move {
         if recorder.wait_for(|state| state.up).await.is_ok() {
             sd_notify::ready();
-            tracing::info!("ready: calls are recorded");
+            tracing::info!(event = events::READY, "ready: calls are recorded");
         }
     });
 }

@@ -42,6 +42,7 @@ use uuid::Uuid;
 
 use crate::appliance::Bell;
 use crate::files::{make_folder, write_whole};
+use crate::log::events;
 pub(crate) use below::StoreEntry;
 use errand::{Errand, Errands, Hand};
 pub(crate) use file::StoreFile;
@@ -195,8 +196,11 @@ impl Shared {
         if before != state {
             let lasted_s = looks.since.map_or(0, |since| since.elapsed().as_secs());
             match &away {
-                Some(text) => tracing::error!(state = state.name(), before = before.name(), "{text}"),
+                Some(text) => {
+                    tracing::error!(event = events::STORE_AWAY, state = state.name(), before = before.name(), "{text}")
+                }
                 None => tracing::info!(
+                    event = events::STORE_BACK,
                     before = before.name(),
                     after_s = lasted_s,
                     "the store is back; what waited for it goes on"
@@ -419,7 +423,12 @@ impl Store {
         let text = serde_json::to_vec(&identity).map_err(|e| failed(&self.expected_path)(e.into()))?;
         let path = self.path().to_owned();
         self.shared.call((errand, self.path()), ("make the store", Purpose::Write), move |hand| {
-            make_folder(&path)?;
+            make_folder(&path).map_err(|error| match error.kind() {
+                io::ErrorKind::NotADirectory => {
+                    io::Error::other("it is not a folder; mount the share there, or name another one in store.path")
+                }
+                _ => error,
+            })?;
             let root = open(&path, OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())?;
             let name = OsString::from(IDENTITY_NAME);
             below::write_small(&root, &temporary_name(&name), &name, &text)?;
@@ -428,6 +437,11 @@ impl Store {
         })?;
         write_expected(&self.expected_path, &identity)?;
         Ok(identity)
+    }
+
+    /// A mount point of /etc/fstab, at its path or above, on which nothing is mounted: what is made below it is no store.
+    pub(crate) fn unmounted(&self) -> Option<PathBuf> {
+        errand::unmounted_above(self.path())
     }
 
     fn noted(&self, error: StoreError) -> StoreError {

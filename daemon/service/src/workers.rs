@@ -7,15 +7,19 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use callvault_catalogue::CatalogueError;
+use callvault_config::Config;
+use callvault_policy::overload::Rank;
 use callvault_queue::{Failure, Job, JobKind, KindLimits, QueueError};
-use callvault_render_protocol::Renderer;
 use rand::Rng;
 
 use crate::access;
 use crate::appliance::Appliance;
 use crate::archiving::{self, AWAY_MS, STORE_NAME};
 use crate::ingest::unix_ms;
+use crate::log::events;
+use crate::overload;
 use crate::store::StoreError;
+use crate::warm::Warm;
 
 /// Longest sleep between two looks at the queue.
 const LOOK: Duration = Duration::from_secs(5);
@@ -26,23 +30,34 @@ const QUEUE_PAUSE: Duration = Duration::from_secs(1);
 /// How often the store is looked at.
 const STORE_LOOK: Duration = Duration::from_secs(5);
 
-/// How nice work is that nobody waits for.
-const NICENESS: i32 = 10;
-
-/// How many jobs of each kind may run at once. Those that need the store are left alone while it is away: they cost nothing, and are
+/// How many jobs of each kind may run at once: fewer or none while capturing is in trouble. Those that need the store are left alone while it is away: they cost nothing, and are
 /// all due when it is back.
 pub(crate) fn limits(appliance: &Appliance) -> KindLimits {
     if !appliance.store.is_ok() {
         return KindLimits::new();
     }
-    let parallel = appliance.config.render.parallel.max(1) as usize;
+    let parallel = overload::strain(appliance).archives(count(&appliance.config));
     [(JobKind::ARCHIVE, parallel), (JobKind::DELETE, 1)].into()
+}
+
+/// Most workers where their number is left to us, as many as may be configured.
+const WORKERS_MAX: usize = 64;
+
+/// Fewest workers where their number is left to us: while one waits for a disk, another calculates.
+const WORKERS_MIN: usize = 2;
+
+/// How many workers there are: as many as configured, or as there are processors.
+pub(crate) fn count(config: &Config) -> usize {
+    match config.render.parallel {
+        0 => std::thread::available_parallelism().map_or(1, std::num::NonZero::get).clamp(WORKERS_MIN, WORKERS_MAX),
+        configured => configured as usize,
+    }
 }
 
 /// One worker: works until the appliance stops.
 pub(crate) fn run(appliance: &Appliance) {
-    give_way();
-    let mut renderer: Option<Renderer> = None;
+    overload::give_way(Rank::Archive);
+    let mut renderer = Warm::default();
     let mut heard = 0;
     while !appliance.stopping.load(Ordering::Relaxed) {
         let limits = limits(appliance);
@@ -52,7 +67,7 @@ pub(crate) fn run(appliance: &Appliance) {
                 let done = catch_unwind(AssertUnwindSafe(|| work(appliance, &mut renderer, &job)));
                 if done.is_err() {
                     // A bug; it has been logged. It must not cost the worker, nor be tried in a tight loop.
-                    renderer = None;
+                    renderer.cool();
                     let text = "do the job: an internal error, see the log";
                     let (now, random) = (unix_ms(), rand::rng().next_u64());
                     let _ = appliance.queue.fail(&job.id, now, Failure::Transient, text, random);
@@ -93,19 +108,8 @@ pub(crate) fn watch_store(appliance: &Appliance) {
     }
 }
 
-/// Lets everything else go first. On Linux niceness is a thread's own, and what a thread starts inherits it.
-#[allow(unsafe_code)]
-pub(crate) fn give_way() {
-    use nix::libc::{PRIO_PROCESS, setpriority};
-    // SAFETY: setpriority(2) takes three integers and touches no memory; 0 means the calling thread.
-    let result = unsafe { setpriority(PRIO_PROCESS, 0, NICENESS) };
-    if result != 0 {
-        tracing::debug!("the workers could not be given a low priority");
-    }
-}
-
 /// Does one job and tells the queue how it went.
-pub(crate) fn work(appliance: &Appliance, renderer: &mut Option<Renderer>, job: &Job) {
+pub(crate) fn work(appliance: &Appliance, renderer: &mut Warm, job: &Job) {
     let result = if job.kind == JobKind::ARCHIVE {
         archiving::archive(appliance, renderer, job.recording).map_err(|e| (e.failure(), e.to_string()))
     } else if job.kind == JobKind::DELETE {
@@ -123,7 +127,7 @@ pub(crate) fn work(appliance: &Appliance, renderer: &mut Option<Renderer>, job: 
                 tracing::debug!(job = %job.id, "job {} waits: failed to {text}", job.id);
             } else {
                 appliance.metrics.job_failures.fetch_add(1, Ordering::Relaxed);
-                tracing::error!(job = %job.id, attempt = job.attempts, "job {} failed to {text}", job.id);
+                tracing::error!(event = events::JOB_FAILED, job = %job.id, attempt = job.attempts, "job {} failed to {text}", job.id);
             }
             appliance.queue.fail(&job.id, unix_ms(), failure, &text, rand::rng().next_u64()).map(drop)
         }

@@ -77,8 +77,8 @@ fn ask(web: &Web, settings: &AnalyticsSettings, stopping: &dyn Fn() -> bool) -> 
     }
 }
 
-/// As in forms: everything but letters, digits and `*-._` as percent signs (a space may be one too).
-fn encoded(text: &str) -> String {
+/// As in forms and queries: everything but letters, digits and `*-._` as percent signs (a space may be one too).
+pub fn encoded(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for byte in text.bytes() {
         match byte {

@@ -8,9 +8,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use reqwest::header::RETRY_AFTER;
+use reqwest::header::{HeaderMap, HeaderName, LINK, RETRY_AFTER};
 use reqwest::{Certificate, Client, Proxy, RequestBuilder, Url, redirect};
 
+use crate::fetch::Fetched;
 use crate::{Answer, SecretFile, Trouble};
 
 /// Longest body of an answer that is read, in bytes: all that is wanted of one is short.
@@ -39,6 +40,8 @@ pub struct WebSettings {
     pub silent_max: Duration,
     /// How long a request may take at all.
     pub total_max: Duration,
+    /// Whether a connection is used again for the next request: for who asks hundreds of times in a row.
+    pub keeps_connection: bool,
 }
 
 /// Whether `text` is an address that recordings and secrets may be sent to: https, or http on this machine itself; without a user's
@@ -68,8 +71,14 @@ pub(crate) enum NoAnswer {
     Unreachable(String),
     /// It was reached, and then nothing came of it.
     Broken(String),
+    /// The answer has more bytes than it may.
+    TooLong(usize),
     /// What was to be sent could not be had, or we are stopping.
     Ours(Trouble),
+}
+
+fn too_long(bytes_max: usize) -> String {
+    format!("the answer is longer than {bytes_max} bytes")
 }
 
 impl NoAnswer {
@@ -78,6 +87,7 @@ impl NoAnswer {
         match self {
             Self::Unreachable(text) => Trouble::sink(format!("{what}: {text}")),
             Self::Broken(text) => Trouble::Recording(format!("{what}: {text}")),
+            Self::TooLong(bytes_max) => Trouble::Recording(format!("{what}: {}", too_long(bytes_max))),
             Self::Ours(trouble) => trouble,
         }
     }
@@ -86,6 +96,7 @@ impl NoAnswer {
     pub(crate) fn about_sink(self, what: &str) -> Trouble {
         match self {
             Self::Unreachable(text) | Self::Broken(text) => Trouble::sink(format!("{what}: {text}")),
+            Self::TooLong(bytes_max) => Trouble::sink(format!("{what}: {}", too_long(bytes_max))),
             Self::Ours(trouble) => trouble,
         }
     }
@@ -115,7 +126,7 @@ impl Web {
             .referer(false)
             .connect_timeout(settings.connect_within)
             // A connection that waited for the next recording is often one that the other side has closed.
-            .pool_max_idle_per_host(0);
+            .pool_max_idle_per_host(usize::from(settings.keeps_connection));
         if let Some(proxy) = &settings.proxy {
             let wrong = |_| Trouble::sink(format!("use {section}.proxy: it is not the URL of a proxy"));
             let mut proxy = Proxy::all(proxy).map_err(wrong)?;
@@ -155,20 +166,30 @@ impl Web {
 
     /// Sends a request and reads its answer.
     pub(crate) fn ask(&self, request: RequestBuilder, stopping: &dyn Fn() -> bool) -> Result<Answer, NoAnswer> {
+        let fetched = self.exchange(request, ANSWER_BYTES_MAX, stopping)?;
+        Ok(Answer { status: fetched.status, retry_after: fetched.retry_after, body: fetched.body })
+    }
+
+    /// The same, with an answer of at most `bytes_max` bytes.
+    pub(crate) fn exchange(
+        &self,
+        request: RequestBuilder,
+        bytes_max: usize,
+        stopping: &dyn Fn() -> bool,
+    ) -> Result<Fetched, NoAnswer> {
         let exchange = async {
             let mut response = request.send().await.map_err(no_answer)?;
             let status = response.status().as_u16();
-            let retry_after = response.headers().get(RETRY_AFTER).and_then(|v| v.to_str().ok()).map(str::to_owned);
+            let [link, retry_after] = [LINK, RETRY_AFTER].map(|name| joined(response.headers(), &name));
             let mut body = Vec::new();
             while let Some(block) = response.chunk().await.map_err(no_answer)? {
                 self.sent.fetch_add(1, Ordering::Relaxed);
-                if body.len() + block.len() > ANSWER_BYTES_MAX {
-                    let text = format!("the answer is longer than {ANSWER_BYTES_MAX} bytes");
-                    return Err(NoAnswer::Broken(text));
+                if body.len() + block.len() > bytes_max {
+                    return Err(NoAnswer::TooLong(bytes_max));
                 }
                 body.extend_from_slice(&block);
             }
-            Ok(Answer { status, retry_after, body })
+            Ok(Fetched { status, link, retry_after, body })
         };
         self.runtime.block_on(async {
             tokio::select! {
@@ -199,6 +220,12 @@ impl Web {
             }
         }
     }
+}
+
+/// The values of a header, by commas; none where there is none that is text.
+fn joined(headers: &HeaderMap, name: &HeaderName) -> Option<String> {
+    let values: Vec<&str> = headers.get_all(name).iter().filter_map(|value| value.to_str().ok()).collect();
+    (!values.is_empty()).then(|| values.join(", "))
 }
 
 fn no_answer(error: reqwest::Error) -> NoAnswer {

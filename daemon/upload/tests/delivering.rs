@@ -118,6 +118,7 @@ impl Rig {
             connect_within: Duration::from_secs(10),
             silent_max: Duration::from_secs(30),
             total_max: Duration::from_secs(60),
+            keeps_connection: false,
         };
         let audio = Arc::new(Sound::of(200_000));
         Self { server, folder, settings, web, tokens: Tokens::default(), book: Book::default(), audio }

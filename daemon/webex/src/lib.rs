@@ -15,6 +15,7 @@ mod picture;
 mod record;
 mod report;
 mod rules;
+mod schedule;
 mod sync;
 mod token;
 
@@ -28,5 +29,6 @@ pub use picture::{PICTURE_BYTES_MAX, Picture, PictureError, PictureKind};
 pub use record::{RECORDS_MAX, Record, RecordError, RecordingResult, read_page};
 pub use report::{FINDINGS_MAX, Report, Sums};
 pub use rules::{Rule, Rules, Source};
+pub use schedule::last_due;
 pub use sync::{SyncError, SyncPlan, SyncSettings, plan};
 pub use token::{Authorisation, Dead, Grant, Next, Renewal};

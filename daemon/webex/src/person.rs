@@ -29,6 +29,8 @@ pub struct Person {
     pub last_name: Option<String>,
     /// Where the picture is.
     pub avatar: Option<String>,
+    /// When the service changed something of the person last, as it writes it.
+    pub last_modified: Option<String>,
     /// `person`, `bot` or `appuser`.
     pub r#type: Option<String>,
 }

@@ -1,6 +1,7 @@
 //! Call detail records of Webex Calling, as its detailed call history gives them: one for each leg of a call.
 
 use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 /// Records of one answer at most: the service gives 5,000 at most.
@@ -13,7 +14,7 @@ const VALUE_CHARS_MAX: usize = 512;
 const DURATION_S_MAX: i64 = 7 * 24 * 3600;
 
 /// What Webex says became of a recording.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum RecordingResult {
     /// It was handed over as it should be.
     Successful,
@@ -24,7 +25,8 @@ pub enum RecordingResult {
 }
 
 /// What is read of a record. `Debug` shows no personal data.
-#[derive(Clone, Default, PartialEq, Eq)]
+#[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Record {
     /// `Report ID`: the record's own name.
     pub id: Option<String>,

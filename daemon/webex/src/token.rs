@@ -155,6 +155,11 @@ impl Authorisation {
         (now < grant.ends_at() && self.refused_given_at != Some(grant.given_at)).then_some(grant.access.as_str())
     }
 
+    /// The token by which a new one is had.
+    pub fn refresh(&self) -> Option<&str> {
+        self.grant.as_ref().map(|grant| grant.refresh.as_str())
+    }
+
     /// Why it is dead; none while it lives, or when there never was one.
     pub fn dead(&self) -> Option<Dead> {
         self.dead

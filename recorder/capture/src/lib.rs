@@ -3,7 +3,7 @@
 //! Three threads, each with one loop, and queues between them; no lock is held across any of them:
 //!
 //! - **signalling** ([`run`], the main thread): SIP over UDP, TCP and TLS, the sessions, the control connection to the daemon.
-//! - **media** (`sweep`): takes what waits at the media sockets, every 20 ms.
+//! - **media** (`sweep`): takes what waits at the media sockets, each session's in its turn.
 //! - **journal** (`appender`, with a thread of its own for `fdatasync`): seals, writes, commits.
 //!
 //! The process gets everything from the daemon: its sockets, its settings, the public keys. It reads no configuration, holds no
@@ -21,6 +21,7 @@ mod connections;
 mod convert;
 mod handover;
 mod listeners;
+mod memory;
 mod ports;
 mod receive;
 #[cfg(test)]
@@ -87,6 +88,7 @@ fn end_on_panic() {
 /// The program `callvault-recorder`.
 #[must_use]
 pub fn main() -> ExitCode {
+    memory::limit();
     tracing_subscriber::fmt().with_writer(std::io::stderr).with_target(false).without_time().init();
     end_on_panic();
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {

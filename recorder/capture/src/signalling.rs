@@ -533,6 +533,7 @@ impl Signalling {
             port_pairs_used: u32::try_from(used).unwrap_or(u32::MAX),
             spool_free_bytes: self.appender.spool_free_bytes.load(Ordering::Relaxed),
             draining: self.sessions.is_draining(),
+            behind: self.appender.behind.load(Ordering::Relaxed),
             transport,
         };
         // A daemon that does not listen does not need old heartbeats.

@@ -1,10 +1,11 @@
 //! The sweep: the one thread that receives media.
 //!
-//! Every [`SWEEP`] it goes over the sockets of all live tracks and takes what waits there, many datagrams with one system call.
-//! The kernel has stamped each when it arrived, so nothing is lost by looking late, and a sweep costs far less than being woken
-//! for every packet. Packets gather per session and go to the journal when they have waited `journal.batch_interval`, or when
-//! the batch is full. Nothing here waits for anybody: when the appender does not follow, packets gather up to a bound per
-//! session, and beyond it are counted as dropped.
+//! Every [`TICK`] it goes to the sockets of some of the live tracks, each session's in its turn, and takes what waits there, many datagrams
+//! with one system call. The kernel has stamped each when it arrived, so nothing is lost by looking late, and packets that wait in their
+//! sockets outlive this process. What makes looking dear is the looking, not the packets: a socket of which nobody has thought for 20 ms
+//! costs three times as much as the datagram in it. So a session is visited as rarely as `journal.batch_interval` allows, and what is
+//! taken in a visit goes to the journal at once. Nothing here waits for anybody: when the appender does not follow, packets gather up to a
+//! bound per session, and beyond it are counted as dropped.
 
 #[doc(hidden)]
 pub mod bench;
@@ -40,20 +41,23 @@ pub(crate) use live::counted;
 use outbox::Outbox;
 use reporting::Reports;
 
-/// Time between two sweeps. Long enough that a sweep finds about one packet per socket, short enough that with a batch
-/// interval of 200 ms at most that much audio is in this process alone.
-const SWEEP: Duration = Duration::from_millis(20);
+/// Between two rounds of the thread: as long as a command waits for it at most, and a socket that has more than was taken.
+const TICK: Duration = Duration::from_millis(20);
 
-/// Datagrams taken from one socket in one sweep. At 50 packets a second one waits; the rest is for what gathered while the
-/// recorder was away, in several sweeps.
+/// The most ticks from one visit of a session to its next. With these 160 ms and a batch interval of 200 ms a visit may come two ticks late,
+/// and no packet is in this process for longer than that. At 50 packets a second eight wait then.
+const TICKS_PER_VISIT_MAX: u64 = 8;
+
+/// Datagrams taken from one socket in one visit: more than ever wait, but for what gathered while the recorder was away, which is taken in
+/// several.
 const DATAGRAMS_PER_SWEEP_MAX: usize = 256;
 
 /// Datagrams taken from one socket when a session ends or pauses: more than a receive buffer of the usual size holds, so that all that had
 /// arrived is there, and a bound all the same.
 const DATAGRAMS_AT_END_MAX: usize = 8_192;
 
-/// RTCP is looked at every so many sweeps, and sent: a report every few seconds is all that comes.
-const RTCP_EVERY: u64 = 25;
+/// RTCP is looked at about so often, and sent: a report every few seconds is all that comes.
+const RTCP_EVERY: Duration = Duration::from_millis(500);
 
 /// What the signalling asks of the sweep.
 pub(crate) enum Command {
@@ -144,7 +148,12 @@ pub(crate) struct Sweep {
     reports: Reports,
     feedback: tokio::sync::mpsc::UnboundedSender<Feedback>,
     state: Arc<SweepState>,
-    rounds: u64,
+    /// Ticks so far.
+    ticks: u64,
+    /// Ticks from one visit of a session to its next.
+    ticks_per_visit: u64,
+    /// Sessions with more in their sockets than was taken: visited again with the next tick.
+    again: Vec<Uuid>,
 }
 
 /// Where batches go, and where they come back from.
@@ -180,8 +189,11 @@ impl Sweep {
         feedback: tokio::sync::mpsc::UnboundedSender<Feedback>,
         state: Arc<SweepState>,
     ) -> Self {
+        let batch_ticks = u64::from(settings.batch_interval_ms) / TICK.as_millis() as u64;
         Self {
             reports: Reports::new(settings.receiver_reports),
+            // A visit that comes two ticks late is still within the interval.
+            ticks_per_visit: batch_ticks.saturating_sub(2).clamp(1, TICKS_PER_VISIT_MAX),
             settings,
             sessions: Vec::new(),
             places: HashMap::new(),
@@ -190,7 +202,8 @@ impl Sweep {
             ways: Ways { journal, spare, keeps_states: false },
             feedback,
             state,
-            rounds: 0,
+            ticks: 0,
+            again: Vec::new(),
         }
     }
 
@@ -212,16 +225,15 @@ impl Sweep {
                     Err(TryRecvError::Empty) => break,
                 }
             }
-            self.sweep_until(until_ns);
-            thread::sleep(SWEEP);
+            self.tick(until_ns);
+            thread::sleep(TICK);
         }
     }
 
     pub(crate) fn handle(&mut self, command: Command) {
         match command {
             Command::Open { recording, tracks, counters, opened_ns } => {
-                let batch = self.ways.spare.try_recv().unwrap_or_default();
-                let out = Outbox::new(recording, batch);
+                let out = Outbox::new(recording);
                 self.places.insert(recording, self.sessions.len());
                 self.sessions.push(LiveSession::new(tracks, counters, opened_ns, out, &mut self.reports));
             }
@@ -259,8 +271,7 @@ impl Sweep {
     }
 
     fn resume(&mut self, resumption: Resumption) {
-        let batch = self.ways.spare.try_recv().unwrap_or_default();
-        let out = Outbox::new(resumption.recording, batch);
+        let out = Outbox::new(resumption.recording);
         self.places.insert(resumption.recording, self.sessions.len());
         self.sessions.push(LiveSession::resume(resumption, ArrivalClock::read().now_ns(), out, &mut self.reports));
     }
@@ -280,39 +291,73 @@ impl Sweep {
         self.places.get(&recording).and_then(|&place| self.sessions.get_mut(place))
     }
 
-    /// A sweep of which nothing is left for later.
+    /// A visit of every session, of which nothing is left for later.
     fn sweep(&mut self) {
         self.sweep_until(ALL);
     }
 
+    /// A visit of every session, as if all had their turn.
     pub(crate) fn sweep_until(&mut self, until_ns: u64) {
-        self.rounds += 1;
-        let with_rtcp = self.rounds.is_multiple_of(RTCP_EVERY);
+        self.again.clear();
+        for turn in 0..self.ticks_per_visit {
+            self.visit_those(turn, until_ns);
+        }
+        self.ticks += self.ticks_per_visit;
+        self.after_tick();
+    }
+
+    /// Visits the sessions whose turn it is, and those that were not done with.
+    fn tick(&mut self, until_ns: u64) {
+        let turn = self.ticks % self.ticks_per_visit;
+        let again = std::mem::take(&mut self.again);
+        self.visit_those(turn, until_ns);
+        for recording in again {
+            let place = self.places.get(&recording).copied();
+            if let Some(place) = place.filter(|place| *place as u64 % self.ticks_per_visit != turn) {
+                self.visit(place, until_ns);
+            }
+        }
+        self.ticks += 1;
+        self.after_tick();
+    }
+
+    fn visit_those(&mut self, turn: u64, until_ns: u64) {
+        for place in (turn as usize..self.sessions.len()).step_by(self.ticks_per_visit as usize) {
+            self.visit(place, until_ns);
+        }
+    }
+
+    fn visit(&mut self, place: usize, until_ns: u64) {
+        let visit_ns = self.ticks_per_visit * TICK.as_nanos() as u64;
+        let rtcp_visits = (RTCP_EVERY.as_nanos() as u64 / visit_ns).max(1);
+        let with_rtcp = (self.ticks / self.ticks_per_visit).is_multiple_of(rtcp_visits);
         let look = Look { with_rtcp, datagrams_max: DATAGRAMS_PER_SWEEP_MAX, until_ns };
-        // A batch that is not due yet waits for the next sweep, which may come late: with that it is still within the interval.
-        let sweeps_ns = 2 * SWEEP.as_nanos() as u64;
-        let batch_ns = (u64::from(self.settings.batch_interval_ms) * 1_000_000).saturating_sub(sweeps_ns);
+        // A batch that would be too old at the next visit goes now.
+        let visits_ns = visit_ns + 2 * TICK.as_nanos() as u64;
+        let batch_ns = (u64::from(self.settings.batch_interval_ms) * 1_000_000).saturating_sub(visits_ns);
         let silence_ns = u64::from(self.settings.media_timeout_s) * 1_000_000_000;
         // A pause is no silence, but who sends nothing at all in a very long one is gone and only keeps ports.
         let paused_ns = u64::from(self.settings.paused_timeout_s) * 1_000_000_000;
-        let mut packets = 0;
-        let mut dropped = 0;
-        for session in &mut self.sessions {
-            let clock = ArrivalClock::read();
-            packets += session.sweep(&mut self.receiver, clock, look, &self.ways);
-            if look.with_rtcp {
-                session.report(clock.now_ns(), &mut self.reports);
-            }
-            session.flush_if_due(clock.now_ns(), batch_ns, &self.ways);
-            dropped += session.out.take_dropped();
-            let patience_ns = if session.is_paused() { paused_ns } else { silence_ns };
-            if silence_ns > 0 && session.fell_silent(clock.now_ns(), patience_ns) {
-                let _ = self.feedback.send(Feedback::Silent(session.out.recording()));
-            }
+        let Some(session) = self.sessions.get_mut(place) else { return };
+        let clock = ArrivalClock::read();
+        let packets = session.sweep(&mut self.receiver, clock, look, &self.ways);
+        if session.has_more() {
+            self.again.push(session.out.recording());
         }
-        self.closing.retain_mut(|out| !out.hand_over(&self.ways));
+        if look.with_rtcp {
+            session.report(clock.now_ns(), &mut self.reports);
+        }
+        session.flush_if_due(clock.now_ns(), batch_ns, &self.ways);
+        let patience_ns = if session.is_paused() { paused_ns } else { silence_ns };
+        if silence_ns > 0 && session.fell_silent(clock.now_ns(), patience_ns) {
+            let _ = self.feedback.send(Feedback::Silent(session.out.recording()));
+        }
         self.state.packets.fetch_add(packets, Ordering::Relaxed);
-        self.state.dropped.fetch_add(dropped, Ordering::Relaxed);
+        self.state.dropped.fetch_add(session.out.take_dropped(), Ordering::Relaxed);
+    }
+
+    fn after_tick(&mut self) {
+        self.closing.retain_mut(|out| !out.hand_over(&self.ways));
         self.state.sweeps.fetch_add(1, Ordering::Relaxed);
     }
 
@@ -342,8 +387,7 @@ impl Sweep {
         let Some(place) = self.places.remove(&after) else { return };
         self.places.insert(recording, place);
         if let Some(session) = self.sessions.get_mut(place) {
-            let batch = self.ways.spare.try_recv().unwrap_or_default();
-            session.begin(counters, at_ns, Outbox::new(recording, batch));
+            session.begin(counters, at_ns, Outbox::new(recording));
         }
         self.sweep_one(recording, ALL);
     }

@@ -325,6 +325,8 @@ pub struct Heartbeat {
     pub spool_free_bytes: u64,
     /// Whether new sessions are refused because of a drain.
     pub draining: bool,
+    /// Whether the journal cannot be written as fast as calls come in: new sessions are refused for it.
+    pub behind: bool,
     /// Connections and what was turned away before it was a session.
     pub transport: TransportCounts,
 }

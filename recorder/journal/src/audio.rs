@@ -100,6 +100,11 @@ impl AudioBatch {
         self.packets == 0
     }
 
+    /// Whether there is memory for packets already.
+    pub fn has_memory(&self) -> bool {
+        self.bytes.capacity() > 0
+    }
+
     /// Arrival of the packet that was pushed first, journal time: what says when the batch should be written.
     pub fn first_arrival_ns(&self) -> Option<u64> {
         (!self.is_empty()).then_some(self.base_ns)

@@ -13,6 +13,9 @@ use crate::format::{
 };
 use crate::place::FramePlace;
 
+/// Longest buffer that is kept: what is written in one go on a usual day. What a disk that stood still has made longer is given back.
+const SPARE_BYTES_MAX: usize = 1 << 20;
+
 /// Buffers kept for reuse: one is being filled, one being written, one is on its way back.
 const SPARE_BUFFERS_MAX: usize = 3;
 
@@ -351,7 +354,7 @@ impl Writer {
 
     /// Takes back a buffer whose bytes are written, so that steady running allocates nothing.
     pub fn recycle(&mut self, mut bytes: Vec<u8>) {
-        if self.spare.len() < SPARE_BUFFERS_MAX {
+        if self.spare.len() < SPARE_BUFFERS_MAX && bytes.capacity() <= SPARE_BYTES_MAX {
             bytes.clear();
             self.spare.push(bytes);
         }

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use crate::appliance::Appliance;
+use crate::log::events;
 
 /// How long to wait for the recorder's word that it takes no new sessions: a few of its heartbeats.
 const CLOSED_WITHIN: Duration = Duration::from_secs(2);
@@ -65,7 +66,10 @@ impl Appliance {
         self.catalogue.decree(Decree::RecordingStopped, &about, &entry).map_err(internal)?;
         self.access.set_stopped(Some(stopped));
         self.wait_until_closed();
-        tracing::warn!("recording is stopped: new calls are refused until it is started again");
+        tracing::warn!(
+            event = events::RECORDING_STOPPED,
+            "recording is stopped: new calls are refused until it is started again"
+        );
         Ok(self.recording_state())
     }
 
@@ -94,7 +98,7 @@ impl Appliance {
         self.allow(caller, Action::StartRecording, On::Everything, &entry)?;
         self.catalogue.lift_recording_stopped(&entry).map_err(internal)?;
         self.access.set_stopped(None);
-        tracing::warn!("recording is started again: new calls are taken");
+        tracing::warn!(event = events::RECORDING_STARTED, "recording is started again: new calls are taken");
         Ok(self.recording_state())
     }
 

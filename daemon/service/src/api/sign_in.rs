@@ -1,5 +1,6 @@
 //! Signing in at the portal, and the sessions that come of it. A session is a token of its user, which the portal hands to a browser.
 
+use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 
 use callvault_access::audit::Entry;
@@ -21,12 +22,21 @@ use crate::appliance::Appliance;
 /// Sessions of one user; beyond it nobody signs in until one has ended.
 const SESSIONS_MAX: usize = 20;
 
+/// That a name has to wait is in the audit log no oftener than this.
+const WAITED_AGAIN_MS: i64 = 60_000;
+
+/// Names that are remembered for that; beyond it all are forgotten, and some entries are there too often.
+const WAITED_MAX: usize = 1_000;
+
 /// What signing in shares: who failed lately, and a turn to hash, which takes some 19 MiB and a core for a moment. One at a time leaves the
 /// calls what they need.
 #[derive(Debug, Default)]
 pub(crate) struct Door {
     attempts: Mutex<Attempts>,
     turn: Mutex<()>,
+    /// Names that had to wait, and when that was last in the audit log, in milliseconds since 1970.
+    waited: Mutex<HashMap<String, i64>>,
+    pub(super) elsewhere: super::elsewhere::Provider,
 }
 
 impl Door {
@@ -40,6 +50,20 @@ impl Door {
                 Ok(())
             }
         }
+    }
+
+    /// Whether it is to be in the audit log that this name has to wait: once a minute, as whoever has to wait may ask without end.
+    fn is_news(&self, name: &str, now: Timestamp) -> bool {
+        let mut waited = self.waited.lock().unwrap_or_else(PoisonError::into_inner);
+        let now_ms = now.as_millisecond();
+        if waited.get(name).is_some_and(|at_ms| now_ms.saturating_sub(*at_ms) < WAITED_AGAIN_MS) {
+            return false;
+        }
+        if waited.len() >= WAITED_MAX {
+            waited.clear();
+        }
+        waited.insert(name.to_owned(), now_ms);
+        true
     }
 
     fn succeeded(&self, name: &str) {
@@ -59,6 +83,9 @@ pub(super) fn sign_in(appliance: &Appliance, caller: &Caller, wanted: &SignIn) -
     let now = Timestamp::now();
     let caller = Caller::visitor(&wanted.user, &caller.from);
     if let Err(left_ms) = appliance.access.door.begin(&wanted.user, now) {
+        if appliance.access.door.is_news(&wanted.user, now) {
+            refuse(appliance, &caller, "too-many-attempts");
+        }
         let text = format!("there were too many attempts; try again in {} s", left_ms.unsigned_abs().div_ceil(1_000));
         return Err(ApiError::new(ErrorKind::Unavailable, text));
     }
@@ -72,7 +99,7 @@ pub(super) fn sign_in(appliance: &Appliance, caller: &Caller, wanted: &SignIn) -
         Some(new) => change(appliance, &caller, &user, &wanted.password, new)?,
         None => {}
     }
-    begin_session(appliance, &caller, &user, now)
+    begin_session(appliance, &caller, &user, "password")
 }
 
 /// The user whose password that is, and whether it is their first. Takes as long whether or not there is such a user.
@@ -92,7 +119,8 @@ fn verified(appliance: &Appliance, wanted: &SignIn) -> Result<Option<(User, bool
     Ok(user.filter(|_| is_kept || is_first).map(|user| ((*user).clone(), is_first)))
 }
 
-fn refuse(appliance: &Appliance, caller: &Caller, rule: &'static str) {
+/// Notes that somebody was not let in.
+pub(super) fn refuse(appliance: &Appliance, caller: &Caller, rule: &'static str) {
     appliance.metrics.access_refused.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
     let refusal = Refusal { rule, who_may: String::new(), what_to_do: "ask an administrator for a new first password" };
     // It is refused either way.
@@ -124,7 +152,9 @@ fn change(appliance: &Appliance, caller: &Caller, user: &User, old: &str, new: &
     Ok(())
 }
 
-fn begin_session(appliance: &Appliance, caller: &Caller, user: &User, now: Timestamp) -> Answer {
+/// A session for that user, who proved by `by` who they are.
+pub(super) fn begin_session(appliance: &Appliance, caller: &Caller, user: &User, by: &'static str) -> Answer {
+    let now = Timestamp::now();
     appliance.catalogue.forget_sessions(now).map_err(internal)?;
     if of_user(appliance, user.id)?.len() >= SESSIONS_MAX {
         let text = "you are signed in too often; sign out somewhere, or ask an administrator to end your sessions (`callvaultctl tokens revoke`)";
@@ -146,7 +176,7 @@ fn begin_session(appliance: &Appliance, caller: &Caller, user: &User, now: Times
     let mut random = [0; 32];
     rand::rng().fill_bytes(&mut random);
     let (secret, hash) = access::new_token(&random);
-    let entry = of(appliance, caller, user).with("token", session.id.to_string());
+    let entry = of(appliance, caller, user).with("by", by).with("token", session.id.to_string());
     appliance.catalogue.create_token(&session, &hash, &entry).map_err(|error| match error {
         CatalogueError::TooManyTokens => ApiError::new(ErrorKind::Conflict, format!("failed to {error}")),
         error => internal(error),

@@ -107,14 +107,20 @@ pub(super) fn import(appliance: &Appliance, caller: &Caller, wanted: &UserImport
 fn keep(
     appliance: &Appliance,
     changed: Vec<User>,
-    mut users: Vec<User>,
+    users: Vec<User>,
     entry: &callvault_access::audit::Entry,
 ) -> Result<(), ApiError> {
     appliance.catalogue.put_users(&changed, entry).map_err(internal)?;
-    users.retain(|user| !changed.iter().any(|other| other.id == user.id));
+    in_place(appliance, changed, users);
+    Ok(())
+}
+
+/// Lets everybody see users that were kept, among those that there were.
+pub(crate) fn in_place(appliance: &Appliance, changed: Vec<User>, mut users: Vec<User>) {
+    let ids: std::collections::BTreeSet<Uuid> = changed.iter().map(|user| user.id).collect();
+    users.retain(|user| !ids.contains(&user.id));
     users.extend(changed);
     appliance.access.people.set(users);
-    Ok(())
 }
 
 /// As one user of the list. A user that is not there is made.
@@ -212,7 +218,7 @@ pub(super) fn remove(appliance: &Appliance, caller: &Caller, email: &str) -> Ans
 }
 
 /// Whether as many users may be recorded as there are after a change.
-fn check_licence(appliance: &Appliance, users: &[User], changed: &[User]) -> Result<(), ApiError> {
+pub(crate) fn check_licence(appliance: &Appliance, users: &[User], changed: &[User]) -> Result<(), ApiError> {
     let licence = &appliance.config.licence;
     let ids: std::collections::BTreeSet<Uuid> = changed.iter().map(|user| user.id).collect();
     let stay = users.iter().filter(|user| !ids.contains(&user.id));
@@ -226,15 +232,16 @@ fn check_licence(appliance: &Appliance, users: &[User], changed: &[User]) -> Res
     Err(ApiError::new(ErrorKind::Conflict, text))
 }
 
-/// `discards`, the newest first: `id`, `at`, `rule`, `owner`, `direction`, `traffic`, `local_number`, `remote_number`.
+/// `discards`, the newest first: `id`, `at`, `rule`, `owner`, `direction`, `traffic`, `local_number`, `remote_number`, `call_id`.
 pub(super) fn discards(appliance: &Appliance, caller: &Caller, query: &DiscardsQuery) -> Answer {
     appliance.permit_all(caller, Action::Discards)?;
-    let found = appliance.catalogue.discards(query.rule.as_deref(), query.limit).map_err(internal)?;
+    let within = (query.from, query.to);
+    let found = appliance.catalogue.discards(query.rule.as_deref(), within, query.limit).map_err(internal)?;
     let json = |discard: Discard| {
         json!({
             "id": discard.id, "at": format!("{:.3}", discard.at), "rule": discard.rule, "owner": discard.owner,
             "direction": discard.direction.as_str(), "traffic": discard.traffic.as_str(),
-            "local_number": discard.local_number, "remote_number": discard.remote_number,
+            "local_number": discard.local_number, "remote_number": discard.remote_number, "call_id": discard.call_id,
         })
     };
     Ok(json!({"discards": found.into_iter().map(json).collect::<Vec<_>>()}))

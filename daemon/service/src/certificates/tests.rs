@@ -31,7 +31,26 @@ fn files(folder: &Path) -> CertificateFiles {
         key: Some(folder.join("key.pem")),
         client_ca: Some(folder.join("clients.pem")),
         client_certificate_optional: false,
+        name: String::new(),
+        expiring_s: 30 * DAY_S,
     }
+}
+
+#[test]
+fn a_certificate_is_for_the_name_that_clients_look_for() {
+    let folder = folder(&[]);
+    let check = |name: &str, is_for: bool| {
+        let files = CertificateFiles { name: name.to_owned(), ..files(folder.path()) };
+        let said = files.read().unwrap().untimely(NOW_S, 30 * DAY_S);
+        assert_eq!(said.is_none(), is_for, "{name}: {said:?}");
+        assert!(said.is_none_or(|(part, text)| part == FAILING_PARTS[1] && text.contains(name)));
+    };
+    check("", true);
+    check("recorder.example", true);
+    check("RECORDER.example", true);
+    check("other.example", false);
+    check("127.0.0.1", false);
+    check("no name", false);
 }
 
 /// A folder with good files, some of them replaced.
@@ -93,7 +112,7 @@ fn time_is_said_before_it_is_too_late() {
     let read = files(folder.path()).read().unwrap();
     let end = read.valid_until_s;
     let check = |now_s: i64, expected: Option<(&str, &str)>| {
-        let untimely = read.untimely(now_s);
+        let untimely = read.untimely(now_s, 30 * DAY_S);
         assert_eq!(untimely.as_ref().map(|(part, _)| *part), expected.map(|(part, _)| part), "{untimely:?}");
         if let (Some((_, text)), Some((_, said))) = (untimely, expected) {
             assert!(text.contains(said), "{text}");
@@ -102,6 +121,9 @@ fn time_is_said_before_it_is_too_late() {
     check(NOW_S, None);
     check(end - 31 * DAY_S, None);
     check(end - 29 * DAY_S, Some((DEGRADED_PARTS[1], "expires on 2030-12-31")));
+    assert!(
+        read.untimely(end - 29 * DAY_S, 7 * DAY_S).is_none() && read.untimely(end - 6 * DAY_S, 7 * DAY_S).is_some()
+    );
     check(end + 1, Some((FAILING_PARTS[1], "expired on 2030-12-31")));
     check(read.valid_from_s - 1, Some((FAILING_PARTS[1], "not valid before 2020-01-01")));
 }

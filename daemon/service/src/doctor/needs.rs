@@ -1,42 +1,24 @@
-//! What the configuration names: keys, folders, the store, ports, certificates, servers.
+//! What the configuration names: keys, folders, the store, certificates, servers.
 
-use std::fs;
 use std::io;
-use std::net::TcpListener;
-use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
-use callvault_config::{Config, HttpListen};
+use callvault_config::Config;
 use nix::sys::statvfs::statvfs;
 use nix::unistd::{AccessFlags, access};
 
 use super::{Finding, Patient};
 use crate::certificates::{self, CertificateFiles};
-use crate::fd_store::Brought;
-use crate::sockets::Sockets;
-use crate::start::wanted_sockets;
 use crate::store::Store;
 use crate::stores::{Known, Record, Stores};
 use crate::{deliveries, keys as key_files, mailing};
-
-/// Permissions that nobody but the daemon's user may have on a private key.
-const OTHERS: u32 = 0o077;
 
 /// The private keys: there, readable, and by nobody else.
 pub(super) fn keys(patient: &Patient) -> Vec<Finding> {
     let part = "keys";
     let config = &patient.config;
     let path = config.keys_path().join(key_files::CURRENT_NAME);
-    let mode = fs::metadata(&path).map(|about| about.permissions().mode());
-    if let Ok(mode) = mode
-        && mode & OTHERS != 0
-    {
-        let text = format!(
-            "others may read the private key {} (mode {:o}); `chmod 600 {}`, and if anybody has read it, `callvaultctl keys rotate`",
-            path.display(),
-            mode & 0o777,
-            path.display()
-        );
+    if let Some(text) = key_files::open_to_others(&path) {
         return vec![Finding::problem(part, text)];
     }
     match key_files::look(&config.keys_path()) {
@@ -96,27 +78,28 @@ fn unusable(path: &Path) -> Option<String> {
 /// Room for calls.
 pub(super) fn spool(patient: &Patient) -> Vec<Finding> {
     let part = "spool";
-    let journal = patient.config.journal_path();
-    let Some(there) = journal.ancestors().find(|folder| folder.exists()) else { return Vec::new() };
-    let floor = patient.config.journal.spool_free_min.0;
-    match statvfs(there) {
-        Ok(about) => {
-            let free = about.blocks_available().saturating_mul(about.fragment_size());
-            let (has, needs) = (mib(free), mib(floor));
-            if free < floor {
-                let text = format!(
-                    "the disk of {} has {has} MiB free, and below {needs} MiB (journal.spool_free_min) calls are refused; make room, or lower the floor",
-                    journal.display()
-                );
-                return vec![Finding::problem(part, text)];
-            }
-            vec![Finding::well(part, format!("{has} MiB are free for calls, {needs} MiB of them kept back"))]
-        }
-        Err(error) => vec![Finding::problem(
-            part,
-            format!("{} cannot be looked at: {error}; is its disk mounted?", there.display()),
-        )],
+    vec![match room(&patient.config) {
+        Ok(text) => Finding::well(part, text),
+        Err(text) => Finding::problem(part, text),
+    }]
+}
+
+/// How much room for calls there is; an error where they are refused because there is too little.
+pub(crate) fn room(config: &Config) -> Result<String, String> {
+    let journal = config.journal_path();
+    let there = journal.ancestors().find(|folder| folder.exists()).unwrap_or(&journal);
+    let about = statvfs(there)
+        .map_err(|error| format!("{} cannot be looked at: {error}; is its disk mounted?", there.display()))?;
+    let free = about.blocks_available().saturating_mul(about.fragment_size());
+    let floor = config.journal.spool_free_min.0;
+    let (has, needs) = (mib(free), mib(floor));
+    if free < floor {
+        return Err(format!(
+            "the disk of {} has {has} MiB free, and below {needs} MiB (journal.spool_free_min) calls are refused; make room, or lower the floor",
+            journal.display()
+        ));
     }
+    Ok(format!("{has} MiB are free for calls, {needs} MiB of them kept back"))
 }
 
 fn mib(bytes: u64) -> u64 {
@@ -139,6 +122,15 @@ fn look_at_store(config: &Config, known: &Known, store: &Store) -> Finding {
     let (part, path) = ("store", &known.path);
     if !config.data_dir.join(Record::expected_name(&known.name)).exists() {
         // Nothing was ever put there, and a look would make it a store.
+        if let Some(point) = store.unmounted() {
+            let text = format!(
+                "{} (store.path): {} is in /etc/fstab but not mounted; `mount {}`, and look at what it says",
+                path.display(),
+                point.display(),
+                point.display()
+            );
+            return Finding::problem(part, text);
+        }
         return match unusable(path) {
             Some(text) => Finding::problem(
                 part,
@@ -160,39 +152,6 @@ fn look_at_store(config: &Config, known: &Known, store: &Store) -> Finding {
             Finding::well(part, format!("{} takes files{room}", path.display()))
         }
     }
-}
-
-/// What is bound.
-pub(super) fn ports(patient: &Patient) -> Vec<Finding> {
-    let part = "ports";
-    let config = &patient.config;
-    if let Some(process) = patient.running {
-        return vec![Finding::well(part, format!("they are with callvaultd (process {process})"))];
-    }
-    let mut findings = Vec::new();
-    match Sockets::open(&wanted_sockets(config), &mut Brought::default()) {
-        Ok(sockets) if sockets.taken_pairs > 0 => findings.push(Finding::warning(
-            part,
-            format!(
-                "{} pairs of ports in media.ports are taken by other programs, and passed over; `ss -lunp` shows by whom",
-                sockets.taken_pairs
-            ),
-        )),
-        Ok(sockets) => {
-            let text = format!("{} SIP addresses and {} pairs of media ports can be bound", sockets.sip_addresses().len(), sockets.media.len() / 2);
-            findings.push(Finding::well(part, text));
-        }
-        Err(error) => findings.push(Finding::problem(part, format!("failed to {error}; `ss -lntup` shows who has it"))),
-    }
-    if let HttpListen::Tcp(address) = &config.http.listen
-        && let Err(error) = TcpListener::bind(address)
-    {
-        let text = format!(
-            "{address} (http.listen) cannot be bound: {error}; `ss -lntp` shows who has it, or name another address"
-        );
-        findings.push(Finding::problem(part, text));
-    }
-    findings
 }
 
 /// The certificate for SIP over TLS.

@@ -7,6 +7,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicU8, Ordering};
 
 use super::machine::{files_max, holder_in};
+use super::ports::{Entry, entries};
 use super::{Diagnosis, State, examine};
 
 #[test]
@@ -31,6 +32,19 @@ fn the_limit_of_open_files_is_read() {
     check("", None);
 }
 
+#[test]
+fn sockets_are_read_from_the_kernels_tables() {
+    let table = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode\n\
+                 0: 0100007F:3AD4 00000000:0000 0A 00000000:00000000 00:00000000 00000000   106        0 4711 1 0\n\
+                 1: 0100007F:3AD5 0100007F:1234 01 00000000:00000000 00:00000000 00000000     0        0 4712 1 0\n\
+                 2: 00000000000000000000000001000000:13C4 00000000:0000 0A 0:0 0:0 0     7        0 4713 1 0\n3: cut";
+    let ports = |state| entries(table, state).iter().map(|entry| entry.port).collect::<Vec<_>>();
+    assert_eq!(ports(None), [15_060, 15_061, 5_060]);
+    assert_eq!(ports(Some("0A")), [15_060, 5_060]);
+    assert_eq!(entries(table, None)[0], Entry { port: 15_060, user: 106, inode: 4_711 });
+    assert_eq!(entries("", None), []);
+}
+
 /// A machine that has all that is needed, at an address of its own, changed as a case wants it.
 fn examined(change: impl FnOnce(&Path), configuration: &str) -> Diagnosis {
     static NEXT: AtomicU8 = AtomicU8::new(1);
@@ -47,7 +61,7 @@ fn examined_at(number: u8, change: impl FnOnce(&Path), configuration: &str) -> D
     );
     fs::write(&path, text).unwrap();
     change(home.path());
-    examine(&path)
+    examine(&path, &[])
 }
 
 /// The finding of this part has this state and these words.

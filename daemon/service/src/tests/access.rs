@@ -120,10 +120,10 @@ fn each_sees_what_is_theirs() {
         let expected: BTreeSet<Uuid> = of.into_iter().zip(seen).filter(|(_, seen)| *seen).map(|(id, _)| id).collect();
         assert_eq!(sut.found(caller), expected, "{caller:?}");
         for (id, seen) in of.into_iter().zip(seen) {
-            let expected = (!seen).then_some(ErrorKind::Forbidden);
+            let expected = (!seen).then_some(ErrorKind::NotFound);
             assert_eq!(kind(sut.control.recording(caller, id)), expected, "{caller:?}");
             // there is nothing in it to play, which is told to those who may hear it
-            let expected = Some(if seen { ErrorKind::Unprocessable } else { ErrorKind::Forbidden });
+            let expected = Some(if seen { ErrorKind::Unprocessable } else { ErrorKind::NotFound });
             assert_eq!(kind(sut.control.audio(caller, id, &audio(AudioPurpose::Play))), expected, "{caller:?}");
         }
     };
@@ -218,7 +218,7 @@ fn who_deletes_and_downloads_is_set() {
     let [of_bob, of_eve] = [Some(BOB), Some(EVE)].map(|owner| sut.recording(owner));
     assert_eq!(kind(sut.control.delete_recording(&bob, of_bob)), Some(ErrorKind::Forbidden));
     assert_eq!(sut.last(), ("bob@example.com".into(), "delete".into(), "refused".into()));
-    assert_eq!(kind(sut.control.delete_recording(&ann, of_eve)), Some(ErrorKind::Forbidden));
+    assert_eq!(kind(sut.control.delete_recording(&ann, of_eve)), Some(ErrorKind::NotFound));
     let download = audio(AudioPurpose::Download);
     assert_eq!(kind(sut.control.audio(&bob, of_bob, &download)), Some(ErrorKind::Unprocessable));
     assert_eq!(sut.last(), ("bob@example.com".into(), "download".into(), "allowed".into()));

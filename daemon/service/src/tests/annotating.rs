@@ -104,7 +104,7 @@ fn what_a_higher_level_preserved_or_wrote_is_not_for_a_lower_one() {
     let own = note_id(&sut.done(&bob, id, note("Mine")));
     assert_eq!(sut.done(&bob, id, Annotate::DeleteNote(own))["notes"], serde_json::json!([]));
     for change in [note("x"), Annotate::AddTag("x".into()), Annotate::Preserve, Annotate::DeleteNote(own)] {
-        assert_eq!(sut.refused(&eve, id, change), ErrorKind::Forbidden);
+        assert_eq!(sut.refused(&eve, id, change), ErrorKind::NotFound);
     }
 }
 

@@ -20,6 +20,7 @@ use crate::ingest::{Ingest, unix_ms};
 use crate::playback::{self, Format, open_archive};
 use crate::sound::SoundError;
 use crate::start::{self, Channels};
+use crate::warm::Warm;
 use crate::workers;
 
 /// A place where an appliance lives.
@@ -104,7 +105,7 @@ fn render_program() -> PathBuf {
 impl Running {
     /// Does every job that is due; returns how many.
     pub(super) fn work(&self) -> usize {
-        let (mut renderer, mut done) = (None, 0);
+        let (mut renderer, mut done) = (Warm::default(), 0);
         while let Some(job) = self.appliance.queue.claim(unix_ms(), &workers::limits(&self.appliance)).unwrap() {
             workers::work(&self.appliance, &mut renderer, &job);
             done += 1;

@@ -111,8 +111,13 @@ fn after_some_failures_the_right_password_has_to_wait_too() {
     for hours in 1..=3 {
         door.begin("ann@example.com", Timestamp::now() + jiff::SignedDuration::from_hours(hours)).unwrap();
     }
-    assert_eq!(sut.refused("ann", FIRST, None).0, ErrorKind::Unavailable);
+    for _ in 0..3 {
+        assert_eq!(sut.refused("ann", FIRST, None).0, ErrorKind::Unavailable);
+    }
     assert!(sut.sign_in("eve", FIRST, None).is_ok(), "another user has to wait");
+    let query = AuditQuery { action: Some("sign-in".into()), ..AuditQuery::default() };
+    let log = sut.control.audit(&Caller::operator(""), &query).unwrap()["entries"].to_string();
+    assert_eq!(log.matches("too-many-attempts").count(), 1, "once a minute: {log}");
 }
 
 #[test]

@@ -50,7 +50,7 @@ impl Sut {
     }
 
     fn discards(&self) -> Vec<Value> {
-        let query = DiscardsQuery { rule: None, limit: 10 };
+        let query = DiscardsQuery { rule: None, from: None, to: None, limit: 10 };
         self.control.discards(&self.operator, &query).unwrap()["discards"].as_array().unwrap().clone()
     }
 }

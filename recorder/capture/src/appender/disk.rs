@@ -16,6 +16,9 @@ use super::folder::{JournalFile, JournalFolder};
 /// at 1,000 calls.
 pub(super) const UNSYNCED_BYTES_MAX: usize = 256 << 20;
 
+/// Room in a batch's memory beyond its bytes that is worth giving back while it is kept.
+const SPARE_ROOM_BYTES: usize = 64 << 10;
+
 /// First and longest pause between two tries to create a file.
 const RETRY_NS_MIN: u64 = 100_000_000;
 const RETRY_NS_MAX: u64 = 2_000_000_000;
@@ -103,6 +106,11 @@ impl Disk {
 
     pub(super) fn durable_seq(&self) -> u64 {
         self.durable_seq
+    }
+
+    /// Bytes that are kept until they are known to be on the device.
+    pub(super) fn unsynced_bytes(&self) -> usize {
+        self.unsynced_bytes
     }
 
     pub(super) fn free_bytes(&self) -> Option<u64> {
@@ -200,7 +208,10 @@ impl Disk {
         self.file.is_some()
     }
 
-    fn remember(&mut self, batch: Batch) {
+    fn remember(&mut self, mut batch: Batch) {
+        if batch.bytes.capacity() - batch.bytes.len() > SPARE_ROOM_BYTES {
+            batch.bytes.shrink_to_fit();
+        }
         self.unsynced_bytes += batch.bytes.len();
         self.unsynced.push_back(batch);
         // Beyond the bound, what is oldest cannot be written again should the file fail; it is in the page cache still.

@@ -18,6 +18,10 @@ pub(crate) const EARLIER_MAX: usize = 256;
 /// Tracks of a session at most: what a track's number can be.
 const TRACKS_MAX: usize = 256;
 
+/// As long as a track's state is, mostly: so much is set aside for it, or writing it would move it about several times, and leave copies of
+/// its keys behind.
+const STATE_BYTES: usize = 768;
+
 /// What has become of a lane.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum LaneState {
@@ -105,7 +109,8 @@ pub(crate) struct Continued {
 impl MediaCheckpoint {
     pub(crate) fn to_state(&self) -> MediaState {
         // Writing to memory does not fail; should it, there is no checkpoint, which is safe.
-        MediaState(Zeroizing::new(postcard::to_allocvec(self).unwrap_or_default()))
+        let room = Vec::with_capacity(STATE_BYTES * self.tracks.len());
+        MediaState(Zeroizing::new(postcard::to_extend(self, room).unwrap_or_default()))
     }
 
     /// None where nothing is known.
@@ -155,7 +160,9 @@ impl LaneCheckpoint {
             keys: self.keys.iter().map(stored_key).collect(),
             media: &self.media.0,
         };
-        let content = Zeroizing::new(postcard::to_allocvec(&stored).ok()?);
+        // The same for what is around it.
+        let room = Vec::with_capacity(self.media.0.len() + STATE_BYTES);
+        let content = Zeroizing::new(postcard::to_extend(&stored, room).ok()?);
         seal.pack(Kind::Lane, sequence, &content)
     }
 

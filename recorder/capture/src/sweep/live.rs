@@ -8,7 +8,6 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use callvault_journal::AudioBatch;
 use callvault_journal::facts::{Ended, SenderReportFacts};
 use callvault_media::{Datagram as Kind, OwnName, PayloadType, Received, Track, TrackConfig};
 use callvault_srtp::sdes::CryptoAttribute;
@@ -24,7 +23,6 @@ pub(crate) use keeping::counted;
 
 struct LiveTrack {
     number: u8,
-    pair: Arc<PortPair>,
     reception: Track,
     /// As last described.
     payload_types: Vec<PayloadType>,
@@ -77,13 +75,19 @@ struct Ahead {
 /// A session whose sockets are swept.
 pub(super) struct LiveSession {
     tracks: Vec<LiveTrack>,
+    /// The sockets of each track, in the same order: apart from them, so that a socket can be read while its track takes what comes.
+    pairs: Vec<Arc<PortPair>>,
     /// What arrived too late for the last look, in order of arrival at each socket. It is what comes during one look.
     ahead: Vec<Ahead>,
     /// The recording has ended and no other has begun: what comes is thrown away.
     stopped: bool,
     pub(super) counters: Arc<Counters>,
+    /// Packets kept: what the counters show. Only this thread counts, and to write costs it less than to add.
+    packets: u64,
     heard_ns: u64,
     silent_told: bool,
+    /// The last look left something in a socket.
+    has_more: bool,
     /// Since when something is with the appender; none when all is written.
     unwritten_ns: Option<u64>,
     /// Ours, in what we send.
@@ -100,14 +104,18 @@ impl LiveSession {
         reports: &mut Reports,
     ) -> Self {
         let name = reports.name();
+        let pairs = tracks.iter().map(|track| Arc::clone(&track.pair)).collect();
         let tracks = tracks.into_iter().map(|track| LiveTrack::new(track, opened_ns, name, reports)).collect();
         Self {
             tracks,
+            pairs,
+            packets: 0,
             ahead: Vec::new(),
             stopped: false,
             counters,
             heard_ns: opened_ns,
             silent_told: false,
+            has_more: false,
             unwritten_ns: None,
             name,
             out,
@@ -115,6 +123,7 @@ impl LiveSession {
     }
 
     pub(super) fn add_track(&mut self, track: NewTrack, now_ns: u64, reports: &mut Reports) {
+        self.pairs.push(Arc::clone(&track.pair));
         let mut track = LiveTrack::new(track, now_ns, self.name, reports);
         track.gate.open &= !self.stopped;
         self.tracks.push(track);
@@ -143,9 +152,9 @@ impl LiveSession {
 
     /// Does what need not be done at every sweep: reports to the senders, and telephone events that had no end.
     pub(super) fn report(&mut self, now_ns: u64, reports: &mut Reports) {
-        for track in &mut self.tracks {
+        for (track, pair) in self.tracks.iter_mut().zip(&self.pairs) {
             let is_secured = track.unprotector.is_some();
-            track.reporting.send_if_due(now_ns, is_secured, &track.reception, &track.pair, reports);
+            track.reporting.send_if_due(now_ns, is_secured, &track.reception, pair, reports);
         }
         self.out.expire_tones(now_ns);
     }
@@ -172,13 +181,14 @@ impl LiveSession {
     /// goes to the journal. Gives that, and how many packets were kept besides.
     pub(super) fn cut(&mut self, ended: Ended, ways: &Ways) -> (Outbox, u64) {
         let kept = self.conclude(ended, ways);
-        let spent = Outbox::new(self.out.recording(), AudioBatch::default());
+        let spent = Outbox::new(self.out.recording());
         (std::mem::replace(&mut self.out, spent), kept)
     }
 
     /// Another recording begins after a stop, with nothing but the sockets and their keys. The sockets are to be swept next.
     pub(super) fn begin(&mut self, counters: Arc<Counters>, at_ns: u64, out: Outbox) {
         (self.counters, self.out, self.stopped) = (counters, out, false);
+        self.packets = 0;
         for track in &mut self.tracks {
             track.reception = Track::new(TrackConfig::default());
             track.reception.describe(&track.payload_types);
@@ -206,6 +216,11 @@ impl LiveSession {
         silent && !std::mem::replace(&mut self.silent_told, true)
     }
 
+    /// Whether the last look left something in a socket of the session.
+    pub(super) fn has_more(&self) -> bool {
+        self.has_more
+    }
+
     /// Takes what waits at the session's sockets; returns how many packets were kept.
     pub(super) fn sweep(&mut self, receiver: &mut Receiver, clock: ArrivalClock, look: Look, ways: &Ways) -> u64 {
         let mut kept = 0;
@@ -220,16 +235,17 @@ impl LiveSession {
                 kept += packets;
             }
         }
+        self.has_more = false;
         let is_bounded =
             ways.keeps_states && look.datagrams_max == DATAGRAMS_PER_SWEEP_MAX && self.is_bounded(clock.now_ns());
-        for (place, track) in self.tracks.iter_mut().enumerate() {
-            let pair = Arc::clone(&track.pair);
+        for (place, (track, pair)) in self.tracks.iter_mut().zip(&self.pairs).enumerate() {
             let sockets: [BorrowedFd<'_>; 2] = [pair.rtp.as_fd(), pair.rtcp.as_fd()];
             for (which, socket) in sockets.into_iter().enumerate().take(if look.with_rtcp { 2 } else { 1 }) {
                 let since = track.emptied[which];
                 let room = if is_bounded && which == 0 { track.room() } else { usize::MAX };
                 let datagrams_max = look.datagrams_max.min(room);
                 if datagrams_max == 0 {
+                    self.has_more = true;
                     continue;
                 }
                 let port = if which == 0 { Port::Rtp } else { Port::Rtcp };
@@ -249,8 +265,13 @@ impl LiveSession {
                 // An error is an ICMP answer to something sent, or a lack of memory: the next sweep tries again.
                 match got {
                     Ok(got) if got < datagrams_max => track.emptied[which] = clock.emptied(),
-                    Ok(_) if is_bounded => self.out.hurry(),
-                    _ => {}
+                    Ok(_) => {
+                        self.has_more = true;
+                        if is_bounded {
+                            self.out.hurry();
+                        }
+                    }
+                    Err(_) => {}
                 }
             }
         }
@@ -258,8 +279,13 @@ impl LiveSession {
             self.heard_ns = clock.now_ns();
             self.silent_told = false;
         }
-        self.counters.packets.fetch_add(kept, Ordering::Relaxed);
+        self.count(kept);
         kept
+    }
+
+    fn count(&mut self, kept: u64) {
+        self.packets += kept;
+        self.counters.packets.store(self.packets, Ordering::Relaxed);
     }
 
     /// The end: what is held is decided about, the counts go into `ended`, which is the last that goes to the journal. Gives that, the
@@ -267,7 +293,7 @@ impl LiveSession {
     pub(super) fn close(mut self, ended: Ended, ways: &Ways) -> (Outbox, Vec<Arc<PortPair>>, u64) {
         // Of a recording that was stopped the end is written.
         let kept = if self.stopped { 0 } else { self.conclude(ended, ways) };
-        (self.out, self.tracks.into_iter().map(|track| track.pair).collect(), kept)
+        (self.out, self.pairs, kept)
     }
 
     fn conclude(&mut self, mut ended: Ended, ways: &Ways) -> u64 {
@@ -288,7 +314,7 @@ impl LiveSession {
             }
             ended.tracks.push(track.counts());
         }
-        self.counters.packets.fetch_add(kept, Ordering::Relaxed);
+        self.count(kept);
         let media = self.state(ways);
         self.out.end(ended, media, ways);
         kept
@@ -307,7 +333,6 @@ impl LiveTrack {
         reporting.secure_with(new.protector);
         Self {
             number: new.number,
-            pair: new.pair,
             reception,
             unprotector: new.unprotector,
             replayed: 0,

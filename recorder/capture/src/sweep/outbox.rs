@@ -94,10 +94,10 @@ pub(super) struct Outbox {
 }
 
 impl Outbox {
-    pub(super) fn new(recording: Uuid, batch: AudioBatch) -> Self {
+    pub(super) fn new(recording: Uuid) -> Self {
         Self {
             recording,
-            batch,
+            batch: AudioBatch::default(),
             waiting: VecDeque::new(),
             waiting_batches: 0,
             unwritten: Arc::default(),
@@ -134,6 +134,9 @@ impl Outbox {
             arrival_ns,
             payload,
         };
+        if self.batch.is_empty() && !self.batch.has_memory() {
+            self.batch = ways.spare.try_recv().unwrap_or_default();
+        }
         for _ in 0..2 {
             match self.batch.push(&packet) {
                 Pushed::Taken => return 1,
@@ -197,7 +200,8 @@ impl Outbox {
             self.batch.clear();
             return self.drop_packets(packets, Remark::Behind);
         }
-        let batch = std::mem::replace(&mut self.batch, ways.spare.try_recv().unwrap_or_default());
+        // Between two visits a session needs none of its own.
+        let batch = std::mem::take(&mut self.batch);
         self.waiting_batches += 1;
         self.waiting.push_back(Entry::Audio {
             recording: self.recording,

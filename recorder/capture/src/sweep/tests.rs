@@ -12,6 +12,7 @@ use callvault_media::PayloadType;
 use callvault_srtp::sdes::CryptoAttribute;
 use callvault_srtp::{Protector, Suite};
 use nix::sched::{CpuSet, sched_getcpu, sched_setaffinity};
+use nix::sys::socket::{setsockopt, sockopt::RcvBuf};
 use nix::unistd::Pid;
 use rand::SeedableRng;
 use rand::rngs::StdRng;
@@ -616,4 +617,71 @@ fn keys_come_change_and_go_without_a_packet_lost() {
     rig.close();
     rig.seen();
     assert_eq!((rig.counts.packets, rig.counts.lost, rig.counts.undecipherable), (12, 0, 0), "{:?}", rig.seen);
+}
+
+/// The sessions that are visited in each of these ticks, by their number. What nobody visits stays in its socket.
+fn visited(sweep: &mut Sweep, sender: &UdpSocket, pairs: &[Arc<PortPair>], ticks: usize) -> Vec<Vec<usize>> {
+    let packets = |sweep: &Sweep| -> Vec<u64> {
+        let of = |n: usize| &sweep.sessions[sweep.places[&Uuid::from_u128(n as u128)]];
+        (0..pairs.len()).map(|n| of(n).counters.packets.load(std::sync::atomic::Ordering::Relaxed)).collect()
+    };
+    let mut tick = || {
+        let (before, seq) = (packets(sweep), sweep.ticks as u16);
+        pairs.iter().for_each(|pair| _ = sender.send_to(&packet(1, 0, seq), local(&pair.rtp)).unwrap());
+        // When this has arrived, so have those.
+        sender.send_to(&[1], local(sender)).unwrap();
+        sender.recv(&mut [0]).unwrap();
+        sweep.tick(super::ALL);
+        let more = packets(sweep).into_iter().zip(before).enumerate().filter(|(_, (now, before))| now > before);
+        more.map(|(number, _)| number).collect()
+    };
+    (0..ticks).map(|_| tick()).collect()
+}
+
+#[test]
+fn each_session_has_its_turn_and_no_two_turns_in_a_row() {
+    stay_on_one_processor();
+    let (journal, _entries) = sync_channel(1_000);
+    let mut settings = settings();
+    settings.batch_interval_ms = 100;
+    let (tx, _feedback) = unbounded_channel();
+    let mut sweep = Sweep::new(Arc::new(settings), journal, spare_batches().1, tx, Arc::default());
+    // Three ticks to a visit: two of the five that the interval has are for a thread that comes late.
+    assert_eq!(sweep.ticks_per_visit, 3);
+    let pairs: Vec<Arc<PortPair>> = (0..7).map(|_| shared_pair()).collect();
+    for (number, pair) in pairs.iter().enumerate() {
+        let (recording, counters) = (Uuid::from_u128(number as u128), Arc::default());
+        let track = NewTrack {
+            number: 0,
+            pair: Arc::clone(pair),
+            payload_types: PayloadType::assigned(0).into_iter().collect(),
+            paused: false,
+            unprotector: None,
+            protector: None,
+            remote_ports: (0, None),
+        };
+        sweep.handle(Command::Open { recording, tracks: vec![track], counters, opened_ns: journal_ns() });
+    }
+    let sender = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let turns = [vec![0, 3, 6], vec![1, 4], vec![2, 5]];
+    assert_eq!(visited(&mut sweep, &sender, &pairs, 6), [&turns[..], &turns[..]].concat());
+    // One with more than was taken has another turn at once.
+    sweep.again.push(Uuid::from_u128(5));
+    assert_eq!(visited(&mut sweep, &sender, &pairs, 2), [vec![0, 3, 5, 6], vec![1, 4]]);
+}
+
+#[test]
+fn a_session_with_more_than_was_taken_is_visited_again() {
+    let mut rig = rig(100);
+    // Room for more than one look takes.
+    setsockopt(&rig.pair.rtp, RcvBuf, &(1 << 20)).unwrap();
+    rig.rtp(1, 0, 0..262);
+    let kept = |rig: &Rig| rig.sweep.sessions[0].counters.packets.load(std::sync::atomic::Ordering::Relaxed);
+    rig.sweep.tick(super::ALL);
+    let first = kept(&rig);
+    assert!((1..262).contains(&first), "{first}");
+    assert_eq!(rig.sweep.again, [A]);
+    rig.sweep.tick(super::ALL);
+    assert_eq!(kept(&rig), 262);
+    assert!(rig.sweep.again.is_empty());
 }

@@ -45,6 +45,7 @@ impl LiveSession {
         let mut states = MediaCheckpoint::from_state(&media).unwrap_or_default().tracks;
         let name = reports.name();
         let mut packets = 0;
+        let pairs = tracks.iter().map(|track| Arc::clone(&track.pair)).collect();
         let mut resumed = Vec::with_capacity(tracks.len());
         for new in tracks {
             let theirs = keys.iter().find(|(number, _)| *number == new.number).map(|(_, keys)| keys);
@@ -69,8 +70,9 @@ impl LiveSession {
             resumed.push(track);
         }
         counters.packets.store(packets, Ordering::Relaxed);
-        let mut session = Self::new(Vec::new(), Arc::clone(&counters), now_ns, out, reports);
-        (session.tracks, session.stopped, session.name) = (resumed, stopped, name);
+        let mut session = Self::new(Vec::new(), counters, now_ns, out, reports);
+        (session.tracks, session.pairs, session.packets) = (resumed, pairs, packets);
+        (session.stopped, session.name) = (stopped, name);
         session
     }
 

@@ -1,0 +1,27 @@
+//! What the allocator keeps of memory that was given back.
+
+// mallopt(3).
+#![allow(unsafe_code)]
+
+use nix::libc;
+
+/// From this size on memory is the kernel's again when it is given back, and free memory beyond it at an arena's end is given back too.
+/// Left to itself the C library raises both, up to 32 MiB, with the first large buffer that it sees freed; then what the journal needs at a
+/// busy moment stays in the process for good, in pieces between what lives long.
+const GIVEN_BACK_BYTES: libc::c_int = 256 << 10;
+
+/// One for the signalling, one for media and journal: what these two do never waits long for memory, and each arena keeps some.
+const ARENAS_MAX: libc::c_int = 2;
+
+/// Limits what the allocator keeps. Where it cannot, it takes more, and nothing else is different.
+pub(crate) fn limit() {
+    let options = [
+        (libc::M_MMAP_THRESHOLD, GIVEN_BACK_BYTES),
+        (libc::M_TRIM_THRESHOLD, GIVEN_BACK_BYTES),
+        (libc::M_ARENA_MAX, ARENAS_MAX),
+    ];
+    for (option, value) in options {
+        // SAFETY: mallopt takes two numbers, and is called before there is a second thread.
+        let _ = unsafe { libc::mallopt(option, value) };
+    }
+}

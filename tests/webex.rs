@@ -1,0 +1,224 @@
+//! Webex with the real programs: authorised at the terminal, killed while tokens are renewed, out of reach while calls are recorded; and
+//! nothing secret anywhere.
+
+#![allow(clippy::unwrap_used)]
+
+mod rig;
+
+use std::fs;
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::{TcpListener, TcpStream};
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::thread;
+use std::time::Duration;
+
+use rig::inspect::files_below;
+use rig::mail::{MAIL_PORT, MailServer, PASSWORD, USER};
+use rig::rtp::play_ulaw;
+use rig::shapes::{Facts, webex};
+use rig::sip::Client;
+use rig::sound::{FRAME, packets, speech};
+use rig::tls::Authority;
+use rig::webex::{Process, SECRET, TOKENS};
+use rig::{Appliance, http, wait_for, wait_until};
+use serde_json::{Value, json};
+
+/// An appliance that knows the stand-in, ready.
+fn launched(webex: &Process, more: &str) -> Appliance {
+    let mut appliance = Appliance::prepare("");
+    appliance.configure(&settings(webex, more));
+    fs::create_dir_all(appliance.home().join("files")).unwrap();
+    fs::write(appliance.home().join("files/webex.secret"), format!("{SECRET}\n")).unwrap();
+    appliance.launch();
+    appliance
+}
+
+fn settings(webex: &Process, more: &str) -> String {
+    let base = format!("http://127.0.0.1:{}/v1", webex.port);
+    format!(
+        "[webex]\nenabled = true\nurl = \"{base}\"\nrecords_url = \"{base}\"\nclient_id = \"C-integration\"\n\
+         client_secret = \"files/webex.secret\"\nsync_at = \"\"\n{more}"
+    )
+}
+
+fn people(count: usize) -> Value {
+    let person = |n: usize| {
+        json!({
+            "id": format!("person-{n}"), "emails": [format!("webexuser{n}@example.com")], "firstName": "Given", "lastName": format!("Family{n}"),
+            "type": "person", "locationId": "location-1", "phoneNumbers": [{"type": "work", "value": format!("+1408555{n:04}")}],
+        })
+    };
+    json!({"people": (0..count).map(person).collect::<Vec<_>>(), "locations": [{"id": "location-1", "name": "Place"}]})
+}
+
+fn post(appliance: &Appliance, path: &str, body: &Value) -> http::Response {
+    let (to, token) = (appliance.place.http(), appliance.token());
+    http::ask_with(to, ("POST", path), Some(&token), &body.to_string()).unwrap()
+}
+
+fn authorise(appliance: &Appliance, webex: &Process) {
+    let begun = post(appliance, "/v1/webex/authorisation", &json!({})).json();
+    let answer = webex.agree(begun["url"].as_str().unwrap());
+    let done = post(appliance, "/v1/webex/authorisation/answer", &json!({"answer": answer}));
+    assert_eq!((done.status, &done.json()["state"]), (200, &json!("authorised")));
+}
+
+fn said(output: &std::process::Output) -> String {
+    format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+}
+
+/// Where tokens, codes or the secret are, of all that an appliance writes and says.
+fn leaks(appliance: &Appliance, more: &[String]) -> Vec<String> {
+    let secrets = [SECRET, TOKENS];
+    let holds = |bytes: &[u8]| secrets.iter().any(|secret| contains(bytes, secret.as_bytes()));
+    let files = files_below(appliance.home()).into_iter().chain(files_below(appliance.runtime()));
+    let files = files.filter(|path| !path.ends_with("files/webex.secret"));
+    let mut found: Vec<String> = files
+        .filter(|path| holds(&fs::read(path).unwrap_or_default()))
+        .map(|path| path.display().to_string())
+        .collect();
+    for path in ["/health", "/metrics", "/v1/webex", "/v1/users/sync", "/v1/settings", "/v1/audit", "/v1/status"] {
+        if holds(&appliance.ask("GET", path).body) {
+            found.push(path.to_owned());
+        }
+    }
+    found.extend(more.iter().filter(|text| holds(text.as_bytes())).cloned());
+    found
+}
+
+fn contains(bytes: &[u8], wanted: &[u8]) -> bool {
+    bytes.windows(wanted.len()).any(|window| window == wanted)
+}
+
+#[test]
+fn an_administrator_authorises_at_the_terminal_and_users_come() {
+    let webex = Process::start("127.0.0.1", &[]);
+    // A port that is free now: the command listens there for the browser.
+    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let redirect = format!("http://localhost:{port}/callback");
+    webex.set(&people(12));
+    webex.set(&json!({"redirect_uri": redirect}));
+    let appliance = launched(&webex, &format!("redirect_url = \"{redirect}\"\n"));
+    let before = appliance.ctl(&["webex", "status"]);
+    assert!(!before.status.success() && said(&before).contains("not-authorised"), "{}", said(&before));
+    let early = appliance.ctl(&["users", "sync"]);
+    assert!(said(&early).contains("callvaultctl webex authorise"), "{}", said(&early));
+
+    let config = appliance.home().join("callvault.toml");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_callvaultctl"));
+    command.args([Path::new("--config"), &config]).args(["webex", "authorise"]).env_clear();
+    let mut command = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let mut output = BufReader::new(command.stdout.take().unwrap());
+    let mut line = String::new();
+    while !line.starts_with("http") {
+        line.clear();
+        assert!(output.read_line(&mut line).unwrap() > 0, "no address was printed");
+    }
+    let answer = webex.agree(line.trim());
+    let path = answer.split_once(&format!("localhost:{port}")).unwrap().1;
+    let mut browser = wait_for("the command to listen", || TcpStream::connect(("127.0.0.1", port)).ok());
+    write!(browser, "GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
+    let (mut page, mut rest) = (String::new(), String::new());
+    browser.read_to_string(&mut page).unwrap();
+    assert!(page.contains("200 OK") && page.contains("close this window"), "{page}");
+    output.read_to_string(&mut rest).unwrap();
+    assert!(command.wait().unwrap().success() && rest.contains("Webex is authorised"), "{rest}");
+
+    let dry = appliance.ctl(&["users", "sync", "--dry-run"]);
+    assert!(dry.status.success() && said(&dry).contains("12 would be added"), "{}", said(&dry));
+    let done = appliance.ctl(&["users", "sync"]);
+    assert!(done.status.success() && said(&done).contains("12 were added"), "{}", said(&done));
+    let listed = said(&appliance.ctl(&["users", "list"]));
+    assert!(listed.contains("webexuser7@example.com") && listed.contains("+14085550007"), "{listed}");
+    let status = appliance.ctl(&["webex", "status"]);
+    assert!(status.status.success(), "{}", said(&status));
+    webex.set(&people(1));
+    let refused = appliance.ctl(&["users", "sync"]);
+    assert!(
+        !refused.status.success() && said(&refused).contains("11 of 12 users would be removed"),
+        "{}",
+        said(&refused)
+    );
+    let confirmed = appliance.ctl(&["users", "sync", "--confirm"]);
+    assert!(confirmed.status.success() && said(&confirmed).contains("11 removed"), "{}", said(&confirmed));
+    let history = said(&appliance.ctl(&["users", "sync", "--history"]));
+    assert!(history.contains("refused") && history.lines().count() >= 5, "{history}");
+    let told = [&before, &early, &dry, &done, &status, &refused, &confirmed].map(said);
+    assert_eq!(leaks(&appliance, &told), Vec::<String>::new());
+    let log = appliance.log();
+    assert!(!log.contains("webexuser") && !log.contains("4085550"), "nobody is named in the log");
+    assert!(!contains(&appliance.ask("GET", "/metrics").body, b"webexuser"));
+}
+
+#[test]
+fn a_daemon_that_is_killed_while_it_renews_has_an_authorisation_that_webex_knows() {
+    let webex = Process::start("127.0.0.1", &[]);
+    webex.set(&people(3));
+    // Tokens that are to be renewed as soon as they are looked at.
+    webex.set(&json!({"token_s": 1}));
+    let mut appliance = launched(&webex, "");
+    authorise(&appliance, &webex);
+    for round in 0..8_u64 {
+        thread::sleep(Duration::from_millis(600));
+        // Which has the token renewed first.
+        post(&appliance, "/v1/users/sync", &json!({}));
+        thread::sleep(Duration::from_millis(round * 4));
+        appliance.kill();
+        appliance.launch();
+        assert_eq!(appliance.get("/v1/webex")["authorised"], true, "round {round}");
+    }
+    webex.set(&json!({"token_s": 1_209_599}));
+    let renewed = webex.seen()["seen"]["/v1/access_token"].as_u64().unwrap();
+    assert!(renewed >= 5, "tokens were renewed: {renewed}");
+    let done = appliance.ctl(&["users", "sync"]);
+    assert!(done.status.success(), "{}", said(&done));
+    assert_eq!(leaks(&appliance, &[]), Vec::<String>::new());
+}
+
+#[test]
+fn a_dead_authorisation_is_told_to_administrators_and_calls_are_recorded_meanwhile() {
+    let (webex_service, ours) = (Process::start("127.0.0.1", &[]), Authority::new("ours"));
+    webex_service.set(&people(3));
+    let mut appliance = launched(&webex_service, "");
+    fs::write(appliance.home().join("mail-ca.pem"), ours.pem()).unwrap();
+    fs::write(appliance.home().join("mail.password"), format!("{PASSWORD}\n")).unwrap();
+    let mail = format!(
+        "[mail]\nserver = \"{}\"\nport = {MAIL_PORT}\ntls = \"starttls\"\nca = \"mail-ca.pem\"\nuser = \"{USER}\"\n\
+         password_file = \"mail.password\"\nfrom = \"callvault@example.org\"\n",
+        appliance.place.ip
+    );
+    let server = MailServer::start(appliance.place.ip, "starttls", &ours);
+    appliance.stop();
+    appliance.configure(&format!("{}{mail}", settings(&webex_service, "")));
+    appliance.launch();
+    authorise(&appliance, &webex_service);
+    assert!(appliance.ctl(&["users", "sync"]).status.success());
+    let local = Facts::incoming(43_001).local_number;
+    for fields in [vec!["level=administrator".to_owned(), format!("extension_alias={local}")]] {
+        let fields: Vec<&str> = fields.iter().map(String::as_str).collect();
+        let set = appliance.ctl(&[["users", "set", "webexuser1@example.com"].as_slice(), &fields].concat());
+        assert!(set.status.success(), "{}", said(&set));
+    }
+    webex_service.set(&json!({"revoke": "all"}));
+    let failed = appliance.ctl(&["users", "sync"]);
+    assert!(!failed.status.success(), "{}", said(&failed));
+    let mails = server.wait_for_mails(1);
+    let mail = mails[0].replace("=\r\n", "");
+    assert!(mail.contains("To: webexuser1@example.com") && mail.contains("Webex has to be authorised again"), "{mail}");
+    assert!(mail.contains("callvaultctl webex authorise") && !mail.contains(TOKENS), "{mail}");
+    let health = appliance.get("/health")["components"]["webex"].clone();
+    assert_eq!(health["status"], "degraded", "{health}");
+    drop(webex_service);
+
+    let facts = Facts::incoming(43_001);
+    let voices = [1, 2].map(|n| packets(&speech(n, 140.0, 8_000, 60 * FRAME)));
+    let mut client = Client::udp(appliance.sip());
+    let media = client.call(&webex(&facts, appliance.sip()));
+    play_ulaw(&media, &[&voices[0], &voices[1]]);
+    client.bye();
+    let recording = appliance.archived(&facts.call_id);
+    assert_eq!((&recording["verdict"], &recording["owner"]), (&json!("ok"), &json!("webexuser1@example.com")));
+    wait_until("nothing is left to do", || appliance.jobs_left().is_empty());
+    assert_eq!(server.mails().len(), 1, "administrators are told once");
+}
