@@ -49,6 +49,14 @@ const PATHS: &[&str] = &[
     "users/{email}",
     "users/{email}/picture",
     "discards",
+    "sign-in/begin",
+    "sign-in/finish",
+    "webex",
+    "webex/authorisation",
+    "webex/authorisation/answer",
+    "webex/authorisation/service-app",
+    "users/sync",
+    "completeness",
 ];
 
 /// Whether there is such a path, given by its parts.
