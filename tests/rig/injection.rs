@@ -5,6 +5,7 @@ use std::ffi::CString;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
+use std::ptr::null_mut;
 
 use nix::errno::Errno;
 use nix::libc::{self, c_long, c_void, user_regs_struct};
@@ -96,7 +97,7 @@ impl Drop for Stopped {
 fn request(request: libc::c_uint, process: Pid, data: usize) {
     // SAFETY: these requests of ptrace(2) read and write no memory of ours; data is a number.
     #[allow(unsafe_code)]
-    let result = unsafe { libc::ptrace(request, process.as_raw(), 0_usize as *mut c_void, data) };
+    let result = unsafe { libc::ptrace(request, process.as_raw(), null_mut::<c_void>(), data) };
     Errno::result(result).expect("root traces the process");
 }
 
@@ -105,8 +106,7 @@ fn registers(process: Pid) -> user_regs_struct {
     // SAFETY: the kernel writes a structure of this form, which is ours and lives; zeros are a valid one.
     #[allow(unsafe_code)]
     unsafe {
-        let answer =
-            libc::ptrace(libc::PTRACE_GETREGS, process.as_raw(), 0_usize as *mut c_void, registers.as_mut_ptr());
+        let answer = libc::ptrace(libc::PTRACE_GETREGS, process.as_raw(), null_mut::<c_void>(), registers.as_mut_ptr());
         Errno::result(answer).expect("it is stopped");
         registers.assume_init()
     }
@@ -116,7 +116,7 @@ fn set_registers(process: Pid, registers: &user_regs_struct) {
     // SAFETY: the kernel reads a structure of this form, which lives until the call is over.
     #[allow(unsafe_code)]
     let answer = unsafe {
-        libc::ptrace(libc::PTRACE_SETREGS, process.as_raw(), 0_usize as *mut c_void, std::ptr::from_ref(registers))
+        libc::ptrace(libc::PTRACE_SETREGS, process.as_raw(), null_mut::<c_void>(), std::ptr::from_ref(registers))
     };
     Errno::result(answer).expect("it is stopped");
 }

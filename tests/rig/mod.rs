@@ -5,6 +5,7 @@
 
 pub mod appliance;
 pub mod http;
+#[cfg(target_arch = "x86_64")]
 pub mod injection;
 pub mod inspect;
 pub mod keeper;
