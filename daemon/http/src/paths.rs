@@ -57,14 +57,6 @@ const PATHS: &[&str] = &[
     "users/sync",
     "completeness",
     "discards",
-    "sign-in/begin",
-    "sign-in/finish",
-    "webex",
-    "webex/authorisation",
-    "webex/authorisation/answer",
-    "webex/authorisation/service-app",
-    "users/sync",
-    "completeness",
 ];
 
 /// Whether there is such a path, given by its parts.
