@@ -115,18 +115,17 @@ impl Page {
 }
 
 fn said(line: &str, inline: bool) -> Vec<Said> {
-    let words = words(line);
+    // In quotes an ellipsis is any value, otherwise it stands for more arguments.
+    let words = words(&line.replace("\"…\"", "value"));
     let program = |word: &String| word == "callvaultctl" || word == "ctl";
     let first = words.iter().take_while(|word| *word != "alias").position(program);
     // A sentence speaks of files and folders of that name as well; a command begins with it.
     let Some(first) = first.filter(|first| !inline || *first == usize::from(words[0] == "sudo")) else {
         return Vec::new();
     };
-    let end = words.iter().position(|word| ["|", ">", "&&", ";"].contains(&word.as_str())).unwrap_or(words.len());
+    let end = words.iter().position(|word| ["|", "<", ">", "&&", ";"].contains(&word.as_str())).unwrap_or(words.len());
     let mut lines: Vec<Vec<String>> = vec![Vec::new()];
-    // An ellipsis is the value of an option, or stands for more arguments.
-    let more = |at: &usize| words[*at] == "…" && !words[at - 1].starts_with("--");
-    for word in (first..end).filter(|at| !more(at)).map(|at| &words[at]) {
+    for word in words[first..end].iter().filter(|word| *word != "…") {
         let each: Vec<&str> = if inline { word.split('|').collect() } else { vec![word] };
         lines = lines
             .iter()
@@ -186,7 +185,7 @@ pub(crate) fn setting(code: &str) -> Option<String> {
     let (section, key) = name.split_once('.')?;
     let plain =
         |part: &str| !part.is_empty() && part.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_');
-    (plain(section) && plain(key)).then(|| name.to_owned())
+    (plain(section) && plain(key) && key != "rs").then(|| name.to_owned())
 }
 
 /// What is wrong with a link from a page in `folder`; nothing where it leads to something.
