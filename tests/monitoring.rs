@@ -41,7 +41,7 @@ fn check_name(name: &str) {
     let short = name.strip_prefix("callvault_").unwrap_or_else(|| panic!("{name} is not ours"));
     let words: Vec<&str> = short.strip_suffix("_total").unwrap_or(short).split('_').collect();
     let is_word = |word: &&str| !word.is_empty() && word.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
-    assert!(words.iter().all(|word| is_word(word)), "{name}");
+    assert!(words.iter().all(is_word), "{name}");
     let scaled =
         ["ms", "milliseconds", "us", "minutes", "hours", "days", "s", "kb", "kib", "mb", "mib", "gb", "percent"];
     assert!(!words.iter().any(|word| scaled.contains(word)), "{name} is not in seconds, bytes or a ratio");

@@ -9,13 +9,15 @@ use std::fs::{self, File};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
 use rig::offer::Offer;
-use rig::shapes::{Facts, webex_offering};
+use rig::shapes::{Facts, webex, webex_offering};
 use rig::sip::Client;
 use rig::sound::{FRAME, packets, speech};
 use rig::speaker::Speaker;
 use rig::tls::{Authority, GOOD};
+use rig::traffic::traffic;
 use rig::{Appliance, wait_until};
 use serde_json::json;
 
@@ -39,6 +41,11 @@ struct Portal {
 }
 
 impl Portal {
+    /// Its address as browsers write it.
+    fn url(&self) -> String {
+        format!("https://localhost:{}", self.address.port())
+    }
+
     fn start(appliance: &Appliance) -> Self {
         let home = appliance.home();
         let pair = Authority::new("portal").sign_for("localhost", GOOD);
@@ -130,7 +137,7 @@ fn people_of_every_level_find_and_hear_what_is_theirs_in_a_browser() {
     let shots = Path::new(env!("CARGO_TARGET_TMPDIR")).join("portal-shots");
     fs::create_dir_all(&shots).unwrap();
     let plan = json!({
-        "url": format!("https://localhost:{}", portal.address.port()),
+        "url": portal.url(),
         "first_password": FIRST_PASSWORD,
         "shots": shots,
         "live": live.remote_number,
@@ -158,4 +165,72 @@ fn people_of_every_level_find_and_hear_what_is_theirs_in_a_browser() {
     for (name, ..) in PEOPLE {
         assert!(!log.contains(name) && !appliance.log().contains(&format!("{name}@example")), "a name is in a log");
     }
+}
+
+/// How much the crowd's test has of something: the variable `CALLVAULT_PORTAL_…`, or what an ordinary run has.
+fn many(name: &str, otherwise: usize) -> usize {
+    let name = format!("CALLVAULT_PORTAL_{name}");
+    std::env::var(&name).map_or(otherwise, |text| text.parse().unwrap_or_else(|_| panic!("{name} is a number")))
+}
+
+/// Calls of so many packets, all of them at once; what each track of them then says.
+fn spoken(appliance: &Appliance, first: u32, count: usize, packets_each: usize, meanwhile: impl FnOnce()) {
+    let voice = packets(&speech(3, 140.0, 8_000, packets_each * FRAME));
+    let mut media = Vec::new();
+    let mut calls = Vec::new();
+    for number in (first..).take(count) {
+        let facts = Facts::incoming(number);
+        let mut client = Client::udp(appliance.sip());
+        media.extend(client.call(&webex(&facts, appliance.sip())));
+        calls.push((facts, client));
+    }
+    let talk = traffic(media, voice);
+    meanwhile();
+    assert_eq!(talk.wait(), packets_each as u64);
+    // what was sent last has arrived
+    std::thread::sleep(Duration::from_millis(200));
+    for (facts, client) in calls {
+        client.bye();
+        let recording = appliance.archived(&facts.call_id);
+        for track in recording["tracks"].as_array().unwrap() {
+            let figures = ["packets", "lost", "gaps_ms"].map(|name| track[name].as_u64().unwrap());
+            assert_eq!(figures, [packets_each as u64, 0, 0], "{recording:#}");
+        }
+    }
+}
+
+/// With `CALLVAULT_PORTAL_PEOPLE=100 CALLVAULT_PORTAL_CALLS=200 CALLVAULT_PORTAL_SECONDS=60` and release programs, the figures of the portal.
+#[test]
+fn a_crowd_that_searches_and_plays_costs_live_calls_no_packet() {
+    let (people, calls, seconds) = (many("PEOPLE", 20), many("CALLS", 20), many("SECONDS", 10));
+    let mut appliance = Appliance::prepare("");
+    appliance.configure(&format!(
+        "[media]\nports = \"16000-31999\"\n[limits]\nsessions_max = 4000\n[portal]\nsocket = {:?}\nuser = \"root\"\n",
+        socket(&appliance)
+    ));
+    appliance.launch();
+    spoken(&appliance, 1, 20, 400, || {});
+    let portal = Portal::start(&appliance);
+    let session = |n: usize| {
+        let name = format!("person-{n}");
+        let made = appliance.ctl(&["--json", "tokens", "create", "--name", &name, "--level", "administrator"]);
+        let made: serde_json::Value = serde_json::from_slice(&made.stdout).unwrap();
+        made["token"].as_str().unwrap().to_owned()
+    };
+    let sessions: Vec<String> = (0..people).map(session).collect();
+    let plan = json!({"url": portal.url().replace("localhost", "127.0.0.1"), "sessions": sessions, "seconds": seconds});
+    // the calls begin before the crowd and end after it
+    spoken(&appliance, 1_000, calls, (seconds + 8) * 50, || {
+        let output = Command::new("node").arg("tests/portal/crowd.mjs").arg(plan.to_string()).output();
+        let output = output.expect("node cannot be run (Debian: nodejs)");
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        println!("{people} people beside {calls} calls, {seconds} s: {said}");
+        let figures: serde_json::Value = serde_json::from_str(&said).unwrap_or_else(|_| {
+            panic!("{said}\n{}", String::from_utf8_lossy(&output.stderr));
+        });
+        assert_eq!(figures["odd"], json!({}), "not everything was answered");
+        for what in ["page", "search", "show", "sound"] {
+            assert!(figures[what]["count"].as_u64().unwrap() >= people as u64, "{figures}");
+        }
+    });
 }

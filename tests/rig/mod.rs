@@ -5,6 +5,7 @@
 
 pub mod appliance;
 pub mod http;
+pub mod injection;
 pub mod inspect;
 pub mod keeper;
 pub mod lasting;

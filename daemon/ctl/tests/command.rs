@@ -800,7 +800,7 @@ fn what_webex_says_is_compared_with_what_is_held() {
         std::fs::write(&file, json!({"items": records}).to_string()).unwrap();
         let answers = vec![
             (path, 200, body(held_for_comparison())),
-            ("GET /v1/discards?limit=1000", 200, body(not_kept.clone())),
+            ("GET /v1/discards?from=2026-11-05T08%3A00%3A00Z&limit=1000", 200, body(not_kept.clone())),
         ];
         let mut line = vec!["completeness", file.to_str().unwrap()];
         line.extend(arguments);

@@ -66,6 +66,28 @@ fn five_thousand_people_come_whole_through_all_that_goes_wrong() {
 }
 
 #[test]
+fn several_organisations_are_read_one_after_the_other() {
+    let (webex, around) = (StandIn::start(), Around::default());
+    let mut people = standin::people(250);
+    let others = people.as_array_mut().unwrap().iter_mut().skip(120);
+    others.for_each(|person| person["orgId"] = json!("org-2"));
+    let organisations = json!([{"id": "org-1", "displayName": "ACME"}, {"id": "org-2", "displayName": "Other"}]);
+    webex.set(&json!({"people": people, "organizations": organisations, "locations": standin::locations()}));
+    let access = webex.authorised(&around);
+    let check = |named: &[&str], expected: usize| {
+        let mut settings = webex.settings();
+        settings.organisations = named.iter().map(|id| (*id).to_owned()).collect();
+        settings.wants_native = false;
+        let client = callvault_webex_client::Client::new(settings).unwrap();
+        let gathered = around.with(|outside| client.gather(&access, outside, &BTreeMap::new()));
+        assert_eq!(gathered.unwrap().0.people.len(), expected, "{named:?}");
+    };
+    check(&[], 120);
+    check(&["org-2"], 130);
+    check(&["org-1", "org-2"], 250);
+}
+
+#[test]
 fn recording_settings_are_read_again_when_webex_says_so_or_after_a_week() {
     let (webex, around) = (StandIn::start(), Around::default());
     let mut people = standin::people(3);

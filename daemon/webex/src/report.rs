@@ -38,6 +38,13 @@ impl Report {
     /// The report of `findings`.
     pub fn of(findings: Vec<Finding>) -> Self {
         let mut report = Self::default();
+        report.add(findings);
+        report
+    }
+
+    /// Takes more of them in, for example those of another day.
+    pub fn add(&mut self, findings: Vec<Finding>) {
+        let report = self;
         for finding in findings {
             let name = finding.verdict.as_str();
             let count = |sums: &mut Sums| *sums.entry(name).or_default() += 1;
@@ -53,7 +60,6 @@ impl Report {
                 report.findings.push(finding);
             }
         }
-        report
     }
 
     /// Calls of a verdict.

@@ -122,6 +122,35 @@ fn users_come_from_webex_and_go_with_it() {
 }
 
 #[test]
+fn it_is_done_by_itself_once_a_day_and_not_before_somebody_looked() {
+    let (rig, webex) = (Rig::as_received(), StandIn::start());
+    configure(&rig, &webex, "");
+    webex.set(&json!({"people": people(3), "native": standin::native(3)}));
+    let start = |sync_at: &str| {
+        let path = rig.path("callvault.toml");
+        let text = std::fs::read_to_string(&path).unwrap();
+        let text = text.replace("sync_at = \"\"", &format!("sync_at = \"{sync_at}\"\nsync_jitter = \"0s\""));
+        std::fs::write(&path, text).unwrap();
+        Sut::start(&rig)
+    };
+    let mut sut = start("00:00");
+    sut.authorise(&webex).unwrap();
+    sut.between.pass(&sut.running.appliance);
+    assert_eq!(sut.users().len(), 0, "one that never was waits for its time");
+    let days_ago = |days: i64| Timestamp::now().checked_sub(SignedDuration::from_hours(24 * days)).unwrap();
+    let report = json!({"dry_run": false, "outcome": "done"});
+    let run = callvault_catalogue::WebexRun { id: uuid::Uuid::now_v7(), at: days_ago(2), report };
+    sut.running.appliance.catalogue.put_webex_run(&run).unwrap();
+    drop(sut);
+    let mut sut = Sut::start(&rig);
+    sut.between.pass(&sut.running.appliance);
+    assert_eq!(sut.users().len(), 3);
+    assert_eq!(sut.running.appliance.catalogue.webex_runs(10).unwrap().len(), 2);
+    sut.between.pass(&sut.running.appliance);
+    assert_eq!(sut.running.appliance.catalogue.webex_runs(10).unwrap().len(), 2, "once a day");
+}
+
+#[test]
 fn who_would_remove_many_is_asked_and_half_a_list_removes_nobody() {
     let (rig, webex) = (Rig::as_received(), StandIn::start());
     configure(&rig, &webex, "");
@@ -265,7 +294,9 @@ fn every_call_that_webex_has_a_record_of_is_found_here_or_named() {
     let metrics = health::snapshot(&sut.running.appliance).metrics;
     assert!(metrics.contains("callvault_webex_calls{verdict=\"missing\"} 1"), "{metrics}");
     assert!(!metrics.contains("ann@") && !reason.contains("ann@"));
-    // A record that comes late, of a call that was thought to be extra nowhere: it is read by when it came in.
+    // However many days are asked for, each call is told of once.
+    let week = CompletenessQuery { from: Some(ago(7 * 24 * 60 + 90)), ..CompletenessQuery::default() };
+    assert_eq!(sut.ask(&WebexCall::Completeness(week)).unwrap()["sums"], json!({"missing": 1, "recorded": 1}));
     let elsewhere = CompletenessQuery { location: Some("Elsewhere".to_owned()), ..CompletenessQuery::default() };
     assert_eq!(sut.ask(&WebexCall::Completeness(elsewhere)).unwrap()["sums"], json!({}));
     assert_eq!(webex.seen()["wrong"], json!([]), "nothing was asked that the documentation does not allow");

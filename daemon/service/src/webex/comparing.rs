@@ -83,11 +83,6 @@ fn report(
     from: Timestamp,
     to: Timestamp,
 ) -> Result<Report, CatalogueError> {
-    let wide_from = from.checked_sub(MARGIN).unwrap_or(Timestamp::MIN);
-    let wide_to = to.checked_add(MARGIN).unwrap_or(Timestamp::MAX);
-    let records = appliance.catalogue.webex_records(wide_from, wide_to)?;
-    let records: Vec<Record> = records.into_iter().filter_map(|value| serde_json::from_value(value).ok()).collect();
-    let held = held(appliance, wide_from, wide_to)?;
     let numbers = &settings.numbers;
     let compared = CompletenessSettings {
         platforms: settings.webex.platforms.0.clone(),
@@ -100,7 +95,31 @@ fn report(
         ),
         ..CompletenessSettings::default()
     };
-    let mut findings = join(&records, &held, &compared, Timestamp::now());
+    let mut report = Report::default();
+    let (mut begin, now) = (from, Timestamp::now());
+    // A day at a time, so that what is in memory does not grow with the time that is asked for.
+    while begin < to {
+        let end = begin.checked_add(LOOKED_AT).map_or(to, |end| end.min(to));
+        report.add(findings(appliance, &compared, query, (begin, end), now)?);
+        begin = end;
+    }
+    Ok(report)
+}
+
+/// What is said of the calls that began from the one moment to before the other.
+fn findings(
+    appliance: &Appliance,
+    compared: &CompletenessSettings,
+    query: &CompletenessQuery,
+    (from, to): (Timestamp, Timestamp),
+    now: Timestamp,
+) -> Result<Vec<Finding>, CatalogueError> {
+    let wide_from = from.checked_sub(MARGIN).unwrap_or(Timestamp::MIN);
+    let wide_to = to.checked_add(MARGIN).unwrap_or(Timestamp::MAX);
+    let records = appliance.catalogue.webex_records(wide_from, wide_to)?;
+    let records: Vec<Record> = records.into_iter().filter_map(|value| serde_json::from_value(value).ok()).collect();
+    let held = held(appliance, wide_from, wide_to)?;
+    let mut findings = join(&records, &held, compared, now);
     let is_of = |found: &Option<String>, wanted: &Option<String>| match wanted {
         None => true,
         Some(wanted) => found.as_deref().is_some_and(|found| found.eq_ignore_ascii_case(wanted)),
@@ -108,7 +127,7 @@ fn report(
     findings.retain(|one| {
         (from..to).contains(&one.begun_at) && is_of(&one.location, &query.location) && is_of(&one.user, &query.user)
     });
-    Ok(Report::of(findings))
+    Ok(findings)
 }
 
 /// The sessions of that time, kept or not.
