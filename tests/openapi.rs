@@ -20,8 +20,18 @@ use rig::{Appliance, wait_for, wait_until};
 use serde_json::{Value, json};
 
 /// What cannot be done here: there is no mail server, and retention asks nothing of an appliance that is some seconds old. Other tests have
-/// both; here the refusals are looked at.
-const REFUSED: [&str; 2] = ["POST /v1/mail/test", "POST /v1/retention/confirm"];
+/// both; here the refusals are looked at. Nor is there a Webex, which has tests of its own.
+const REFUSED: [&str; 9] = [
+    "POST /v1/mail/test",
+    "POST /v1/retention/confirm",
+    "GET /v1/webex",
+    "POST /v1/webex/authorisation",
+    "POST /v1/webex/authorisation/answer",
+    "POST /v1/webex/authorisation/service-app",
+    "GET /v1/users/sync",
+    "POST /v1/users/sync",
+    "GET /v1/completeness",
+];
 
 const NOBODY: &str = "01900000-0000-7000-8000-000000000001";
 
