@@ -152,6 +152,13 @@ fn who_meets_strangers_reaches_neither_keys_nor_files_nor_programs() {
         render,
         &home,
         &[
+            (KEY, Errno::EACCES),
+            (CATALOGUE, Errno::EACCES),
+            (QUEUE, Errno::EACCES),
+            (STORE, Errno::EACCES),
+            (SETTINGS, Errno::EACCES),
+            (PASSWORDS, Errno::EACCES),
+            (Attempt::Write, Errno::EACCES),
             (Attempt::Socket(libc::AF_INET), Errno::EPERM),
             (Attempt::Socket(libc::AF_INET6), Errno::EPERM),
             (Attempt::Socket(libc::AF_UNIX), Errno::EPERM),

@@ -40,13 +40,13 @@ struct Pipes {
 }
 
 impl Renderer {
-    /// Starts the program at `path` within `limits`.
+    /// Starts the program at `path` within `limits`. Of the file system it keeps the system's programs and `ffmpeg`, to run.
     ///
     /// # Errors
     /// [`RenderError::Spawn`] when it cannot be started.
-    pub fn spawn(path: &Path, limits: Limits) -> Result<Self, RenderError> {
+    pub fn spawn(path: &Path, ffmpeg: Option<&str>, limits: Limits) -> Result<Self, RenderError> {
         let failed = |source: io::Error| RenderError::Spawn { program: path.display().to_string(), source };
-        let mut child = sandbox::command(path, limits).spawn().map_err(failed)?;
+        let mut child = sandbox::command(path, limits).args(ffmpeg).spawn().map_err(failed)?;
         let (Some(to_child), Some(from_child)) = (child.stdin.take(), child.stdout.take()) else {
             return Err(failed(io::Error::other("its streams are missing")));
         };

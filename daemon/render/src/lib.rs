@@ -45,6 +45,7 @@ mod track;
 mod wav;
 
 use std::io::{self, BufReader, BufWriter, IsTerminal};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 pub use serve::serve;
@@ -60,6 +61,12 @@ pub fn main() -> ExitCode {
             "callvault-render is started by callvaultd and speaks over pipes; there is nothing to do with it by hand"
         );
         return ExitCode::from(2);
+    }
+    // Before the first byte of a caller: what finds a way in by a codec finds no key, no recording and no file.
+    let ffmpeg = std::env::args_os().nth(1).map(PathBuf::from);
+    if let Err(error) = callvault_confine::programs(ffmpeg.as_deref()) {
+        eprintln!("callvault-render failed to give up the file system: {error}");
+        return ExitCode::FAILURE;
     }
     let mut input = BufReader::with_capacity(PIPE_BYTES, io::stdin().lock());
     let mut output = BufWriter::with_capacity(PIPE_BYTES, io::stdout().lock());

@@ -140,7 +140,7 @@ impl Programs {
     }
 
     fn spawn(&self, name: &str, limits: Limits) -> Renderer {
-        Renderer::spawn(&self.path(name), limits).unwrap()
+        Renderer::spawn(&self.path(name), None, limits).unwrap()
     }
 }
 
@@ -291,7 +291,7 @@ fn the_child_has_nothing(programs: &Programs) {
 }
 
 fn a_program_that_is_not_there_is_named(_: &Programs) {
-    let error = Renderer::spawn(Path::new("/nonexistent/callvault-render"), Limits::default()).err().unwrap();
+    let error = Renderer::spawn(Path::new("/nonexistent/callvault-render"), None, Limits::default()).err().unwrap();
     assert!(error.to_string().contains("/nonexistent/callvault-render") && !error.is_permanent(), "{error}");
 }
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 use callvault_render_protocol::{Limits, RenderError, Renderer};
 
 use crate::appliance::Appliance;
+use crate::playback;
 
 /// So many jobs one process does. At five milliseconds for a start and half a second for a job, starting is far below a thousandth.
 const JOBS_MAX: u32 = 200;
@@ -14,6 +15,8 @@ const JOBS_MAX: u32 = 200;
 #[derive(Default)]
 pub(crate) struct Warm {
     renderer: Option<Renderer>,
+    /// The program for rare codecs that it may run.
+    ffmpeg: Option<String>,
     /// Jobs that it has done.
     jobs: u32,
 }
@@ -27,11 +30,14 @@ impl Warm {
         job_max: Duration,
         run: impl FnOnce(&mut Renderer) -> Result<T, E>,
     ) -> Result<T, E> {
-        let mut ready = match self.renderer.take().filter(Renderer::is_ready) {
+        let ffmpeg = playback::ffmpeg(appliance);
+        let is_current = ffmpeg == self.ffmpeg;
+        let mut ready = match self.renderer.take().filter(|renderer| renderer.is_ready() && is_current) {
             Some(ready) => ready,
             None => {
-                self.jobs = 0;
-                Renderer::spawn(&appliance.render_program, Limits { job_max, ..Limits::default() })?
+                (self.jobs, self.ffmpeg) = (0, ffmpeg);
+                let limits = Limits { job_max, ..Limits::default() };
+                Renderer::spawn(&appliance.render_program, self.ffmpeg.as_deref(), limits)?
             }
         };
         let result = run(&mut ready);

@@ -27,6 +27,14 @@ const TRUNCATE_SINCE: i64 = 3;
 /// What may be done beneath the folders that are left: everything with plain files and folders but to run them.
 const LEFT: u64 = WRITE_FILE | READ_FILE | READ_DIR | REMOVE_DIR | REMOVE_FILE | MAKE_DIR | MAKE_REG;
 
+/// What may be done beneath the folders that hold programs and what these need.
+const RUN: u64 = EXECUTE | READ_FILE | READ_DIR;
+/// Where a system has its programs and their libraries. Those that a system does not have are passed over.
+const PROGRAMS: [&str; 6] = ["/usr", "/bin", "/lib", "/lib32", "/lib64", "/opt"];
+/// What the dynamic linker reads, and what stands for an end of a pipe that nobody has.
+const FOR_PROGRAMS: [(&str, u64); 3] =
+    [("/etc/ld.so.cache", READ_FILE), ("/etc/ld.so.preload", READ_FILE), ("/dev/null", READ_FILE | WRITE_FILE)];
+
 /// `LANDLOCK_CREATE_RULESET_VERSION`.
 const ASK_VERSION: libc::c_uint = 1;
 /// `LANDLOCK_RULE_PATH_BENEATH`.
@@ -52,6 +60,27 @@ struct PathBeneath {
 /// # Errors
 /// When a folder cannot be opened, or the kernel does not do what it says it can.
 pub fn beneath(folders: &[&Path]) -> io::Result<bool> {
+    let rules = folders.iter().map(|folder| Ok((File::open(folder)?, LEFT)));
+    restrict(&rules.collect::<io::Result<Vec<_>>>()?)
+}
+
+/// Leaves this thread, and what it starts, the system's programs and their libraries and the program `besides`, to read and to run, and
+/// nothing else of the file system: no file of anybody's, and none to write to. What is open already stays open. No new privileges can be had
+/// from then on. Says whether it holds: kernels without Landlock leave everything as it is.
+///
+/// # Errors
+/// When the kernel does not do what it says it can.
+pub fn programs(besides: Option<&Path>) -> io::Result<bool> {
+    let system = PROGRAMS.iter().map(|folder| (Path::new(*folder), RUN));
+    let files = FOR_PROGRAMS.iter().map(|(file, rights)| (Path::new(*file), *rights));
+    let all = system.chain(files).chain(besides.map(|program| (program, EXECUTE | READ_FILE)));
+    // What cannot be opened here could not be used either.
+    let rules: Vec<_> = all.filter_map(|(path, rights)| Some((File::open(path).ok()?, rights))).collect();
+    restrict(&rules)
+}
+
+/// Leaves what is beneath these, each with its rights, and nothing else.
+fn restrict(left: &[(File, u64)]) -> io::Result<bool> {
     let version = call(libc::SYS_landlock_create_ruleset, [0, 0, ASK_VERSION as usize, 0]);
     let version = match version {
         Ok(version) => version,
@@ -66,9 +95,9 @@ pub fn beneath(folders: &[&Path]) -> io::Result<bool> {
     // SAFETY: the kernel has just opened it for us, and nobody else knows of it.
     #[allow(unsafe_code)]
     let rules = unsafe { OwnedFd::from_raw_fd(made) };
-    for folder in folders {
-        let opened = File::open(folder)?;
-        let rule = PathBeneath { allowed_access: (LEFT & !EXECUTE) | truncate, parent_fd: opened.as_raw_fd() };
+    for (opened, rights) in left {
+        let truncate = if rights & WRITE_FILE == 0 { 0 } else { truncate };
+        let rule = PathBeneath { allowed_access: rights | truncate, parent_fd: opened.as_raw_fd() };
         let at = (&raw const rule) as usize;
         call(libc::SYS_landlock_add_rule, [descriptor(&rules), PATH_BENEATH as usize, at, 0])?;
     }
@@ -95,6 +124,7 @@ fn call(number: libc::c_long, arguments: [usize; 4]) -> nix::Result<i64> {
 #[cfg(test)]
 mod tests {
     use std::fs::{self, File};
+    use std::path::Path;
     use std::process::Command;
     use std::thread;
 
@@ -127,5 +157,32 @@ mod tests {
         });
         confined.join().unwrap();
         assert!(other.path().join("key").exists());
+    }
+
+    #[test]
+    fn programs_are_left_and_no_file() {
+        let own = tempfile::tempdir().unwrap();
+        fs::write(own.path().join("key"), "secret").unwrap();
+        let program = own.path().join("program");
+        fs::copy("/bin/true", &program).unwrap();
+        let folder = own.path().to_owned();
+        let confined = thread::spawn(move || {
+            if !super::programs(Some(&program)).unwrap() {
+                println!("SKIPPED: this kernel has no Landlock");
+                return;
+            }
+            let denied = |what: &str, result: std::io::Result<()>| {
+                assert_eq!(result.unwrap_err().kind(), std::io::ErrorKind::PermissionDenied, "{what}");
+            };
+            denied("a key", fs::read(folder.join("key")).map(drop));
+            denied("a list", fs::read_dir(&folder).map(drop));
+            denied("a file of the system's", fs::read("/etc/passwd").map(drop));
+            denied("to write", fs::write(folder.join("new"), "x"));
+            denied("to write a program", fs::write(&program, "x"));
+            for runs in [Path::new("/bin/true"), &program] {
+                assert!(Command::new(runs).status().unwrap().success(), "{}", runs.display());
+            }
+        });
+        confined.join().unwrap();
     }
 }
