@@ -30,7 +30,8 @@ use rig::Appliance;
 static ALONE: Mutex<()> = Mutex::new(());
 
 /// What looks like a setting and is a file, a field of JSON, a name in templates, or a credential.
-const NO_SETTINGS: [&str; 4] = ["store.identity", "archive.state", "mail.password", "recording.id"];
+const NO_SETTINGS: [&str; 6] =
+    ["store.identity", "archive.state", "mail.password", "recording.id", "webex.secret", "webex.com"];
 
 /// Stands where a page says ID and only the command line is looked at.
 const SOME_RECORDING: &str = "0199c0de-0000-7000-8000-000000000001";
