@@ -237,7 +237,7 @@ fn as_nobody(appliance: Appliance, theirs: &[&str]) -> Option<Case> {
 
 #[test]
 fn permissions() {
-    let closed = |path: std::path::PathBuf| fs::set_permissions(path, Permissions::from_mode(0)).unwrap();
+    let closed = |path: std::path::PathBuf| fs::set_permissions(path, Permissions::from_mode(0o0)).unwrap();
     let check = |name: &str, case: Option<Case>, start, words: &[&str]| {
         if let Some(case) = case {
             check(name, case, start, words);
