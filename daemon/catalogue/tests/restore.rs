@@ -93,8 +93,14 @@ fn check_damaged(damage: impl Fn(&mut [u8]), found: std::ops::RangeInclusive<usi
 #[test]
 fn of_a_damaged_catalogue_what_is_whole_is_found() {
     check_damaged(|_| {}, 400..=400);
-    // pages in the middle, one after the other
-    check_damaged(|bytes| bytes[200 * 1024..208 * 1024].fill(0xa5), 300..=399);
+    // pages here and there, some of which have recordings in them
+    let here_and_there = |bytes: &mut [u8]| {
+        for part in 1..=5 {
+            let at = bytes.len() * part / 6 / 4_096 * 4_096;
+            bytes[at..at + 8_192].fill(0xa5);
+        }
+    };
+    check_damaged(here_and_there, 200..=399);
     check_damaged(|bytes| bytes[400 * 1024..404 * 1024].fill(0), 300..=400);
     // the beginning, with the schema
     check_damaged(|bytes| bytes[..100].fill(0xff), 0..=0);

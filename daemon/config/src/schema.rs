@@ -325,7 +325,7 @@ settings! {
     /// Signing in at the portal with OpenID Connect: at Webex, or at another provider that the organisation has. It comes beside passwords
     /// and never makes users: who signs in must be in the directory, under the e-mail that the provider tells of them.
     pub struct Oidc in "oidc." {
-        /// The provider's issuer, exactly as it writes it itself, such as "https://idbroker-b-us.webex.com/idb". Empty: passwords alone.
+        /// The provider's issuer, exactly as it writes it itself, such as `https://idbroker-b-us.webex.com/idb`. Empty: passwords alone.
         issuer: String = "\"\"",
         /// What people read on the button: "Sign in with …".
         name: String = "\"Webex\"",
@@ -335,7 +335,7 @@ settings! {
         /// (`LoadCredential=`), and where there is none, a public client without a secret.
         client_secret: Option<PathBuf> = "\"\"",
         /// Where the provider sends people back to: the portal's address and `/sign-in/back`, such as
-        /// "https://recordings.example.com:8443/sign-in/back". It has to be registered with the provider in the same words.
+        /// `https://recordings.example.com:8443/sign-in/back`. It has to be registered with the provider in the same words.
         redirect: String = "\"\"",
         /// What is asked for. `openid` has to be in it, and what makes the provider tell the e-mail.
         scope: String = "\"openid email\"",
