@@ -51,8 +51,7 @@ const LOOK: Duration = Duration::from_secs(20);
 pub(crate) struct Webex {
     access: Access,
     begun: Mutex<Option<authorising::Begun>>,
-    wanted: Mutex<Option<syncing::Wanted>>,
-    running: Mutex<Option<Timestamp>>,
+    turn: Mutex<syncing::Turn>,
     /// Wakes the thread.
     pub(crate) bell: Bell,
     /// Calls of the last day by verdict, as they were compared last.
@@ -88,8 +87,7 @@ impl Webex {
         Self {
             access: Access::new(grant),
             begun: Mutex::default(),
-            wanted: Mutex::default(),
-            running: Mutex::default(),
+            turn: Mutex::default(),
             bell: Bell::default(),
             compared: Mutex::default(),
             counts: Counts::default(),

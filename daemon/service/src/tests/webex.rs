@@ -122,6 +122,35 @@ fn users_come_from_webex_and_go_with_it() {
 }
 
 #[test]
+fn who_waits_for_a_synchronisation_never_finds_it_neither_going_on_nor_told_of() {
+    let (rig, webex) = (Rig::as_received(), StandIn::start());
+    configure(&rig, &webex, "");
+    webex.set(&json!({"people": people(1), "native": standin::native(1)}));
+    let mut sut = Sut::start(&rig);
+    sut.authorise(&webex).unwrap();
+    // A list that cannot be had is a run that ends quickly, and has the shortest way to its report.
+    webex.set(&json!({"faults": [{"path": "/people", "kind": 403, "times": 100_000}]}));
+    let asking = Control(Arc::clone(&sut.running.appliance));
+    let operator = sut.operator.clone();
+    for _ in 0..30 {
+        let id = sut.ask(&WebexCall::Sync(DRY_RUN)).unwrap()["id"].clone();
+        std::thread::scope(|scope| {
+            let looks = scope.spawn(|| {
+                loop {
+                    let runs = asking.webex(&operator, &WebexCall::Runs).unwrap();
+                    if runs["runs"].as_array().unwrap().iter().any(|run| run["id"] == id) {
+                        break;
+                    }
+                    assert!(runs["waiting"] == true || !runs["running_since"].is_null(), "{runs}");
+                }
+            });
+            sut.between.pass(&sut.running.appliance);
+            looks.join().unwrap();
+        });
+    }
+}
+
+#[test]
 fn it_is_done_by_itself_once_a_day_and_not_before_somebody_looked() {
     let (rig, webex) = (Rig::as_received(), StandIn::start());
     configure(&rig, &webex, "");

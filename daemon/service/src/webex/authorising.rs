@@ -101,7 +101,7 @@ pub(super) fn status(appliance: &Appliance) -> Answer {
     Ok(json!({
         "enabled": settings.webex.enabled, "authorised": webex.is_authorised(), "usable": is_usable, "state": state,
         "reason": reason, "again_at": again_at, "sync_at": settings.webex.sync_at,
-        "synced_at": read(&webex.counts.synced_at_s), "syncing_since": locked(&webex.running).map(|at| at.to_string()),
+        "synced_at": read(&webex.counts.synced_at_s), "syncing_since": locked(&webex.turn).running_since(),
         "records": settings.webex.records, "records_read_to": read(&webex.counts.read_to_s),
         "problems": problems,
     }))

@@ -36,6 +36,22 @@ pub(super) struct Wanted {
     entry: Entry,
 }
 
+/// Whose turn it is. One value, so that who waits for a run never finds it in between.
+#[derive(Default)]
+pub(super) enum Turn {
+    #[default]
+    Nobody,
+    Wanted(Wanted),
+    /// Since then. Until its report is kept.
+    Running(Timestamp),
+}
+
+impl Turn {
+    pub(super) fn running_since(&self) -> Option<String> {
+        if let Self::Running(since) = self { Some(since.to_string()) } else { None }
+    }
+}
+
 /// What is remembered between two looks.
 #[derive(Debug, Default)]
 pub(super) struct Schedule {
@@ -51,45 +67,58 @@ pub(super) fn begin(appliance: &Appliance, how: SyncWanted, entry: Entry) -> Ans
         return Err(ApiError::new(ErrorKind::Conflict, Fault::NotAuthorised.to_string()));
     }
     let id = Uuid::now_v7();
-    let mut wanted = locked(&appliance.webex.wanted);
-    if wanted.is_some() || locked(&appliance.webex.running).is_some() {
+    let mut turn = locked(&appliance.webex.turn);
+    if !matches!(*turn, Turn::Nobody) {
         let text = "users are being synchronised already; `callvaultctl webex status` shows since when";
         return Err(ApiError::new(ErrorKind::Conflict, text));
     }
-    *wanted = Some(Wanted { id, how, entry });
-    drop(wanted);
+    *turn = Turn::Wanted(Wanted { id, how, entry });
+    drop(turn);
     appliance.webex.bell.ring();
     Ok(json!({"id": id}))
 }
 
 /// `running_since`, and `runs`, the newest first.
 pub(super) fn runs(appliance: &Appliance) -> Answer {
+    // The turn first: a run that is over by then has its report in the catalogue.
+    let (running_since, is_wanted) = {
+        let turn = locked(&appliance.webex.turn);
+        (turn.running_since(), matches!(*turn, Turn::Wanted(_)))
+    };
     let runs = appliance.catalogue.webex_runs(RUNS_SHOWN).map_err(crate::api::internal)?;
-    let is_wanted = locked(&appliance.webex.wanted).is_some();
     Ok(json!({
-        "running_since": locked(&appliance.webex.running).map(|at| at.to_string()), "waiting": is_wanted,
+        "running_since": running_since, "waiting": is_wanted,
         "runs": runs.into_iter().map(|run| run.report).collect::<Vec<_>>(),
     }))
 }
 
 /// Does what is wanted, or what it is time for.
 pub(super) fn look(appliance: &Appliance, settings: &Config, client: &Client, schedule: &mut Schedule) {
-    let asked_for = locked(&appliance.webex.wanted).take();
+    let is_time = is_time(appliance, settings, schedule);
+    let began_at = Timestamp::now();
+    let asked_for = {
+        let mut turn = locked(&appliance.webex.turn);
+        if matches!(*turn, Turn::Nobody) && !is_time {
+            return;
+        }
+        std::mem::replace(&mut *turn, Turn::Running(began_at))
+    };
     let (id, how, entry) = match asked_for {
-        Some(wanted) => (wanted.id, wanted.how, wanted.entry),
-        None if is_time(appliance, settings, schedule) => {
+        Turn::Wanted(wanted) => (wanted.id, wanted.how, wanted.entry),
+        Turn::Nobody | Turn::Running(_) => {
             let entry = appliance.entry(&Caller::appliance("webex"), Action::ChangeUsers).with("webex", "synchronised");
             (Uuid::now_v7(), SyncWanted::default(), entry)
         }
-        None => return,
     };
-    let began_at = Timestamp::now();
-    *locked(&appliance.webex.running) = Some(began_at);
-    let mut run = Run { appliance, settings, client, id, how, began_at, asked: Asked::default() };
+    run(Run { appliance, settings, client, id, how, began_at, asked: Asked::default() }, entry, schedule);
+    *locked(&appliance.webex.turn) = Turn::Nobody;
+}
+
+fn run(mut run: Run<'_>, entry: Entry, schedule: &mut Schedule) {
+    let appliance = run.appliance;
     let done = run.synchronise(entry);
-    *locked(&appliance.webex.running) = None;
     let counts = &appliance.webex.counts;
-    if how.is_dry_run {
+    if run.how.is_dry_run {
         if let Err(stopped) = done {
             run.keep_failure(&stopped);
         }
