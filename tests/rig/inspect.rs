@@ -91,7 +91,8 @@ pub fn journal_lanes(appliance: &Appliance) -> Vec<JournalLane> {
             };
             if opened.has_key {
                 let key = keyring(appliance).open(&entry.keys, &entry.key_context(generation, lane).unwrap()).unwrap();
-                let mut reader = LaneReader::new(generation, lane, key.cipher(), entry.frames.iter());
+                let mut reader =
+                    LaneReader::new(generation, lane, key.cipher(), entry.frames.load().unwrap().into_iter());
                 while let Some(item) = reader.next(&mut files).unwrap() {
                     match item {
                         LaneItem::Audio(packets) => {

@@ -348,11 +348,12 @@ impl Plan {
         lanes: &[OpenLane],
         writer: &mut Writer<BufWriter<StoreFile>>,
     ) -> Result<Vec<(usize, Heard)>, ArchivingError> {
-        let packets = reading.packets(folder, lanes, 0..u64::MAX).map(|packet| match packet {
-            // A call of hours must not hold up a stop: the job is done again by the next daemon.
-            _ if appliance.stopping.load(Ordering::Relaxed) => Err(SoundError::Stopping),
-            packet => packet,
-        });
+        let packets =
+            reading.packets(folder, lanes, 0..u64::MAX).map_err(SoundError::from)?.map(|packet| match packet {
+                // A call of hours must not hold up a stop: the job is done again by the next daemon.
+                _ if appliance.stopping.load(Ordering::Relaxed) => Err(SoundError::Stopping),
+                packet => packet,
+            });
         if self.job.tracks.is_empty() {
             for packet in packets {
                 self.keep(&packet?, writer)?;

@@ -10,16 +10,17 @@ use std::fs::{self, File};
 use std::io;
 use std::ops::Deref;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use callvault_journal::{
-    EarlierKey, Finding, FindingKind, Frame, JournalFiles, LaneEnd, LaneEntry, LaneIndex, ReadAt, Report, Seekable,
-    file_name,
+    EarlierKey, Finding, FindingKind, Frame, JournalFiles, LaneEnd, LaneEntry, LaneIndex, Pages, ReadAt, Report,
+    Seekable, file_name,
 };
 use callvault_policy::Anchor;
 use uuid::Uuid;
 
 use crate::files::sync_folder;
+use crate::index_pages::IndexPages;
 
 /// Files of one generation kept open for reading.
 const OPEN_FILES_MAX: usize = 16;
@@ -120,7 +121,6 @@ pub(crate) struct Looked {
     pub(crate) ended: BTreeSet<u32>,
 }
 
-#[derive(Default)]
 struct Generation {
     index: LaneIndex,
     /// Lanes that are in the catalogue.
@@ -137,6 +137,21 @@ struct Generation {
 }
 
 impl Generation {
+    fn new(index: LaneIndex) -> Self {
+        Self {
+            index,
+            ingested: BTreeSet::new(),
+            released: BTreeSet::new(),
+            files: BTreeSet::new(),
+            read_to: None,
+            over: false,
+            report: None,
+            anchors: BTreeMap::new(),
+            durable_seq: 0,
+            ended: BTreeSet::new(),
+        }
+    }
+
     /// Whether all frames of a lane are on the device: a Commit says so, or its last file was closed in order and has a successor,
     /// which is made only when the file is durable to its end.
     fn is_durable(&self, entry: &LaneEntry) -> bool {
@@ -184,6 +199,7 @@ pub(crate) struct Removed {
 /// The index of the journal's folder.
 pub(crate) struct Journals {
     folder: PathBuf,
+    pages: Arc<dyn Pages>,
     generations: BTreeMap<Uuid, Generation>,
     by_recording: HashMap<Uuid, BTreeSet<LaneName>>,
     /// Recordings that are being read: how many readers, and whether they are to be let go after the last of them.
@@ -196,6 +212,7 @@ impl Journals {
     pub(crate) fn new(folder: &Path) -> Self {
         Self {
             folder: folder.to_owned(),
+            pages: Arc::new(IndexPages::new(folder)),
             generations: BTreeMap::new(),
             by_recording: HashMap::new(),
             pinned: HashMap::new(),
@@ -213,9 +230,14 @@ impl Journals {
         self.ready = true;
     }
 
+    fn generation(&mut self, id: Uuid) -> &mut Generation {
+        let index = || LaneIndex::with_pages(Arc::clone(&self.pages));
+        self.generations.entry(id).or_insert_with(|| Generation::new(index()))
+    }
+
     /// Adds a frame that was read; returns the lane that it tells something of.
     pub(crate) fn add(&mut self, generation: Uuid, frame: &Frame<'_>) -> Option<LaneName> {
-        let known = self.generations.entry(generation).or_default();
+        let known = self.generation(generation);
         if known.released.contains(&frame.at.lane) {
             return None;
         }
@@ -229,7 +251,7 @@ impl Journals {
 
     /// Takes over what a look at a generation came to; returns the lanes that are complete by it.
     pub(crate) fn looked(&mut self, generation: Uuid, looked: Looked) -> Vec<LaneName> {
-        let known = self.generations.entry(generation).or_default();
+        let known = self.generation(generation);
         let ends_now = looked.over && !known.over;
         known.files = looked.files;
         known.read_to = looked.read_to;

@@ -150,7 +150,7 @@ fn run(
     let lanes = open_lanes(&pinned, &appliance.keyring)?;
     let reading = Reading::of_journal(&pinned.folder, &lanes)?;
     let job = job(appliance, &reading.tracks, reading.total_ticks, format, &ms);
-    play(&job, &mut needed(&job, reading.packets(&pinned.folder, &lanes, stretch(&job))))
+    play(&job, &mut needed(&job, reading.packets(&pinned.folder, &lanes, stretch(&job))?))
 }
 
 /// Opens an archive where it is. Between a look at the row and this one it may have been moved to another store.

@@ -131,7 +131,7 @@ impl Reading {
         let mut types: HashMap<(u8, u8), u64> = HashMap::new();
         let (mut lost_frames, mut unnumbered) = (0_u64, 0_u64);
         let (mut first_ns, mut last_ns) = (None, None);
-        let mut walk = Walk::new(folder, lanes);
+        let mut walk = Walk::new(folder, lanes)?;
         let mut joins = Joins::default();
         while walk.step(|item| match item {
             Item::Event(event) => events.push(event.clone()),
@@ -148,11 +148,14 @@ impl Reading {
                 last_ns = Some(last_ns.map_or(at, |last: u64| last.max(at)));
             }
         })? {}
+        for lane in lanes {
+            lost_frames = lost_frames.saturating_add(missing_frames(&lane.view)?);
+        }
         let alignment = Arc::new(timeline.finish());
         let (tracks, places) = tracks(&walk.table, &heard, &alignment, &events);
         let damage = Damage {
             torn_tail: lanes.iter().flat_map(|l| &l.view.findings).any(|f| f.kind == FindingKind::TornTail),
-            lost_frames: lanes.iter().map(|l| missing_frames(&l.view)).fold(lost_frames, u64::saturating_add),
+            lost_frames,
             recorder_died: lanes.iter().any(|l| l.view.over && !l.view.ended()),
             restarts: joins.restarts,
             lost_at_restarts: joins.lost(),
@@ -169,10 +172,15 @@ impl Reading {
         Ok(Self { events, damage, tracks, total_ticks, unplaced, alignment, places })
     }
 
-    /// The packets at positions in `range`, in order.
-    pub(crate) fn packets(&self, folder: &Path, lanes: &[OpenLane], range: Range<u64>) -> JournalPackets {
-        JournalPackets {
-            walk: Walk::new(folder, lanes),
+    /// The packets at positions in `range`, in order. Fails when it is not known where the lanes' frames are.
+    pub(crate) fn packets(
+        &self,
+        folder: &Path,
+        lanes: &[OpenLane],
+        range: Range<u64>,
+    ) -> Result<JournalPackets, JournalError> {
+        Ok(JournalPackets {
+            walk: Walk::new(folder, lanes)?,
             alignment: Arc::clone(&self.alignment),
             places: self.places.clone(),
             held: BinaryHeap::new(),
@@ -182,7 +190,7 @@ impl Reading {
             too_late: 0,
             range,
             at_end: false,
-        }
+        })
     }
 }
 
@@ -221,18 +229,21 @@ impl Joins {
 
 /// Frames of a lane that the scan knows to be lost and that are not even in the index, where reading would meet them again. What
 /// is repeated or out of order is there; a torn tail was never promised.
-fn missing_frames(view: &LaneView) -> u64 {
+fn missing_frames(view: &LaneView) -> Result<u64, JournalError> {
     let lost = view.findings.iter().filter(|f| {
         f.lane == Some(view.name.lane) && matches!(f.kind, FindingKind::Damaged | FindingKind::SequenceGap)
     });
-    let ranges = lost.filter_map(|f| f.frames.clone());
-    ranges
-        .map(|range| {
-            let met = view.entry.frames.iter().filter(|frame| range.contains(&frame.seq)).count();
-            let count = range.end().saturating_sub(*range.start()).saturating_add(1);
-            count.saturating_sub(u64::try_from(met).unwrap_or(u64::MAX))
-        })
-        .fold(0, u64::saturating_add)
+    let ranges: Vec<_> = lost.filter_map(|f| f.frames.clone()).collect();
+    if ranges.is_empty() {
+        return Ok(0);
+    }
+    let frames = view.entry.frames.load()?;
+    let missing = ranges.iter().map(|range| {
+        let met = frames.iter().filter(|frame| range.contains(&frame.seq)).count();
+        let count = range.end().saturating_sub(*range.start()).saturating_add(1);
+        count.saturating_sub(u64::try_from(met).unwrap_or(u64::MAX))
+    });
+    Ok(missing.fold(0, u64::saturating_add))
 }
 
 fn counted(heard: &BTreeMap<(u8, u8), u64>) -> Vec<TrackCounts> {

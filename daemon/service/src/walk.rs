@@ -6,7 +6,7 @@ use std::path::Path;
 
 use callvault_archive::timeline::{PacketHeader, ReportHeader};
 use callvault_journal::facts::{CodecFacts, SessionEvent, Started, TrackFacts};
-use callvault_journal::{LaneItem, LaneReader};
+use callvault_journal::{JournalError, LaneItem, LaneReader};
 use callvault_media::{Encoding, payload_duration};
 
 use crate::journals::GenerationFiles;
@@ -133,16 +133,16 @@ pub(crate) enum Item<'a> {
 }
 
 impl Walk {
-    pub(crate) fn new(folder: &Path, lanes: &[OpenLane]) -> Self {
-        let lanes = lanes
-            .iter()
-            .map(|lane| {
-                let name = lane.view.name;
-                let reader = LaneReader::new(name.generation, name.lane, lane.cipher(), lane.view.entry.frames.iter());
-                (reader, GenerationFiles::new(folder, name.generation))
-            })
-            .collect();
-        Self { lanes, table: CodecTable::default(), sources: Sources::default(), lane: 0, numbering: 0 }
+    /// Fails when it is not known where the lanes' frames are.
+    pub(crate) fn new(folder: &Path, lanes: &[OpenLane]) -> Result<Self, JournalError> {
+        let open = |lane: &OpenLane| {
+            let name = lane.view.name;
+            let frames = lane.view.entry.frames.load()?;
+            let reader = LaneReader::new(name.generation, name.lane, lane.cipher(), frames);
+            Ok((reader, GenerationFiles::new(folder, name.generation)))
+        };
+        let lanes = lanes.iter().map(open).collect::<Result<_, JournalError>>()?;
+        Ok(Self { lanes, table: CodecTable::default(), sources: Sources::default(), lane: 0, numbering: 0 })
     }
 
     /// Takes the next frame and gives each thing in it to `each`. False at the end.

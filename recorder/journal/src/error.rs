@@ -54,6 +54,14 @@ pub enum JournalError {
         /// Highest number given before.
         after: u32,
     },
+    /// Where the frames of a lane are was put away ([`crate::Pages`]) and does not come back.
+    #[error(
+        "read the index of the journal: {source}; the next start of the service reads the journal anew and makes another"
+    )]
+    Index {
+        /// What the system said.
+        source: std::io::Error,
+    },
     /// Reading failed, and not only for single blocks.
     #[error("read journal file {file_seq}: {source}")]
     Read {

@@ -2,12 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
+use std::sync::Arc;
 
 use callvault_seal::SealedKey;
 use uuid::Uuid;
 
 use crate::format::{Content, EarlierKey, Kind, LaneEnd, NO_LANE, key_context};
-use crate::frame_list::FrameList;
+use crate::frame_list::{FrameList, Pages};
 use crate::scanner::Frame;
 
 /// What is known of one lane.
@@ -94,17 +95,23 @@ const LANE_KEYS_MAX: usize = 8 * crate::format::SEALED_KEYS_MAX;
 /// Keys of earlier lanes that one lane can have: as many parts as a recording is written in before its verdict, and some repetitions.
 const EARLIER_KEYS_MAX: usize = 1_024;
 
-/// Lanes of a generation and where their frames are: some ten bytes of memory a frame. It grows with the journal; whoever holds it
-/// takes out the lanes that are done ([`LaneIndex::remove`]).
+/// Lanes of a generation and where their frames are: some ten bytes a frame, in memory or put away. It grows with the journal; whoever
+/// holds it takes out the lanes that are done ([`LaneIndex::remove`]).
 #[derive(Debug, Clone, Default)]
 pub struct LaneIndex {
     lanes: BTreeMap<u32, LaneEntry>,
+    pages: Option<Arc<dyn Pages>>,
 }
 
 impl LaneIndex {
-    /// An empty index.
+    /// An empty index that has everything in memory.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// An empty index that puts away what fills a page.
+    pub fn with_pages(pages: Arc<dyn Pages>) -> Self {
+        Self { lanes: BTreeMap::new(), pages: Some(pages) }
     }
 
     /// Adds a frame that the scanner passed on; returns its lane, if it has one.
@@ -113,7 +120,14 @@ impl LaneIndex {
         if lane == NO_LANE {
             return None;
         }
-        self.lanes.entry(lane).or_default().add(frame);
+        let entry = self.lanes.entry(lane).or_insert_with(|| LaneEntry {
+            frames: self
+                .pages
+                .as_ref()
+                .map_or_else(FrameList::default, |pages| FrameList::with_pages(Arc::clone(pages))),
+            ..LaneEntry::default()
+        });
+        entry.add(frame);
         Some(lane)
     }
 

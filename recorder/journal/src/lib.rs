@@ -171,7 +171,7 @@ pub use format::{
     FRAME_HEADER_BYTES, FRAME_MAGIC, FileHeader, Kind, LaneEnd, PLAIN_BYTES_MAX, RULE_BYTES_MAX, SEALED_KEYS_MAX,
     VERSION, file_name, key_context, parse_file_name,
 };
-pub use frame_list::FrameList;
+pub use frame_list::{FrameList, PAGE_BYTES, Pages};
 pub use index::{LaneEntry, LaneIndex};
 pub use lane_reader::{LaneItem, LaneReader};
 pub use place::FramePlace;

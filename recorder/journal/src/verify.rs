@@ -47,7 +47,7 @@ pub struct LaneReport {
 /// Opens every frame of a lane and says which do not.
 ///
 /// # Errors
-/// [`JournalError::Read`] when a file cannot be had.
+/// [`JournalError::Read`] when a file cannot be had; [`JournalError::Index`] when it is not known where the frames are.
 pub fn verify_lane(
     generation: Uuid,
     lane: u32,
@@ -55,7 +55,7 @@ pub fn verify_lane(
     cipher: Cipher,
     files: &mut dyn JournalFiles,
 ) -> Result<LaneReport, JournalError> {
-    let mut reader = LaneReader::new(generation, lane, cipher, entry.frames.iter());
+    let mut reader = LaneReader::new(generation, lane, cipher, entry.frames.load()?);
     let mut findings = Findings::default();
     let mut report = LaneReport::default();
     while let Some(item) = reader.next(files)? {

@@ -31,7 +31,7 @@ fn an_intact_journal_reads_as_written() {
     assert_eq!(discarded.end, Some(LaneEnd::Discarded));
     assert!(discarded.keys.is_empty());
 
-    let (items, findings) = read_frames(&mut files, 1, &kept.frames.iter().collect::<Vec<_>>());
+    let (items, findings) = read_frames(&mut files, 1, &kept.frames.load().unwrap().into_iter().collect::<Vec<_>>());
     assert_eq!(findings, 0);
     let facts: Vec<_> = items.iter().filter(|item| matches!(item, Item::Facts(_))).collect();
     let expected = [started(), call(), ended()].map(Item::Facts);
@@ -221,7 +221,7 @@ fn a_changed_length_of_a_body_costs_its_frame_only() {
 #[test]
 fn of_two_damaged_copies_of_a_frame_the_one_that_opens_is_read() {
     let mut files = journal();
-    let frames = look(&mut files).index.get(1).unwrap().frames.iter().collect::<Vec<_>>();
+    let frames = look(&mut files).index.get(1).unwrap().frames.load().unwrap().into_iter().collect::<Vec<_>>();
     let (whole, _) = read_frames(&mut files, 1, &frames);
     let padded = frames.iter().filter(|frame| frame.file_seq == 0 && !frame.body_len.is_multiple_of(16));
     assert!(padded.clone().count() > 2);
@@ -234,7 +234,7 @@ fn of_two_damaged_copies_of_a_frame_the_one_that_opens_is_read() {
                 copies[1 - opens][40] ^= 1;
                 drop(pieces.splice(n..=n, copies));
             });
-            let found = look(&mut files).index.get(1).unwrap().frames.iter().collect::<Vec<_>>();
+            let found = look(&mut files).index.get(1).unwrap().frames.load().unwrap().into_iter().collect::<Vec<_>>();
             assert_eq!(found.len(), frames.len() + 1);
             assert_eq!(read_frames(&mut files, 1, &found), (whole.clone(), 0), "frame {}, copy {opens}", frame.seq);
         }

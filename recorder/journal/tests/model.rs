@@ -174,7 +174,7 @@ proptest! {
         }
         // What still opens is what was written.
         for (lane, entry) in index.iter() {
-            let intact: Vec<_> = entry.frames.iter().filter(|frame| frame.intact).collect();
+            let intact: Vec<_> = entry.frames.load().unwrap().into_iter().filter(|frame| frame.intact).collect();
             let (items, findings) = read_frames(&mut bad, lane, &intact);
             prop_assert_eq!(findings, 0);
             let (expected, _) = read_frames(&mut files, lane, &intact);

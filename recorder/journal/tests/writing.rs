@@ -28,7 +28,8 @@ fn check_event_round_trip(event: SessionEvent) {
     let mut files = Files::new();
     store(&mut files, w.finish());
     let found = look(&mut files);
-    let (items, findings) = read_frames(&mut files, 1, &found.index.get(1).unwrap().frames.iter().collect::<Vec<_>>());
+    let (items, findings) =
+        read_frames(&mut files, 1, &found.index.get(1).unwrap().frames.load().unwrap().into_iter().collect::<Vec<_>>());
     let expected = [event, ended()].map(Item::Facts);
     assert_eq!((items.as_slice(), findings), (&expected[..], 0));
 }
@@ -58,7 +59,7 @@ fn an_event_with_a_missing_part_is_lost_alone() {
     w.write_facts(lane, &cipher, &ended()).unwrap();
     let mut files = Files::new();
     store(&mut files, w.finish());
-    let frames = look(&mut files).index.get(1).unwrap().frames.iter().collect::<Vec<_>>();
+    let frames = look(&mut files).index.get(1).unwrap().frames.load().unwrap().into_iter().collect::<Vec<_>>();
     assert_eq!(frames.len(), 6);
     let expected = [started(), ended()].map(Item::Facts);
     for lost in 1..5 {
@@ -89,7 +90,7 @@ fn malformed_events_do_not_repeat_what_they_hold() {
     w.write_facts(lane, &key.cipher(), &call()).unwrap();
     let mut files = Files::new();
     store(&mut files, w.finish());
-    let frame = look(&mut files).index.get(1).unwrap().frames.iter().next().unwrap();
+    let frame = look(&mut files).index.get(1).unwrap().frames.load().unwrap().into_iter().next().unwrap();
     // Seal it anew, with the same header, as text that is no event but just as long.
     let file = files.get_mut(&0).unwrap();
     let (from, to) = (frame.offset as usize, frame.offset as usize + 32 + frame.body_len as usize);
@@ -295,7 +296,7 @@ fn a_lane_opens_with_its_own_key_in_its_own_place_only() {
 fn a_forged_header_does_not_open() {
     // Who can compute checksums can rename a frame; the seal is bound to the header, so it does not open then.
     let files = journal();
-    let frame = look(&mut files.clone()).index.get(1).unwrap().frames.iter().nth(1).unwrap();
+    let frame = look(&mut files.clone()).index.get(1).unwrap().frames.load().unwrap().into_iter().nth(1).unwrap();
     let at = frame.offset as usize;
     for (byte, value) in [(4, 4), (5, 1), (6, 1), (12, 2), (16, 200)] {
         let mut bad = files.clone();
@@ -307,7 +308,8 @@ fn a_forged_header_does_not_open() {
         file[at + 28..at + 32].copy_from_slice(&crc.to_le_bytes());
         let (_, index) = verify(GENERATION, [0, 1], &mut bad).unwrap();
         let lane = if byte == 12 { 2 } else { 1 };
-        let moved = index.get(lane).unwrap().frames.iter().find(|found| found.offset == frame.offset);
+        let moved =
+            index.get(lane).unwrap().frames.load().unwrap().into_iter().find(|found| found.offset == frame.offset);
         let mut reader = LaneReader::new(GENERATION, lane, data_key(1).cipher(), [moved.unwrap()]);
         let item = reader.next(&mut bad).unwrap();
         assert!(

@@ -51,7 +51,8 @@ fn tracks_of_different_clocks_and_paths_stay_together() {
     let pinned = running.appliance.journals.pin(id);
     let lanes = open_lanes(&pinned, &running.appliance.keyring).unwrap();
     let reading = Reading::of_journal(&pinned.folder, &lanes).unwrap();
-    let all: Vec<_> = reading.packets(&pinned.folder, &lanes, 0..u64::MAX).map(|packet| packet.unwrap()).collect();
+    let all: Vec<_> =
+        reading.packets(&pinned.folder, &lanes, 0..u64::MAX).unwrap().map(|packet| packet.unwrap()).collect();
     let last = |track: u8| all.iter().rfind(|packet| packet.track == track).unwrap().position;
     // The 18,000th packet is sent after 359.98 s by our clock, and 108 ms before that by the other.
     assert_eq!(last(0), 359_980 * 48);

@@ -37,7 +37,7 @@ fn check(order: &Order) {
     let pinned = running.appliance.journals.pin(call.id);
     let lanes = open_lanes(&pinned, &running.appliance.keyring).unwrap();
     let reading = Reading::of_journal(&pinned.folder, &lanes).unwrap();
-    let all: Vec<_> = reading.packets(&pinned.folder, &lanes, 0..u64::MAX).map(|p| p.unwrap()).collect();
+    let all: Vec<_> = reading.packets(&pinned.folder, &lanes, 0..u64::MAX).unwrap().map(|p| p.unwrap()).collect();
     assert!(all.is_sorted_by_key(|p| p.position));
     let mut given: Vec<_> = all.iter().map(|p| (p.position, p.track, p.payload.clone())).collect();
     given.sort();

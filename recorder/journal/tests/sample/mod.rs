@@ -203,7 +203,7 @@ pub(crate) fn look(files: &mut Files) -> Look {
     let (report, index) = verify(GENERATION, file_seqs, files).unwrap();
     let (mut items, mut unopened) = (BTreeMap::new(), 0);
     if let Some(entry) = index.get(1) {
-        for frame in entry.frames.iter() {
+        for frame in entry.frames.load().unwrap().into_iter() {
             let (read, findings) = read_frames(files, 1, &[frame]);
             unopened += findings;
             if findings == 0 {

@@ -231,7 +231,7 @@ impl Look {
 
     /// The sealed frames of a lane.
     pub(crate) fn frames(&self, lane: u32) -> Vec<FrameRef> {
-        self.index.get(lane).map_or_else(Vec::new, |entry| entry.frames.iter().collect())
+        self.index.get(lane).map_or_else(Vec::new, |entry| entry.frames.load().expect("all of it is in memory"))
     }
 
     fn read_by_frame(&self, lane: u32, files: &mut BTreeMap<u32, &[u8]>) -> Written {
