@@ -14,10 +14,10 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
 use std::thread;
-use std::time::Instant;
 
 use nix::sys::signal::Signal;
-use rig::lasting::{reinvite, through};
+use rig::injection::Held;
+use rig::lasting::{reinvite, through, through_losing};
 use rig::{Appliance, process, wait_until};
 use serde_json::Value;
 use tempfile::TempDir;
@@ -27,6 +27,9 @@ const MACHINE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/systemd/machin
 
 /// The version that is updated, and the one that it is updated to.
 const VERSIONS: [&str; 2] = ["0.0.9", "0.1.0"];
+
+/// Packets of 20 ms in the time that a journal may stand still, and until the next recorder is there: 5 s, and 3 more.
+const LOST_WHEN_STUCK: usize = 400;
 
 /// The two kinds of packages, and what is done with them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -126,6 +129,12 @@ impl Machine {
         self.must(&format!("systemctl show --value --property {name} callvaultd")).trim().to_owned()
     }
 
+    /// How long the last start took, as systemd has it.
+    fn start_ms(&self) -> u64 {
+        let us = |name: &str| self.property(name).parse::<u64>().unwrap();
+        us("ActiveEnterTimestampMonotonic").saturating_sub(us("InactiveExitTimestampMonotonic")) / 1_000
+    }
+
     fn at(&self, path: &str) -> PathBuf {
         self.root.path().join(path)
     }
@@ -153,9 +162,8 @@ impl Drop for Machine {
 /// Installs it and waits until it is used, which takes the time that is printed.
 fn install(machine: &Machine, kind: Kind, version: &str) {
     let said = machine.must(&kind.install(version));
-    let begun = Instant::now();
     wait_until("the service is active", || machine.sh("systemctl is-active --quiet callvaultd").0);
-    println!("{kind:?} {version}: active {} ms after the installer ended", begun.elapsed().as_millis());
+    println!("{kind:?} {version}: active {} ms after it was begun", machine.start_ms());
     assert!(!said.contains("did not start"), "{said}");
 }
 
@@ -177,7 +185,19 @@ fn from_first_to_last(kind: Kind) {
     let recordings = machine.recordings();
     assert_eq!(recordings.len(), 1);
     // In tenths; more than that is an error.
-    machine.must("systemd-analyze security --no-pager --threshold=15 callvaultd");
+    for unit in ["callvaultd", "callvault-portal"] {
+        let said = machine.must(&format!("systemd-analyze security --no-pager --threshold=15 {unit}"));
+        println!("{kind:?}: {}", said.lines().last().unwrap_or(""));
+    }
+    // What is promised. A machine that tests has other work too: the best of some starts.
+    let starts = (0..3).map(|_| {
+        machine.must("systemctl restart callvaultd");
+        machine.start_ms()
+    });
+    let quickest = starts.min().unwrap();
+    assert!(quickest <= 2_000, "active after {quickest} ms");
+    println!("{kind:?}: a start with recordings takes {quickest} ms");
+    wait_until("everything is well after it", || ailing(&machine).is_empty());
 
     let before = machine.property("MainPID");
     machine.must("systemctl reload callvaultd");
@@ -315,6 +335,32 @@ fn what_stands_still_is_started_again_and_calls_go_on() {
     });
     println!("a daemon that stands still: {judged}");
     assert_eq!(machine.property("NRestarts"), "1");
+    // One thread of it, so that another can still say what it is.
+    let judged = through(&appliance, calls(), 44_000, 1, |_| {
+        let stuck = daemon().unwrap();
+        let held = Held::thread(stuck, "supervisor");
+        wait_until("health names the supervisor", || {
+            let part = &appliance.ask("GET", "/health").json()["components"]["watchdog"];
+            part["reason"].as_str().is_some_and(|text| text.contains("the supervisor of the recorder"))
+        });
+        held.until_killed();
+        wait_until("another daemon", || daemon().is_some_and(|now| now != stuck) && appliance.is_ready());
+    });
+    println!("a supervisor that stands still: {judged}");
+    assert_eq!(machine.property("NRestarts"), "2");
+    let judged = through_losing(&appliance, calls(), 45_000, (1, LOST_WHEN_STUCK), |_| {
+        let stuck = recorder().unwrap();
+        let held = Held::thread(stuck, "journal");
+        wait_until("health names the journal", || {
+            let part = &appliance.ask("GET", "/health").json()["components"]["journal"];
+            part["status"] == "failing"
+                && part["reason"].as_str().unwrap().contains("nothing is written to the journal")
+        });
+        held.until_killed();
+        wait_until("another recorder", || appliance.is_ready() && recorder().is_some_and(|now| now != stuck));
+    });
+    println!("a journal that stands still: {judged}");
+    assert_eq!(machine.property("NRestarts"), "2");
     assert!(machine.must("journalctl --no-pager -u callvaultd").contains("Watchdog timeout"));
     appliance.assert_verifies();
 }

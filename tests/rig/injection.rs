@@ -9,7 +9,7 @@ use std::ptr::null_mut;
 
 use nix::errno::Errno;
 use nix::libc::{self, c_long, c_void, user_regs_struct};
-use nix::sys::wait::{WaitStatus, waitpid};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
 /// Below the stack by so much is what nobody uses: further than the 128 bytes that a function may use without saying so.
@@ -91,6 +91,34 @@ impl Drop for Stopped {
     fn drop(&mut self) {
         set_registers(self.process, &self.registers);
         request(libc::PTRACE_DETACH, self.process, 0);
+    }
+}
+
+/// One thread of a process that does not run any more, while the others do: as if it had met a lock that nobody opens.
+pub struct Held(Pid);
+
+impl Held {
+    /// Holds the thread of this name. The caller is root.
+    pub fn thread(process: u32, name: &str) -> Self {
+        let is_it = |thread: &std::path::PathBuf| std::fs::read_to_string(thread.join("comm")).unwrap().trim() == name;
+        let mut threads =
+            std::fs::read_dir(format!("/proc/{process}/task")).unwrap().map(|entry| entry.unwrap().path());
+        let thread = threads.find(is_it).unwrap_or_else(|| panic!("there is a thread {name}"));
+        let thread = Pid::from_raw(thread.file_name().unwrap().to_str().unwrap().parse().unwrap());
+        request(libc::PTRACE_ATTACH, thread, 0);
+        assert!(matches!(waitpid(thread, Some(WaitPidFlag::__WALL)).unwrap(), WaitStatus::Stopped(..)));
+        Self(thread)
+    }
+
+    /// Returns when the process was killed. Until this is called it cannot go, as somebody still looks at the thread.
+    pub fn until_killed(self) {
+        loop {
+            match waitpid(self.0, Some(WaitPidFlag::__WALL)) {
+                Ok(WaitStatus::Signaled(..) | WaitStatus::Exited(..)) | Err(Errno::ECHILD) => return,
+                Ok(_) => {}
+                Err(error) => panic!("{error}"),
+            }
+        }
     }
 }
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use callvault_http::{Component, Health, Snapshot, Status};
 use callvault_queue::StateName;
+use callvault_supervise::JOURNAL;
 
 use crate::access;
 use crate::appliance::Appliance;
@@ -35,7 +36,7 @@ pub(crate) fn snapshot(appliance: &Appliance) -> Snapshot {
         health.components.insert(name.to_owned(), component);
     };
     put("recorder", recorder_component(&recorder));
-    put("journal", journal_component(appliance));
+    put("journal", journal_component(appliance, &recorder));
     let headroom = appliance.headroom(&recorder);
     put("spool", spool_component(appliance, headroom.as_ref()));
     put("store", store_component(appliance));
@@ -114,7 +115,15 @@ fn certificates_component(appliance: &Appliance) -> Component {
     noted(appliance, &certificates::DEGRADED_PARTS, Status::Degraded)
 }
 
-fn journal_component(appliance: &Appliance) -> Component {
+fn journal_component(appliance: &Appliance, recorder: &RecorderState) -> Component {
+    if recorder.still.is_some_and(|(part, _)| part == JOURNAL) {
+        let text = if recorder.waits_for_disk {
+            "nothing is written to the journal: the disk of data_dir does not answer. What is heard is kept in memory as long as there is room; see the kernel's log"
+        } else {
+            "nothing is written to the journal; the recorder is about to be restarted"
+        };
+        return Component::new(Status::Failing, text);
+    }
     let failing = noted(appliance, &["ingest", "recordings"], Status::Failing);
     if failing.status != Status::Ok {
         return failing;
@@ -138,10 +147,23 @@ fn recorder_component(recorder: &RecorderState) -> Component {
         );
     }
     if !recorder.up {
-        return Component::new(
-            Status::Failing,
-            "the recorder is not up; calls are not recorded. The log says why; it is started again by itself",
-        );
+        let why = recorder
+            .killed
+            .as_ref()
+            .map_or_else(|| "the log says why".to_owned(), |why| format!("it was killed as {why}; the log says more"));
+        let text = format!("the recorder is not up; calls are not recorded, and it is started again by itself ({why})");
+        return Component::new(Status::Failing, text);
+    }
+    // A process that does not run says nothing, and then this is as old as its silence.
+    let is_silent = recorder.beat_at.is_some_and(|at| at.elapsed() > BEAT_WITHIN);
+    if let Some((part, since)) = recorder.still.filter(|_| !is_silent) {
+        let what_next = if recorder.waits_for_disk {
+            "the disk of data_dir does not answer, and what is heard is kept in memory; the kernel's log says more"
+        } else {
+            "the recorder is about to be restarted, and its calls go on"
+        };
+        let text = format!("the recorder's {part} has not moved for {} s; {what_next}", since.elapsed().as_secs());
+        return Component::new(Status::Failing, text);
     }
     if recorder.beat_at.is_some_and(|at| at.elapsed() > BEAT_WITHIN) {
         return Component::new(

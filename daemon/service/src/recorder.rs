@@ -4,6 +4,7 @@
 //! decides: whether to start, kill or wait is the machine's, what is kept is the policy's.
 
 use std::collections::BTreeSet;
+use std::fs;
 use std::io;
 use std::os::fd::AsFd;
 use std::path::PathBuf;
@@ -18,7 +19,7 @@ use callvault_control::{
     SocketKind, Start, TlsIdentity, ToDaemon, ToRecorder,
 };
 use callvault_journal::facts::CallFacts;
-use callvault_supervise::{Action, Event, Limits, State, Supervisor};
+use callvault_supervise::{Action, Event, JOURNAL, Limits, State, Supervisor};
 use tokio::io::unix::AsyncFd;
 use tokio::process::{Child, Command};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -34,6 +35,10 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(2);
 
 /// How long handing over the sockets and the settings may take.
 const HANDOVER_WITHIN: Duration = Duration::from_secs(5);
+
+/// How long a part of the recorder stands still before health says so: well before the recorder is killed for it, and longer than a busy
+/// machine makes it wait.
+const STILL_SHOWN: Duration = Duration::from_secs(2);
 
 /// Questions to the recorder that wait at the same time; more are refused.
 const QUESTIONS_MAX: usize = 32;
@@ -76,6 +81,12 @@ pub(crate) struct RecorderState {
     pub(crate) deaths: u32,
     /// Last alarm it raised, and when.
     pub(crate) alarm: Option<(Instant, String)>,
+    /// Which of its parts stands still, and since when, when that is longer than [`STILL_SHOWN`].
+    pub(crate) still: Option<(&'static str, Instant)>,
+    /// Whether its journal waits in the kernel for a disk that does not answer.
+    pub(crate) waits_for_disk: bool,
+    /// Why the one before was killed, until another one is ready.
+    pub(crate) killed: Option<String>,
     /// Why it could not even be started, if the last attempt ended so.
     pub(crate) start_error: Option<String>,
     /// Counters of generations before this one, so that totals never fall.
@@ -130,6 +141,19 @@ enum Awaited {
     Controlled(oneshot::Sender<Result<CallStanding, Refusal>>),
 }
 
+/// Whether the thread of a process that writes the journal is in the kernel where no signal reaches it, as one is that waits for a disk
+/// (proc_pid_stat(5): state D).
+fn waits_for_disk(process: Option<u32>) -> bool {
+    let Some(threads) = process.and_then(|process| fs::read_dir(format!("/proc/{process}/task")).ok()) else {
+        return false;
+    };
+    let stats = threads.flatten().filter_map(|thread| fs::read_to_string(thread.path().join("stat")).ok());
+    stats.into_iter().any(|stat| {
+        // The name is in brackets, and may hold anything.
+        stat.rsplit_once(") ").is_some_and(|(before, after)| before.ends_with("(journal") && after.starts_with('D'))
+    })
+}
+
 enum Happened {
     Message(Result<ToDaemon, ControlError>),
     Exited(io::Result<std::process::ExitStatus>),
@@ -175,11 +199,25 @@ impl Driver {
                         Action::Stopped => return,
                     }
                 }
+                let still = machine.stillest(epoch.elapsed()).filter(|(_, still)| *still >= STILL_SHOWN);
+                let still = still.and_then(|(name, still)| Some((name, Instant::now().checked_sub(still)?)));
                 self.state.send_modify(|s| {
+                    s.still = still;
+                    s.waits_for_disk = machine.waits_for_disk();
+                    s.killed = machine.killed().map(str::to_owned);
                     s.up = machine.is_up();
                     s.deaths = machine.deaths();
                     s.deaths_total = machine.deaths_total();
                 });
+            }
+            if let (Some((JOURNAL, still)), Some(running)) = (machine.stillest(epoch.elapsed()), &running)
+                && still >= STILL_SHOWN
+            {
+                let answers = !waits_for_disk(running.child.id());
+                if answers == machine.waits_for_disk() {
+                    pending.push(Event::Disk { answers });
+                    continue;
+                }
             }
             let wait = machine
                 .deadline()

@@ -74,6 +74,7 @@ pub(crate) fn run(path: &Path) -> anyhow::Result<()> {
     }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)
+        .thread_name("supervisor")
         .enable_all()
         .build()
         .context("start the runtime")?;

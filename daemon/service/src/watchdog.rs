@@ -73,8 +73,13 @@ pub(crate) fn run(appliance: &Appliance, every: Duration) {
     let mut seen = Seen::new(counts(appliance, standing_in), Duration::ZERO);
     let mut heard = 0;
     while !appliance.stopping.load(Ordering::Relaxed) {
-        // A recorder that is not up is its supervisor's business, whose next try may be seconds away.
-        if !appliance.recorder.borrow().up {
+        // A recorder that is not up is its supervisor's business, whose next try may be seconds away; and one that waits for its disk is
+        // let wait, as another start would not make the disk answer.
+        let is_supervised = {
+            let recorder = appliance.recorder.borrow();
+            !recorder.up || recorder.waits_for_disk
+        };
+        if is_supervised {
             standing_in += 1;
         }
         match seen.look(counts(appliance, standing_in), begun.elapsed()) {

@@ -7,7 +7,9 @@
 //!   [`Limits::pause_max`]. It never gives up: an appliance that stopped trying records nothing.
 //! - A child that stayed up for [`Limits::steady_after`] has its past forgiven.
 //! - A child that does not become ready within [`Limits::ready_within`], or of which something stands still for
-//!   [`Limits::stuck_after`], is killed and so started again.
+//!   [`Limits::stuck_after`], is killed and so started again. Unless it is the journal, and it waits for its disk
+//!   ([`Event::Disk`]): the kernel does not let it die before the disk answers, and when it does, it goes on by itself with what it has kept
+//!   in memory, which a death would cost.
 //! - When it has died [`Limits::deaths_alarm`] times without being steady, that is an alarm, raised once and cleared
 //!   when it is steady again.
 //! - On [`Event::StopWanted`] it is asked to stop, and killed after [`Limits::stop_within`].
@@ -57,7 +59,10 @@ impl Default for Limits {
 pub type Progress = [u64; 3];
 
 /// What the counters of [`Progress`] count, for messages.
-pub const PROGRESS_NAMES: [&str; 3] = ["signalling", "media sweep", "journal"];
+pub const PROGRESS_NAMES: [&str; 3] = ["signalling", "media sweep", JOURNAL];
+
+/// The part that writes.
+pub const JOURNAL: &str = "journal";
 
 /// What happened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -70,6 +75,11 @@ pub enum Event {
     Ready,
     /// It says how far its parts are.
     Beat(Progress),
+    /// Its journal stands still: whether it waits in the kernel for a disk that does not answer. It counts until the journal moves.
+    Disk {
+        /// Whether it does not wait.
+        answers: bool,
+    },
     /// It is gone (reaped).
     Exited,
     /// The daemon stops.
@@ -145,6 +155,10 @@ pub struct Supervisor {
     deaths_total: u64,
     alarmed: bool,
     progress: [(u64, Now); 3],
+    /// Whether the journal waits for its disk.
+    waits_for_disk: bool,
+    /// Why the last one was killed; none once another one is ready.
+    killed: Option<String>,
     stop_wanted: bool,
 }
 
@@ -161,6 +175,8 @@ impl Supervisor {
             deaths_total: 0,
             alarmed: false,
             progress: [(0, now); 3],
+            waits_for_disk: false,
+            killed: None,
             stop_wanted: false,
         }
     }
@@ -189,6 +205,25 @@ impl Supervisor {
         matches!(self.state, State::Up { .. })
     }
 
+    /// Which part of a child that is up has stood still for longest, by its name in [`PROGRESS_NAMES`], and for how long.
+    #[must_use]
+    pub fn stillest(&self, now: Now) -> Option<(&'static str, Duration)> {
+        let (moved, name) = self.oldest_progress(false);
+        self.is_up().then(|| (name, now.saturating_sub(moved)))
+    }
+
+    /// Whether it is let live although its journal stands still.
+    #[must_use]
+    pub fn waits_for_disk(&self) -> bool {
+        self.waits_for_disk
+    }
+
+    /// Why the last child was killed, until another one is ready.
+    #[must_use]
+    pub fn killed(&self) -> Option<&str> {
+        self.killed.as_deref()
+    }
+
     /// When [`Event::Tick`] is due at the latest; none: nothing depends on time now.
     #[must_use]
     pub fn deadline(&self) -> Option<Now> {
@@ -197,7 +232,7 @@ impl Supervisor {
             State::Starting | State::Dying | State::Stopped => None,
             State::Rising { since } => Some(since + self.limits.ready_within),
             State::Up { since } => {
-                let stuck = self.oldest_progress().0 + self.limits.stuck_after;
+                let stuck = self.oldest_progress(self.waits_for_disk).0 + self.limits.stuck_after;
                 let steady = since + self.limits.steady_after;
                 Some(if self.deaths > 0 { stuck.min(steady) } else { stuck })
             }
@@ -215,16 +250,28 @@ impl Supervisor {
                 if let State::Rising { .. } = self.state {
                     self.state = State::Up { since: now };
                     self.ready_since = Some(now);
+                    self.killed = None;
                     self.progress = self.progress.map(|(count, _)| (count, now));
                 }
                 Vec::new()
             }
             Event::Beat(progress) => {
-                for (seen, count) in self.progress.iter_mut().zip(progress) {
+                for ((seen, count), name) in self.progress.iter_mut().zip(progress).zip(PROGRESS_NAMES) {
                     if seen.0 != count {
                         *seen = (count, now);
+                        self.waits_for_disk &= name != JOURNAL;
                     }
                 }
+                self.tick(now)
+            }
+            Event::Disk { answers } => {
+                // From now on it is seen whether it goes on.
+                if answers && std::mem::take(&mut self.waits_for_disk) {
+                    for ((_, moved), name) in self.progress.iter_mut().zip(PROGRESS_NAMES) {
+                        *moved = if name == JOURNAL { now } else { *moved };
+                    }
+                }
+                self.waits_for_disk = !answers && self.is_up();
                 self.tick(now)
             }
             Event::Tick => self.tick(now),
@@ -248,6 +295,7 @@ impl Supervisor {
 
     fn started(&mut self, now: Now) -> Vec<Action> {
         self.progress = [(0, now); 3];
+        self.waits_for_disk = false;
         if self.stop_wanted {
             self.state = State::Stopping { since: now };
             return vec![Action::AskToStop];
@@ -301,7 +349,7 @@ impl Supervisor {
                 self.kill(format!("it was not ready after {} s", self.limits.ready_within.as_secs()))
             }
             State::Up { since } => {
-                let (moved, name) = self.oldest_progress();
+                let (moved, name) = self.oldest_progress(self.waits_for_disk);
                 if now >= moved + self.limits.stuck_after {
                     return self
                         .kill(format!("its {name} has not moved for {} s", now.saturating_sub(moved).as_secs()));
@@ -323,13 +371,15 @@ impl Supervisor {
 
     fn kill(&mut self, why: String) -> Vec<Action> {
         self.state = State::Dying;
+        self.killed = Some(why.clone());
         vec![Action::Kill { why }]
     }
 
-    fn oldest_progress(&self) -> (Now, &'static str) {
+    /// What has stood still for longest, and since when; with or without the journal.
+    fn oldest_progress(&self, without_journal: bool) -> (Now, &'static str) {
         let mut oldest = (self.progress[0].1, PROGRESS_NAMES[0]);
         for ((_, moved), name) in self.progress.iter().zip(PROGRESS_NAMES) {
-            if *moved < oldest.0 {
+            if *moved < oldest.0 && !(without_journal && name == JOURNAL) {
                 oldest = (*moved, name);
             }
         }

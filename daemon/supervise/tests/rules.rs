@@ -122,6 +122,57 @@ fn what_stands_still_is_named_and_killed() {
 }
 
 #[test]
+fn what_stands_still_is_known_before_it_is_killed_and_why_it_was_until_another_is_ready() {
+    let mut machine = running(Limits::default());
+    let _ = machine.handle(at(1_000), Event::Beat([1, 1, 1]));
+    let _ = machine.handle(at(4_000), Event::Beat([2, 2, 1]));
+    assert_eq!(machine.stillest(at(4_000)), Some(("journal", at(3_000))));
+    assert_eq!(machine.killed(), None);
+    assert!(matches!(machine.handle(at(6_000), Event::Beat([3, 3, 1])).as_slice(), [Action::Kill { .. }]));
+    assert!(machine.killed().unwrap().contains("journal"));
+    assert_eq!(machine.stillest(at(6_000)), None);
+    let _ = machine.handle(at(6_100), Event::Exited);
+    let _ = machine.handle(at(6_200), Event::Started);
+    assert!(machine.killed().is_some());
+    let _ = machine.handle(at(6_300), Event::Ready);
+    assert_eq!(machine.killed(), None);
+}
+
+/// The parts that move, beat by beat; whether the journal's disk answers; when it is killed, in seconds.
+fn check_disk(moves: impl Fn(u64) -> [bool; 3], answers: impl Fn(u64) -> bool, killed_at: Option<u64>) {
+    let mut machine = running(Limits::default());
+    let mut progress = [0; 3];
+    for second in 1..60 {
+        for (count, moved) in progress.iter_mut().zip(moves(second)) {
+            *count += u64::from(moved);
+        }
+        let mut actions = machine.handle(at(second * 1_000), Event::Beat(progress));
+        if machine.stillest(at(second * 1_000)).is_some_and(|(name, still)| name == "journal" && still >= at(2_000)) {
+            actions.extend(machine.handle(at(second * 1_000), Event::Disk { answers: answers(second) }));
+        }
+        assert!(machine.deadline().is_none_or(|due| due > at(second * 1_000)), "nobody is waken for nothing");
+        if let Some(Action::Kill { why }) = actions.first() {
+            assert_eq!(Some(second), killed_at, "{why}");
+            return;
+        }
+    }
+    assert_eq!(killed_at, None);
+}
+
+#[test]
+fn a_journal_that_waits_for_its_disk_is_waited_for() {
+    let stands = |from: u64| move |second: u64| [true, true, second < from];
+    check_disk(stands(10), |_| false, None);
+    check_disk(stands(10), |_| true, Some(14));
+    // The disk answers again, and it stands still all the same.
+    check_disk(stands(10), |second| second >= 30, Some(35));
+    // What else stands still has nothing to do with the disk.
+    check_disk(|second| [true, second < 10, second < 10], |_| false, Some(14));
+    // It moves, and then it hangs.
+    check_disk(|second| [true, true, second < 10 || second == 30], |second| second > 30, Some(35));
+}
+
+#[test]
 fn silence_and_a_slow_start_are_killed_too() {
     let mut machine = running(Limits::default());
     let due = machine.deadline().unwrap();
