@@ -177,6 +177,17 @@ impl Metadata {
         read::parse(bytes)
     }
 
+    /// Gives back the room that its lists were given to grow: they are kept as long as the call.
+    fn shrink_to_fit(&mut self) {
+        self.sessions.shrink_to_fit();
+        self.participants.shrink_to_fit();
+        self.streams.shrink_to_fit();
+        self.sessions.iter_mut().for_each(|session| session.sip_session_ids.shrink_to_fit());
+        for Participant { aors, names, sends, recvs, sent, .. } in &mut self.participants {
+            [aors, names, sends, recvs, sent].into_iter().for_each(Vec::shrink_to_fit);
+        }
+    }
+
     /// Brings in a later document of the same dialog.
     ///
     /// A snapshot replaces everything, except that BroadWorks' data stays where the later one has none: it speaks of the call,

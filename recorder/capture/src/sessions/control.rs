@@ -51,7 +51,7 @@ impl Sessions {
                 self.decide(now, recording, Decision::Keep);
             }
         }
-        self.by_dialog.get(&dialog).map(Session::standing).ok_or(Refusal::Unknown)
+        self.by_dialog.get(&dialog).map(|session| session.standing()).ok_or(Refusal::Unknown)
     }
 
     fn hold_back(&mut self, now: Moment, dialog: DialogId, paused: bool) {

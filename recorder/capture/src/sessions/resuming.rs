@@ -73,7 +73,7 @@ impl Sessions {
             changed_ns,
         };
         self.by_recording.extend(session.recordings.iter().map(|recording| (*recording, dialog)));
-        self.by_dialog.insert(dialog, session);
+        self.by_dialog.insert(dialog, Box::new(session));
         self.changes.dialogs.insert(dialog);
         tracing::info!(session = %name, recording = %recording, segment, "recording {recording} goes on");
         if let Some(stored) = facts {

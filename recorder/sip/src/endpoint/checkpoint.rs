@@ -176,7 +176,7 @@ impl Endpoint {
         }
         let id = DialogId(self.new_id());
         self.dialog_keys.insert(key, id);
-        self.dialogs.insert(id, dialog);
+        self.dialogs.insert(id, Box::new(dialog));
         for (index, answer) in answers.into_iter().take(ANSWERS_MAX).enumerate() {
             let tx = self.resume_answer(now, id, answer, &flow);
             if let (Some(dialog), true) = (self.dialogs.get_mut(&id), unacked == Some(index)) {
@@ -191,8 +191,9 @@ impl Endpoint {
 
     /// The answers that a checkpoint holds: that of the INVITE without ACK, and the latest others.
     fn kept_answers(&self, dialog: &Dialog) -> Vec<(TransactionId, &ServerTransaction)> {
-        let answered =
-            |id: &TransactionId| Some((*id, self.servers.get(id).filter(|transaction| !transaction.is_pending())?));
+        let answered = |id: &TransactionId| {
+            Some((*id, self.servers.get(id).map(Box::as_ref).filter(|transaction| !transaction.is_pending())?))
+        };
         let unacked = dialog.unacked.as_ref().and_then(answered);
         let others = dialog.transactions.iter().rev().filter(|id| dialog.unacked != Some(**id)).filter_map(answered);
         let mut kept: Vec<_> = unacked.into_iter().chain(others).take(ANSWERS_MAX).collect();
@@ -237,7 +238,7 @@ impl Endpoint {
             self.invites.insert(transaction.call.clone(), tx);
         }
         self.agenda.set(Timer::Server(tx), transaction.due());
-        self.servers.insert(tx, transaction);
+        self.servers.insert(tx, Box::new(transaction));
         self.dialog_mut(dialog)?.transactions.insert(tx);
         awaits_ack.then_some(tx)
     }

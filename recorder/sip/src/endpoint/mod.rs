@@ -271,13 +271,14 @@ pub struct Endpoint {
     random: StdRng,
     /// Our tag where no dialog gives one.
     own_tag: String,
-    servers: BTreeMap<TransactionId, ServerTransaction>,
+    // Boxed: a tree keeps room for almost half as many again.
+    servers: BTreeMap<TransactionId, Box<ServerTransaction>>,
     server_keys: BTreeMap<TransactionKey, TransactionId>,
     /// The INVITE transaction of a Call-ID, From tag and CSeq number, whatever its branch.
     invites: BTreeMap<CallKey, TransactionId>,
     clients: BTreeMap<ClientId, ClientTransaction>,
     client_branches: BTreeMap<String, ClientId>,
-    dialogs: BTreeMap<DialogId, Dialog>,
+    dialogs: BTreeMap<DialogId, Box<Dialog>>,
     /// Dialogs by Call-ID and our tag.
     dialog_keys: BTreeMap<(String, String), DialogId>,
     /// Dialogs whose checkpoint is no longer what it was when it was last asked for.

@@ -118,7 +118,7 @@ impl Endpoint {
         if leads {
             self.invites.insert(transaction.call.clone(), id);
         }
-        self.servers.insert(id, transaction);
+        self.servers.insert(id, Box::new(transaction));
         if let Some(dialog) = dialog.and_then(|dialog| self.dialog_mut(dialog)) {
             dialog.transactions.insert(id);
         }
@@ -204,7 +204,7 @@ impl Endpoint {
         let tag = self.new_tag();
         let dialog = Dialog::from_invite(&self.config, &request, flow, &core, &tag);
         self.dialog_keys.insert((core.call_id.clone(), tag), id);
-        self.dialogs.insert(id, dialog);
+        self.dialogs.insert(id, Box::new(dialog));
         let request = Arc::new(request);
         let tx = self.open(now, flow, core, request.clone(), Some(id));
         self.set_pending(id, Some(tx));

@@ -114,6 +114,7 @@ impl Reader {
             flaws: self.flaws,
         };
         metadata.settle();
+        metadata.shrink_to_fit();
         metadata
     }
 
