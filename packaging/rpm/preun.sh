@@ -6,7 +6,7 @@ if [ "$1" -eq 0 ]; then
     fi
     # The profiles are of no use without the programs.
     if command -v apparmor_parser >/dev/null && aa-enabled --quiet 2>/dev/null; then
-        for profile in callvaultd callvault-recorder callvault-render callvault-portal; do
+        for profile in callvaultd callvault-portal; do
             apparmor_parser -R "/etc/apparmor.d/$profile" >/dev/null 2>&1 || :
         done
     fi

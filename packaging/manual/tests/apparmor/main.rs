@@ -12,6 +12,8 @@ use std::process::Command;
 use callvault_config::Config;
 use profile::{Profile, expanded, file, matches, top};
 
+/// Files of profiles.
+const FILES: [&str; 2] = ["callvaultd", "callvault-portal"];
 const PROFILES: [&str; 4] = ["callvaultd", "callvault-recorder", "callvault-render", "callvault-portal"];
 /// What callvaultd starts; they have its rules as well as theirs.
 const CHILDREN: [&str; 2] = ["callvault-recorder", "callvault-render"];
@@ -57,7 +59,7 @@ fn every_profile_compiles() {
     let found = fs::read_dir(top().join("packaging/apparmor")).unwrap();
     let mut names: Vec<String> = found.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
     names.sort();
-    let mut wanted = PROFILES.map(str::to_owned);
+    let mut wanted = FILES.map(str::to_owned);
     wanted.sort();
     assert_eq!(names, wanted);
     for name in PROFILES {
@@ -76,10 +78,10 @@ fn every_profile_compiles() {
 fn packages_install_load_and_forget_every_profile() {
     let (cargo, assets) = (text("Cargo.toml"), text("packaging/assets"));
     assert!(assets.lines().any(|line| line.starts_with("config   packaging/apparmor/* ")));
-    for name in PROFILES {
+    for name in FILES {
         assert!(cargo.contains(&format!("\"/etc/apparmor.d/{name}\",")), "{name} is a configuration file of the deb");
     }
-    let all = format!("for profile in {}; do", PROFILES.join(" "));
+    let all = format!("for profile in {}; do", FILES.join(" "));
     for script in ["deb/scripts/postinst", "deb/scripts/prerm", "deb/scripts/postrm", "rpm/post.sh", "rpm/preun.sh"] {
         assert!(text(&format!("packaging/{script}")).contains(&all), "{script}");
     }
@@ -163,7 +165,7 @@ fn what_profiles_name_is_used() {
 fn callvaultd_may_do_what_its_children_need() {
     let daemon = Profile::whole("callvaultd");
     for name in CHILDREN {
-        let transition = format!("/usr/libexec/callvault/{name} mrPx -> &{name},");
+        let transition = format!("/usr/libexec/callvault/{name} mrPix -> &{name},");
         assert!(fs::read_to_string(file("callvaultd")).unwrap().contains(&transition), "{name} is stacked");
         for rule in Profile::own(name).files {
             for path in expanded(&rule.pattern) {

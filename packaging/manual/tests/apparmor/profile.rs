@@ -5,60 +5,67 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// The repository's folder.
-pub fn top() -> PathBuf {
+pub(crate) fn top() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
 }
 
-/// Where the profile of this program is.
-pub fn file(name: &str) -> PathBuf {
+/// Where the profile of this program is: callvaultd's has those of what it starts.
+pub(crate) fn file(name: &str) -> PathBuf {
+    let name = if name == "callvault-portal" { name } else { "callvaultd" };
     top().join("packaging/apparmor").join(name)
 }
 
 /// A rule about files.
 #[derive(Debug, Clone)]
-pub struct FileRule {
+pub(crate) struct FileRule {
     /// Which files, variables put in.
-    pub pattern: String,
+    pub(crate) pattern: String,
     /// Letters of what may be done with them.
-    pub rights: String,
+    pub(crate) rights: String,
 }
 
 /// A profile's rules.
 #[derive(Debug, Default)]
-pub struct Profile {
+pub(crate) struct Profile {
     /// Those about files.
-    pub files: Vec<FileRule>,
+    pub(crate) files: Vec<FileRule>,
     /// All others, as they are written.
-    pub others: Vec<String>,
+    pub(crate) others: Vec<String>,
 }
 
 impl Profile {
     /// With what its abstractions have.
-    pub fn whole(name: &str) -> Self {
+    pub(crate) fn whole(name: &str) -> Self {
         let output = Command::new("apparmor_parser").arg("-p").arg(file(name)).output();
         let output = output.expect("apparmor_parser is there: packaging/prerequisites test");
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        Self::parse(&String::from_utf8(output.stdout).unwrap(), &mut BTreeMap::new())
+        Self::parse(name, &String::from_utf8(output.stdout).unwrap(), &mut BTreeMap::new())
     }
 
     /// What stands in the file itself.
-    pub fn own(name: &str) -> Self {
+    pub(crate) fn own(name: &str) -> Self {
         let known =
             [("@{run}", "/run"), ("@{PROC}", "/proc"), ("@{sys}", "/sys"), ("@{pid}", "1"), ("@{etc_ro}", "/etc")];
         let mut variables = known.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
-        Self::parse(&std::fs::read_to_string(file(name)).unwrap(), &mut variables)
+        Self::parse(name, &std::fs::read_to_string(file(name)).unwrap(), &mut variables)
     }
 
-    fn parse(text: &str, variables: &mut BTreeMap<String, String>) -> Self {
-        let mut profile = Self::default();
-        for line in text.lines().map(str::trim) {
+    fn parse(name: &str, text: &str, variables: &mut BTreeMap<String, String>) -> Self {
+        let (mut profile, mut is_of_it) = (Self::default(), false);
+        for line in text.lines() {
+            // Nothing is nested here.
+            if let Some(begun) = line.strip_prefix("profile ") {
+                is_of_it = begun.split_whitespace().next() == Some(name);
+            }
+            let line = line.trim();
             if let Some((name, values)) = line.split_once('=').filter(|_| line.starts_with("@{")) {
                 let values: Vec<&str> = values.split_whitespace().map(|value| value.trim_end_matches('/')).collect();
                 let name = name.trim_end_matches(['+', ' ']).to_owned();
                 let more = variables.get(&name).map(|before| format!("{before},")).unwrap_or_default();
                 variables.insert(name, format!("{more}{}", values.join(",")));
             }
-            let Some(rule) = line.strip_suffix(',').filter(|_| !line.starts_with('#')) else { continue };
+            let is_rule = is_of_it && !line.starts_with('#');
+            let Some(rule) = line.strip_suffix(',').filter(|_| is_rule) else { continue };
             let rule = rule.strip_prefix("owner ").unwrap_or(rule);
             if !rule.starts_with(['/', '@']) {
                 profile.others.push(rule.to_owned());
@@ -73,7 +80,7 @@ impl Profile {
     }
 
     /// What of `rights` it does not allow on this path.
-    pub fn lacks(&self, path: &str, rights: &str) -> String {
+    pub(crate) fn lacks(&self, path: &str, rights: &str) -> String {
         let matching = self.files.iter().filter(|rule| matches(rule.pattern.as_bytes(), path.as_bytes()));
         let allowed: String = matching.map(|rule| rule.rights.as_str()).collect();
         rights.chars().filter(|right| !allowed.contains(*right)).collect()
@@ -93,7 +100,7 @@ fn with_values(pattern: &str, variables: &BTreeMap<String, String>) -> String {
 }
 
 /// Every pattern that this one is short for, without braces.
-pub fn expanded(pattern: &str) -> Vec<String> {
+pub(crate) fn expanded(pattern: &str) -> Vec<String> {
     let Some((begin, end)) = first_braces(pattern) else { return vec![pattern.to_owned()] };
     let (mut depth, mut choices) = (0, vec![String::new()]);
     for letter in pattern[begin + 1..end].chars() {
@@ -120,7 +127,7 @@ fn first_braces(pattern: &str) -> Option<(usize, usize)> {
 }
 
 /// Whether a path is one of those that the pattern stands for, by the rules of apparmor.d(5).
-pub fn matches(pattern: &[u8], path: &[u8]) -> bool {
+pub(crate) fn matches(pattern: &[u8], path: &[u8]) -> bool {
     if pattern.contains(&b'{') {
         let text = std::str::from_utf8(pattern).unwrap();
         return expanded(text).iter().any(|pattern| matches(pattern.as_bytes(), path));
