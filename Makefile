@@ -38,7 +38,7 @@ torture: rust
 	KILLS=$${KILLS:-100} CALLS=$${CALLS:-100} cargo test --release --locked --test resume -- --nocapture
 	KILLS=$${KILLS:-20} CALLS=$${CALLS:-100} cargo test --release --locked --test restart every_call -- --nocapture
 	KILLS=$${KILLS:-20} CALLS=$${CALLS:-100} cargo test --release --locked --test systemd -- --nocapture
-	CALLVAULT_LOAD_CALLS=$${SOAK_CALLS:-200} CALLVAULT_LOAD_SECONDS=$${SOAK_SECONDS:-3600} cargo bench --locked --bench load
+	CALLVAULT_LOAD_CALLS=$${SOAK_CALLS:-200} CALLVAULT_LOAD_SECONDS=$${SOAK_SECONDS:-3600} CALLVAULT_LOAD_SETTINGS='archive.codec = "as-received"' cargo bench --locked --bench load
 	packaging/prerequisites mail
 	cargo test --release --locked --test mail_servers -- --nocapture
 	packaging/prerequisites browser
@@ -47,6 +47,7 @@ torture: rust
 	cargo build --release --locked -p callvault -p callvault-manual
 	cargo test --release --locked --test packages -- --nocapture
 	tests/torture/alerts
+	tests/torture/apparmor
 	tests/torture/shares
 	tests/torture/clock
 	tests/torture/powercut $${CUTS:-30}

@@ -5,6 +5,13 @@ wanted=$(sed -n 's/^net.core.rmem_max *= *//p' /usr/lib/sysctl.d/30-callvault.co
 if [ "$(cat /proc/sys/net/core/rmem_max 2>/dev/null || echo "$wanted")" -lt "$wanted" ]; then
     echo "$wanted" 2>/dev/null >/proc/sys/net/core/rmem_max || :
 fi
+# AppArmor's profiles, before what they confine is started. What local/ and disable/ say is heeded.
+if command -v apparmor_parser >/dev/null && aa-enabled --quiet 2>/dev/null; then
+    for profile in callvaultd callvault-portal; do
+        apparmor_parser -r -W -T "/etc/apparmor.d/$profile" ||
+            echo "callvault: AppArmor does not take /etc/apparmor.d/$profile; callvault runs without it" >&2
+    done
+fi
 if [ -d /run/systemd/system ]; then
     systemctl --system daemon-reload || :
 fi

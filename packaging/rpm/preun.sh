@@ -4,6 +4,12 @@ if [ "$1" -eq 0 ]; then
     if [ -d /run/systemd/system ]; then
         systemctl --no-reload disable --now callvaultd.service >/dev/null 2>&1 || :
     fi
+    # The profiles are of no use without the programs.
+    if command -v apparmor_parser >/dev/null && aa-enabled --quiet 2>/dev/null; then
+        for profile in callvaultd callvault-portal; do
+            apparmor_parser -R "/etc/apparmor.d/$profile" >/dev/null 2>&1 || :
+        done
+    fi
     echo "callvault: recordings and keys stay where they are:" >&2
     echo "${places:-  /var/lib/callvault}" >&2
 fi
