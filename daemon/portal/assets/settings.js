@@ -107,6 +107,8 @@ const heads = () => ({ setting: t('setting'), before: t('before'), after: t('aft
 /** Shows the settings in `place`; `beside` is what stands above them, made of the settings. */
 export async function settings(place, beside) {
   const wanted = new Map();
+  // What is looked for and which sections are open stays when the settings are read again.
+  const look = { text: '', others: false, open: new Set() };
 
   async function load() {
     const found = await ask('settings');
@@ -120,15 +122,17 @@ export async function settings(place, beside) {
       failed.textContent = '';
     };
     const rows = found.settings.map((one) => setting(one, wanted, changed));
-    const find = el('input', { type: 'search', autocomplete: 'off' });
-    const others = el('input', { type: 'checkbox' });
+    const find = el('input', { type: 'search', autocomplete: 'off', value: look.text });
+    const others = el('input', { type: 'checkbox', checked: look.others });
     const nothing = el('p', { class: 'state', role: 'status' });
     const groups = found.sections.map(({ name, about }) => {
       const own = rows.filter((one) => (one.key.includes('.') ? one.key.split('.')[0] : '') === name);
       const details = el('details', { class: 'card section' }, el('summary', {}, name || t('section-first'), ` (${own.length})`), el('p', { class: 'quiet' }, english(about)), own.map((one) => one.row));
-      return { details, own };
+      details.addEventListener('toggle', () => (details.open ? look.open.add(name) : look.open.delete(name)));
+      return { name, details, own };
     });
     const sift = () => {
+      Object.assign(look, { text: find.value, others: others.checked });
       const words = find.value.toLowerCase().split(/\s+/).filter(Boolean);
       let seen = 0;
       for (const { details, own } of groups) {
@@ -147,6 +151,7 @@ export async function settings(place, beside) {
     const save = async (event) => {
       event.preventDefault();
       failed.textContent = '';
+      if (!wanted.size) return;
       try {
         const plan = await put({ dry_run: true });
         if (plan.mistakes.length) {
@@ -188,7 +193,8 @@ export async function settings(place, beside) {
         el('div', { class: 'card row' }, el('div', { class: 'grow' }, field(t('search-settings'), find)), el('label', { class: 'check' }, others, t('changed-only'))),
         nothing, groups.map((one) => one.details), bar));
     for (const one of rows) one.again();
-    for (const { details, own } of groups) details.open = own.some((one) => wanted.has(one.key));
+    for (const { name, details, own } of groups) details.open = look.open.has(name) || own.some((one) => wanted.has(one.key));
+    sift();
     changed();
   }
 
