@@ -6,14 +6,15 @@
 
 mod rig;
 
-use std::fs;
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Child, Command, Stdio};
 
 use nix::errno::Errno;
 use nix::libc;
 use rig::injection::{Argument, Stopped};
-use rig::{Appliance, process, wait_for};
+use rig::tls::{Authority, GOOD};
+use rig::{Appliance, process, wait_for, wait_until};
 
 /// What an intruder would try. What it would take away or overwrite is made for it anew each time.
 #[derive(Debug, Clone, Copy)]
@@ -110,6 +111,53 @@ fn child(daemon: u32, program: &str) -> u32 {
     wait_for(program, || process::children(daemon, program).first().copied())
 }
 
+/// The portal, with its certificate in a folder of its own; it ends with the test.
+struct Portal(Child, PathBuf);
+
+impl Portal {
+    fn start(appliance: &Appliance) -> Self {
+        let folder = appliance.home().join("portal");
+        fs::create_dir(&folder).unwrap();
+        let file = |name: &str| folder.join(name);
+        Self::put_pair(&folder);
+        let log = File::create(file("log")).unwrap();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_callvault-portal"));
+        command.args(["--listen", "127.0.0.1:0"]).arg("--certificate").arg(file("pair.pem"));
+        command.arg("--key").arg(file("pair.key")).arg("--daemon").arg(appliance.runtime().join("portal"));
+        let process = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn().unwrap();
+        let portal = Self(process, folder);
+        wait_until("the portal to listen", || portal.log().contains("is on https://"));
+        assert!(!portal.log().contains("Landlock") && !portal.log().contains("failed to"), "{}", portal.log());
+        portal
+    }
+
+    fn put_pair(folder: &Path) {
+        let pair = Authority::new("portal").sign_for("localhost", GOOD);
+        // As renewals do it: another file takes the place of the old one.
+        for (name, pem) in [("pair.key", pair.key), ("pair.pem", pair.chain)] {
+            fs::write(folder.join("new"), pem).unwrap();
+            fs::rename(folder.join("new"), folder.join(name)).unwrap();
+        }
+    }
+
+    /// What is read again when it changes is still read.
+    fn takes_another_certificate(&self) {
+        Self::put_pair(&self.1);
+        wait_until("another certificate", || self.log().contains("another certificate is in use"));
+    }
+
+    fn log(&self) -> String {
+        fs::read_to_string(self.1.join("log")).unwrap()
+    }
+}
+
+impl Drop for Portal {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
 /// A call is recorded, archived and played.
 fn records(appliance: &Appliance) {
     let output = appliance.ctl(&["selftest", "--seconds", "3"]);
@@ -168,7 +216,28 @@ fn who_meets_strangers_reaches_neither_keys_nor_files_nor_programs() {
             (Attempt::Unshare, Errno::EPERM),
         ],
     );
-    // Both do their work as before.
+    let portal = Portal::start(&appliance);
+    check(
+        "portal",
+        portal.0.id(),
+        &home,
+        &[
+            (KEY, Errno::EACCES),
+            (CATALOGUE, Errno::EACCES),
+            (QUEUE, Errno::EACCES),
+            (STORE, Errno::EACCES),
+            (SETTINGS, Errno::EACCES),
+            (PASSWORDS, Errno::EACCES),
+            (Attempt::Write, Errno::EACCES),
+            (Attempt::MakeFolder, Errno::EACCES),
+            (Attempt::Remove, Errno::EACCES),
+            (Attempt::Trace, Errno::EPERM),
+            (Attempt::Unshare, Errno::EPERM),
+            (Attempt::Start, Errno::EPERM),
+        ],
+    );
+    portal.takes_another_certificate();
+    // All do their work as before.
     assert_eq!(child(daemon, "callvault-recorder"), recorder);
     records(&appliance);
     assert_eq!(child(daemon, "callvault-recorder"), recorder);

@@ -6,19 +6,23 @@
 //! What is not tested here: the resolvers of apt and dnf, and SELinux. The rpm is installed on a Debian, without its requirements.
 
 #![allow(clippy::unwrap_used)]
+#![cfg(target_arch = "x86_64")]
 
 mod rig;
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::OnceLock;
+use std::sync::{Mutex, OnceLock, PoisonError};
 use std::thread;
 
+use nix::errno::Errno;
+use nix::libc;
 use nix::sys::signal::Signal;
-use rig::injection::Held;
-use rig::lasting::{reinvite, through, through_losing};
-use rig::{Appliance, process, wait_until};
+use rig::injection::{Argument, Held, Stopped};
+use rig::lasting::{Allowed, reinvite, through, through_losing};
+use rig::tls::{Authority, GOOD};
+use rig::{Appliance, process, wait_for, wait_until};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -176,14 +180,17 @@ fn ailing(machine: &Machine) -> Vec<String> {
     parts.filter(|(_, part)| part["status"] != "ok").map(|(name, part)| format!("{name}: {part}")).collect()
 }
 
+/// One at a time: the sockets of both would be one user's, of which this machine may allow fewer than two appliances have.
+static ALONE: Mutex<()> = Mutex::new(());
+
 fn from_first_to_last(kind: Kind) {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     let machine = Machine::boot("own", &[]);
     install(&machine, kind, VERSIONS[0]);
     // Health is looked at once a second.
     wait_until("with no settings at all everything is well", || ailing(&machine).is_empty());
     println!("{}", machine.must("callvaultctl selftest --seconds 3").lines().last().unwrap_or(""));
-    let recordings = machine.recordings();
-    assert_eq!(recordings.len(), 1);
+    assert_eq!(machine.recordings().len(), 1);
     // In tenths; more than that is an error.
     for unit in ["callvaultd", "callvault-portal"] {
         let said = machine.must(&format!("systemd-analyze security --no-pager --threshold=15 {unit}"));
@@ -198,6 +205,8 @@ fn from_first_to_last(kind: Kind) {
     assert!(quickest <= 2_000, "active after {quickest} ms");
     println!("{kind:?}: a start with recordings takes {quickest} ms");
     wait_until("everything is well after it", || ailing(&machine).is_empty());
+    from_inside(&machine);
+    let recordings = machine.recordings();
 
     let before = machine.property("MainPID");
     machine.must("systemctl reload callvaultd");
@@ -232,6 +241,102 @@ fn from_first_to_last(kind: Kind) {
     }
 }
 
+/// What an intruder would try from inside a process of the machine.
+#[derive(Debug, Clone, Copy)]
+enum Attempt {
+    Read(&'static str),
+    Write(&'static str),
+    Run(&'static str),
+    Socket(i32),
+    Unshare,
+    Trace,
+}
+
+fn attempt(stopped: &Stopped, what: Attempt) -> Result<u64, Errno> {
+    use Argument::{Number, Path as Text};
+    let number = |number: i32| Number(number.into());
+    let open = |path: &str, flags: i32| {
+        stopped.call(libc::SYS_openat, &[number(libc::AT_FDCWD), Text(Path::new(path)), number(flags), Number(0o600)])
+    };
+    match what {
+        Attempt::Read(path) => open(path, libc::O_RDONLY),
+        Attempt::Write(path) => open(path, libc::O_WRONLY | libc::O_CREAT),
+        Attempt::Run(path) => stopped.call(libc::SYS_execve, &[Text(Path::new(path)), Number(0), Number(0)]),
+        Attempt::Socket(family) => {
+            stopped.call(libc::SYS_socket, &[number(family), number(libc::SOCK_DGRAM), Number(0)])
+        }
+        Attempt::Unshare => stopped.call(libc::SYS_unshare, &[number(libc::CLONE_NEWNS)]),
+        // It is its own first descriptor's process that would be asked for, so that nothing is read.
+        Attempt::Trace => {
+            stopped.call(libc::SYS_ptrace, &[number(libc::PTRACE_SEIZE.cast_signed()), Number(1), Number(0), Number(0)])
+        }
+    }
+}
+
+/// What neither may: to write elsewhere, to look into homes, to run a shell, to take what passes on the wire, to change its surroundings.
+const NOBODY: [(Attempt, Errno); 6] = [
+    (Attempt::Read("/root"), Errno::EACCES),
+    (Attempt::Run("/bin/sh"), Errno::EACCES),
+    (Attempt::Run("/usr/bin/perl"), Errno::EACCES),
+    (Attempt::Socket(libc::AF_PACKET), Errno::EAFNOSUPPORT),
+    (Attempt::Unshare, Errno::EPERM),
+    (Attempt::Trace, Errno::EPERM),
+];
+
+/// The daemon and the portal make an intruder's system calls, and are refused them; one that nothing confines is not.
+fn from_inside(machine: &Machine) {
+    let leader = process::children(machine.nspawn.id(), "systemd")[0];
+    let child = |name: &str| wait_for(name, || process::children(leader, name).first().copied());
+    let pair = Authority::new("portal").sign_for("localhost", GOOD);
+    fs::create_dir_all(machine.at("etc/callvault/portal")).unwrap();
+    for (name, pem) in [("certificate.pem", pair.chain), ("key.pem", pair.key)] {
+        fs::write(machine.at("etc/callvault/portal").join(name), pem).unwrap();
+    }
+    machine.must("chown -R callvault-portal: /etc/callvault/portal && systemctl start callvault-portal");
+    wait_until("the portal is on", || {
+        machine.must("journalctl --no-pager -u callvault-portal").contains("is on https://")
+    });
+    let said = machine.must("journalctl --no-pager -u callvault-portal -u callvaultd");
+    assert!(!said.contains("Landlock") && !said.contains("failed to give up"), "{said}");
+
+    let daemon = [
+        (Attempt::Write("/etc/callvault/new"), Errno::EROFS),
+        (Attempt::Write("/usr/bin/new"), Errno::EROFS),
+        (Attempt::Write("/var/lib/new"), Errno::EROFS),
+    ];
+    let portal = [
+        (Attempt::Read("/var/lib/callvault/keys/appliance.key"), Errno::EACCES),
+        (Attempt::Read("/etc/callvault/callvault.toml"), Errno::EACCES),
+        (Attempt::Read("/etc/passwd"), Errno::EACCES),
+        (Attempt::Write("/etc/callvault/portal/new"), Errno::EROFS),
+        (Attempt::Write("/tmp/new"), Errno::EACCES),
+        (Attempt::Write("/var/tmp/new"), Errno::EACCES),
+    ];
+    let check = |name: &str, of: u32, what: Attempt, error: Errno| {
+        let answer = attempt(&Stopped::at(of), what);
+        assert_eq!(answer, Err(error), "{name}: {what:?}");
+        machine.must("nohup sleep 60 >/dev/null 2>&1 &");
+        let free = child("sleep");
+        let stopped = Stopped::at(free);
+        let answer = attempt(&stopped, what);
+        assert!(answer.is_ok(), "free: {what:?}: {answer:?}");
+        stopped.end();
+        wait_until("it is gone", || !process::lives(free));
+    };
+    for (what, error) in NOBODY.iter().chain(&daemon) {
+        check("daemon", child("callvaultd"), *what, *error);
+    }
+    for (what, error) in &portal {
+        check("portal", child("callvault-portal"), *what, *error);
+    }
+    for (what, error) in NOBODY {
+        // It has given up running programs itself, before the unit is asked.
+        let error = if matches!(what, Attempt::Run(_)) { Errno::EPERM } else { error };
+        check("portal", child("callvault-portal"), what, error);
+    }
+    println!("{}", machine.must("callvaultctl selftest --seconds 3").lines().last().unwrap_or(""));
+}
+
 /// Recordings are deleted only when that is said.
 fn purge(machine: &Machine, kind: Kind) {
     let said = machine.must("DEBIAN_FRONTEND=noninteractive dpkg -P callvault");
@@ -239,7 +344,7 @@ fn purge(machine: &Machine, kind: Kind) {
     assert!(machine.at("var/lib/callvault/keys/appliance.key").exists());
     assert!(!machine.at("etc/callvault/callvault.toml").exists());
     install(machine, kind, VERSIONS[1]);
-    assert_eq!(machine.recordings().len(), 1);
+    assert_eq!(machine.recordings().len(), 2);
     machine.must("echo callvault callvault/delete-recordings boolean true | debconf-set-selections");
     let said = machine.must("DEBIAN_FRONTEND=noninteractive dpkg -P callvault");
     assert!(said.contains("is deleted"), "{said}");
@@ -348,17 +453,18 @@ fn what_stands_still_is_started_again_and_calls_go_on() {
     });
     println!("a supervisor that stands still: {judged}");
     assert_eq!(machine.property("NRestarts"), "2");
-    let judged = through_losing(&appliance, calls(), 45_000, (1, LOST_WHEN_STUCK), |_| {
-        let stuck = recorder().unwrap();
-        let held = Held::thread(stuck, "journal");
-        wait_until("health names the journal", || {
-            let part = &appliance.ask("GET", "/health").json()["components"]["journal"];
-            part["status"] == "failing"
-                && part["reason"].as_str().unwrap().contains("nothing is written to the journal")
+    let judged =
+        through_losing(&appliance, calls(), 45_000, Allowed { stretches: 1, packets: LOST_WHEN_STUCK }, |_| {
+            let stuck = recorder().unwrap();
+            let held = Held::thread(stuck, "journal");
+            wait_until("health names the journal", || {
+                let part = &appliance.ask("GET", "/health").json()["components"]["journal"];
+                part["status"] == "failing"
+                    && part["reason"].as_str().unwrap().contains("nothing is written to the journal")
+            });
+            held.until_killed();
+            wait_until("another recorder", || appliance.is_ready() && recorder().is_some_and(|now| now != stuck));
         });
-        held.until_killed();
-        wait_until("another recorder", || appliance.is_ready() && recorder().is_some_and(|now| now != stuck));
-    });
     println!("a journal that stands still: {judged}");
     assert_eq!(machine.property("NRestarts"), "2");
     assert!(machine.must("journalctl --no-pager -u callvaultd").contains("Watchdog timeout"));

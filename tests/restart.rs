@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use nix::sys::signal::Signal;
 use rig::keeper::Keeper;
-use rig::lasting::{Call, Silence, check_track, talk};
+use rig::lasting::{Allowed, Call, Silence, check_track, talk};
 use rig::place::MEDIA_PORT;
 use rig::random::Chance;
 use rig::shapes::{Facts, webex};
@@ -88,7 +88,7 @@ fn check(kills: u32, mut disturb: impl FnMut(&mut Appliance, &mut [Call])) {
     for (call, id) in ids.iter().enumerate() {
         let recording = appliance.archived(id);
         for track in 0..2 {
-            lost += check_track(&appliance, &recording, (call, track), sent, kills);
+            lost += check_track(&appliance, &recording, (call, track), sent, Allowed::by_kills(kills));
         }
         let flaws = recording["flaws"].as_array().unwrap();
         let codes: BTreeSet<&str> = flaws.iter().map(|flaw| flaw["code"].as_str().unwrap()).collect();

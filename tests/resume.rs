@@ -14,7 +14,7 @@ use std::thread;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
-use rig::lasting::{Call, LOST_PER_KILL_MAX, Silence, check_track, talk};
+use rig::lasting::{Allowed, Call, LOST_PER_KILL_MAX, Silence, check_track, talk};
 use rig::random::Chance;
 use rig::shapes::webex;
 use rig::{Appliance, process, wait_until};
@@ -71,8 +71,9 @@ fn every_call_goes_on_when_the_recorder_is_killed() {
     let mut lost = 0;
     for (call, id) in ids.iter().enumerate() {
         let recording = appliance.archived(id);
-        let of_tracks: Vec<u64> =
-            (0..2).map(|track| check_track(&appliance, &recording, (call, track), sent, kills)).collect();
+        let of_tracks: Vec<u64> = (0..2)
+            .map(|track| check_track(&appliance, &recording, (call, track), sent, Allowed::by_kills(kills)))
+            .collect();
         lost += of_tracks.iter().sum::<u64>();
         let codes: BTreeSet<&str> =
             recording["flaws"].as_array().unwrap().iter().map(|flaw| flaw["code"].as_str().unwrap()).collect();

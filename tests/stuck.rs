@@ -13,7 +13,7 @@ use std::thread;
 use std::time::Duration;
 
 use rig::injection::Held;
-use rig::lasting::{LOST_PER_KILL_MAX, through, through_losing};
+use rig::lasting::{Allowed, LOST_PER_KILL_MAX, through, through_losing};
 use rig::{Appliance, process, wait_for, wait_until};
 
 /// Packets of 20 ms in the time that a part may stand still, and until the next recorder is there: 5 s, and 3 more.
@@ -31,7 +31,7 @@ fn check(first: u32, thread: &str, parts: &[&str], says: &str, why: &str, lost_m
     let appliance = Appliance::start("[archive]\ncodec = \"as-received\"\n");
     let daemon = appliance.daemon();
     let recorder = || process::children(daemon, "callvault-recorder").first().copied();
-    let judged = through_losing(&appliance, 4, first, (1, lost_max), |_| {
+    let judged = through_losing(&appliance, 4, first, Allowed { stretches: 1, packets: lost_max }, |_| {
         let stuck = recorder().unwrap();
         let held = Held::thread(stuck, thread);
         for part in parts {

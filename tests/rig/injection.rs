@@ -9,6 +9,7 @@ use std::ptr::null_mut;
 
 use nix::errno::Errno;
 use nix::libc::{self, c_long, c_void, user_regs_struct};
+use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
@@ -84,6 +85,14 @@ impl Stopped {
         // A program that was started has other memory.
         let _ = self.memory.write_all_at(&kept, below);
         if answer < 0 { Err(Errno::from_raw(i32::try_from(-answer).unwrap())) } else { Ok(answer.cast_unsigned()) }
+    }
+
+    /// Ends it, also where there is nothing to go back to: a call has started another program.
+    pub fn end(self) {
+        kill(self.process, Signal::SIGKILL).unwrap();
+        // Who traces it hears of its end first; till then its parent would wait.
+        while !matches!(waitpid(self.process, None), Ok(WaitStatus::Signaled(..) | WaitStatus::Exited(..)) | Err(_)) {}
+        std::mem::forget(self);
     }
 }
 

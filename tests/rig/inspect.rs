@@ -91,8 +91,7 @@ pub fn journal_lanes(appliance: &Appliance) -> Vec<JournalLane> {
             };
             if opened.has_key {
                 let key = keyring(appliance).open(&entry.keys, &entry.key_context(generation, lane).unwrap()).unwrap();
-                let mut reader =
-                    LaneReader::new(generation, lane, key.cipher(), entry.frames.load().unwrap().into_iter());
+                let mut reader = LaneReader::new(generation, lane, key.cipher(), entry.frames.load().unwrap());
                 while let Some(item) = reader.next(&mut files).unwrap() {
                     match item {
                         LaneItem::Audio(packets) => {

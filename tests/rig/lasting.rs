@@ -106,13 +106,29 @@ pub fn missing(stored: &BTreeSet<u32>, sent: u32) -> Vec<usize> {
     stretches
 }
 
+/// What may be missing of a track.
+#[derive(Debug, Clone, Copy)]
+pub struct Allowed {
+    /// In how many places.
+    pub stretches: usize,
+    /// Packets in all.
+    pub packets: usize,
+}
+
+impl Allowed {
+    /// After so many kills of the recorder.
+    pub fn by_kills(kills: u32) -> Self {
+        Self { stretches: kills as usize, packets: LOST_PER_KILL_MAX * kills as usize }
+    }
+}
+
 /// What one track of a recording has come to: how many packets are missing.
 pub fn check_track(
     appliance: &Appliance,
     recording: &Value,
     (call, track): (usize, usize),
     sent: u32,
-    (kills, lost_max): (u32, usize),
+    allowed: Allowed,
 ) -> u64 {
     let row = &recording["tracks"][track];
     let (packets, lost) = (row["packets"].as_u64().unwrap(), row["lost"].as_u64().unwrap());
@@ -132,8 +148,8 @@ pub fn check_track(
     assert_eq!((packets, lost), (stored.len() as u64, absent as u64), "counted as it is: {about}");
     assert_eq!(packets + lost, u64::from(sent), "{about}");
     // Two kills before anything was written between them leave one stretch.
-    assert!(stretches.len() <= kills as usize, "nothing is lost but by a kill: {about}");
-    assert!(absent <= lost_max, "{about}");
+    assert!(stretches.len() <= allowed.stretches, "nothing is lost but by a kill: {about}");
+    assert!(absent <= allowed.packets, "{about}");
     lost
 }
 
@@ -146,15 +162,15 @@ pub fn reinvite(appliance: &Appliance, call: &mut Call) {
 
 /// Makes calls, does something under them, and judges every packet: at most ten of 20 ms may be missing for each kill and track.
 pub fn through(appliance: &Appliance, calls: u32, first: u32, kills: u32, disturb: impl FnMut(&mut [Call])) -> String {
-    through_losing(appliance, calls, first, (kills, LOST_PER_KILL_MAX * kills as usize), disturb)
+    through_losing(appliance, calls, first, Allowed::by_kills(kills), disturb)
 }
 
-/// The same, where so many packets of a track may be missing at most.
+/// The same, where so much may be missing at most.
 pub fn through_losing(
     appliance: &Appliance,
     calls: u32,
     first: u32,
-    losing: (u32, usize),
+    allowed: Allowed,
     mut disturb: impl FnMut(&mut [Call]),
 ) -> String {
     let mut live: Vec<Call> = (0..calls).map(|number| Call::begin(appliance, first + number)).collect();
@@ -178,7 +194,7 @@ pub fn through_losing(
     let mut lost = 0;
     for (call, id) in ids.iter().enumerate() {
         let recording = appliance.archived(id);
-        lost += (0..2).map(|track| check_track(appliance, &recording, (call, track), sent, losing)).sum::<u64>();
+        lost += (0..2).map(|track| check_track(appliance, &recording, (call, track), sent, allowed)).sum::<u64>();
     }
     // A hundred calls take every port there is, and ports rest for two seconds before they are given again.
     thread::sleep(Duration::from_secs(3));

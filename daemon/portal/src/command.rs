@@ -1,7 +1,14 @@
 //! The command line, and the life of the process.
 
-use std::{net::SocketAddr, path::PathBuf, process::ExitCode, sync::Arc, time::SystemTime};
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    process::ExitCode,
+    sync::Arc,
+    time::SystemTime,
+};
 
+use callvault_confine::{refuse_escapes, to_read};
 use clap::Parser;
 use tokio::net::TcpListener;
 use tracing_subscriber::EnvFilter;
@@ -31,6 +38,8 @@ pub fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
     tracing_subscriber::fmt().with_env_filter(filter).with_target(false).with_writer(std::io::stderr).init();
+    // Before there is another thread, and before the first byte of a stranger's.
+    confine(&[&arguments.certificate, &arguments.key]);
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return failed(&format!("start the runtime: {error}")),
@@ -38,6 +47,26 @@ pub fn main() -> ExitCode {
     match runtime.block_on(run(arguments)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(text) => failed(&text),
+    }
+}
+
+/// Gives up all files but those beside these, which are read again when they change, and every program. What a kernel cannot do is said and is
+/// no reason not to serve.
+fn confine(files: &[&Path]) {
+    let lies_in = |path: &Path| path.parent().map(|folder| Path::new(".").join(folder));
+    // What is a link lies somewhere else too.
+    let folders =
+        files.iter().flat_map(|file| [lies_in(file), file.canonicalize().ok().and_then(|file| lies_in(&file))]);
+    let folders: Vec<PathBuf> = folders.flatten().collect();
+    match to_read(&folders.iter().map(PathBuf::as_path).collect::<Vec<_>>()) {
+        Ok(true) => {}
+        Ok(false) => tracing::warn!(
+            "there is no Landlock, as the kernel has none or a filter around this service refuses it: other files could be read from here"
+        ),
+        Err(error) => tracing::error!("failed to give up the file system: {error}"),
+    }
+    if let Err(error) = refuse_escapes() {
+        tracing::error!("failed to give up system calls: {error}");
     }
 }
 

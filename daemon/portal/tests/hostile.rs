@@ -212,6 +212,7 @@ fn the_portal_has_no_part_that_could_open_a_recording() {
             .collect()
     };
     // patterns of numbers, which open nothing, and what they are built of is not ours
-    assert_eq!(parts("callvault-portal"), ["callvault-directory"]);
+    assert_eq!(parts("callvault-portal"), ["callvault-confine", "callvault-directory"]);
+    assert_eq!(parts("callvault-confine"), [""; 0]);
     assert_eq!(parts("callvault-directory"), [""; 0]);
 }

@@ -45,5 +45,5 @@ pub use job::{
     POST_ROLL_TICKS, PRE_ROLL_TICKS, TICKS_PER_SECOND, TONE_MARGIN_TICKS, TONE_TICKS_MAX, TRACKS_MAX, TrackSpec,
 };
 pub use message::{DATA_BYTES_MAX, FromRender, Heard, PAYLOAD_BYTES_MAX, Packet, Stats, ToRender, TrackStats};
-pub use renderer::Renderer;
+pub use renderer::{EXIT_NOT_CONFINED, Renderer};
 pub use sandbox::Limits;

@@ -39,6 +39,12 @@ struct Pipes {
     from_child: File,
 }
 
+/// How a render process ends that could not give up the file system: it does no work then. Its words go nowhere, since what it prints may be
+/// a stranger's.
+pub const EXIT_NOT_CONFINED: u8 = 3;
+
+const NOT_CONFINED: &str = "it could not give up the file system, as the kernel began to let it and then did not; see whether a profile or a container around the service refuses landlock_add_rule or landlock_restrict_self";
+
 impl Renderer {
     /// Starts the program at `path` within `limits`. Of the file system it keeps the system's programs and `ffmpeg`, to run.
     ///
@@ -127,7 +133,11 @@ impl Renderer {
         // It closed its output, so it is ending or does not follow the protocol; either way nothing more is wanted of it. A kill
         // after its death changes nothing, the status was set when it died.
         kill(&mut self.child);
-        self.child.wait().map_or_else(|error| error.to_string(), |status| status.to_string())
+        match self.child.wait() {
+            Ok(status) if status.code() == Some(EXIT_NOT_CONFINED.into()) => NOT_CONFINED.to_owned(),
+            Ok(status) => status.to_string(),
+            Err(error) => error.to_string(),
+        }
     }
 }
 

@@ -48,13 +48,15 @@ use std::io::{self, BufReader, BufWriter, IsTerminal};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use callvault_render_protocol::EXIT_NOT_CONFINED;
+
 pub use serve::serve;
 
 /// Buffer for each direction in bytes: a pipe's usual capacity.
 const PIPE_BYTES: usize = 64 * 1024;
 
 /// The program: serves jobs on the standard streams until the input ends. Exit code 0 for an orderly end, 1 otherwise, 2 when
-/// somebody starts it by hand.
+/// somebody starts it by hand, [`EXIT_NOT_CONFINED`] when it could not confine itself.
 pub fn main() -> ExitCode {
     if io::stdin().is_terminal() {
         eprintln!(
@@ -66,7 +68,7 @@ pub fn main() -> ExitCode {
     let ffmpeg = std::env::args_os().nth(1).map(PathBuf::from);
     if let Err(error) = callvault_confine::programs(ffmpeg.as_deref()) {
         eprintln!("callvault-render failed to give up the file system: {error}");
-        return ExitCode::FAILURE;
+        return ExitCode::from(EXIT_NOT_CONFINED);
     }
     let mut input = BufReader::with_capacity(PIPE_BYTES, io::stdin().lock());
     let mut output = BufWriter::with_capacity(PIPE_BYTES, io::stdout().lock());

@@ -55,7 +55,7 @@ struct PathBeneath {
 
 /// Leaves this thread, and what it starts, plain files and folders beneath `folders`, to read and to write and not to run, and nothing
 /// else of the file system. What is open already stays open. No new privileges can be had from then on. Says whether it holds: kernels
-/// without Landlock leave everything as it is.
+/// without Landlock, and containers that do not let it be used, leave everything as it is.
 ///
 /// # Errors
 /// When a folder cannot be opened, or the kernel does not do what it says it can.
@@ -66,7 +66,7 @@ pub fn beneath(folders: &[&Path]) -> io::Result<bool> {
 
 /// Leaves this thread, and what it starts, the system's programs and their libraries and the program `besides`, to read and to run, and
 /// nothing else of the file system: no file of anybody's, and none to write to. What is open already stays open. No new privileges can be had
-/// from then on. Says whether it holds: kernels without Landlock leave everything as it is.
+/// from then on. Says whether it holds: kernels without Landlock, and containers that do not let it be used, leave everything as it is.
 ///
 /// # Errors
 /// When the kernel does not do what it says it can.
@@ -79,12 +79,25 @@ pub fn programs(besides: Option<&Path>) -> io::Result<bool> {
     restrict(&rules)
 }
 
+/// Leaves this thread, and what it starts, plain files and folders beneath `folders`, to read, and nothing else of the file system: none to
+/// write to and none to run. What is open already stays open. No new privileges can be had from then on. Says whether it holds, as
+/// [`beneath`] does.
+///
+/// # Errors
+/// When the kernel does not do what it says it can.
+pub fn to_read(folders: &[&Path]) -> io::Result<bool> {
+    // What cannot be opened here could not be used either.
+    let rules = folders.iter().filter_map(|folder| Some((File::open(folder).ok()?, READ_FILE | READ_DIR)));
+    restrict(&rules.collect::<Vec<_>>())
+}
+
 /// Leaves what is beneath these, each with its rights, and nothing else.
 fn restrict(left: &[(File, u64)]) -> io::Result<bool> {
     let version = call(libc::SYS_landlock_create_ruleset, [0, 0, ASK_VERSION as usize, 0]);
     let version = match version {
         Ok(version) => version,
-        Err(Errno::ENOSYS | Errno::EOPNOTSUPP) => return Ok(false),
+        // EPERM: asked for the version the kernel refuses nothing, so it is a filter around a container that does not know these calls.
+        Err(Errno::ENOSYS | Errno::EOPNOTSUPP | Errno::EPERM) => return Ok(false),
         Err(error) => return Err(error.into()),
     };
     let truncate = if version >= TRUNCATE_SINCE { TRUNCATE } else { 0 };
@@ -157,6 +170,31 @@ mod tests {
         });
         confined.join().unwrap();
         assert!(other.path().join("key").exists());
+    }
+
+    #[test]
+    fn what_is_left_to_read_is_not_written() {
+        let (own, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        for folder in [&own, &other] {
+            fs::write(folder.path().join("key"), "secret").unwrap();
+        }
+        let (mine, elsewhere) = (own.path().to_owned(), other.path().to_owned());
+        let confined = thread::spawn(move || {
+            if !super::to_read(&[&mine, Path::new("/not/there")]).unwrap() {
+                println!("SKIPPED: this kernel has no Landlock");
+                return;
+            }
+            assert_eq!(fs::read(mine.join("key")).unwrap(), b"secret");
+            let denied = |what: &str, result: std::io::Result<()>| {
+                assert_eq!(result.unwrap_err().kind(), std::io::ErrorKind::PermissionDenied, "{what}");
+            };
+            denied("read", fs::read(elsewhere.join("key")).map(drop));
+            denied("write", fs::write(mine.join("key"), "x"));
+            denied("make", fs::write(mine.join("new"), "x"));
+            denied("remove", fs::remove_file(mine.join("key")));
+            denied("run", Command::new("/bin/true").status().map(drop));
+        });
+        confined.join().unwrap();
     }
 
     #[test]

@@ -257,7 +257,8 @@ impl Daemon {
                 }
             }
         }
-        let is_lost = view.entry.frames.iter().any(|frame| {
+        let frames = view.entry.frames.load().expect("frames that are kept in memory");
+        let is_lost = frames.iter().any(|frame| {
             let inode = out.spool.device.inode(&file_name(view.name.0, frame.file_seq));
             let length = usize::try_from(frame.frame_len()).unwrap_or(0);
             let offset = usize::try_from(frame.offset).unwrap_or(0);

@@ -82,7 +82,8 @@ impl Sound {
         for (place, view) in readable.iter().enumerate() {
             let context = view.entry.key_context(view.name.0, view.name.1).ok_or("it has no name")?;
             let key = keys().0.open(&view.entry.keys, &context).map_err(|error| error.to_string())?;
-            let mut reader = LaneReader::new(view.name.0, view.name.1, key.cipher(), view.entry.frames.iter());
+            let frames = view.entry.frames.load().map_err(|error| error.to_string())?;
+            let mut reader = LaneReader::new(view.name.0, view.name.1, key.cipher(), frames);
             let mut files = Files { device: out.spool.device.clone(), generation: view.name.0, open: BTreeMap::new() };
             while let Some(item) = reader.next(&mut files).map_err(|error| error.to_string())? {
                 match item {

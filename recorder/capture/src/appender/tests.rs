@@ -179,7 +179,7 @@ impl Rig {
         };
         let context = entry.key_context(GENERATION, lane).unwrap();
         let Ok(key) = self.keyring.open(&entry.keys, &context) else { return (entry.end, None) };
-        let mut reader = LaneReader::new(GENERATION, lane, key.cipher(), entry.frames.iter());
+        let mut reader = LaneReader::new(GENERATION, lane, key.cipher(), entry.frames.load().unwrap());
         let (mut events, mut packets) = (Vec::new(), 0);
         while let Some(item) = reader.next(&mut files).unwrap() {
             match item {
