@@ -275,16 +275,16 @@ fn settings(walk: &mut Walk) {
     let path = "/v1/settings";
     let version = walk.get(path, &[])["version"].clone();
     let body = |changes: Value, dry_run: bool| json!({"version": version, "changes": changes, "dry_run": dry_run});
-    let shorter = json!({"retention.rule": "4-hours", "mail.language": "it"});
+    let shorter = json!({"retention.preserved": "1 years", "mail.language": "it"});
     let planned = walk.done("PUT", path, &[], &body(shorter.clone(), true).to_string());
-    assert!(planned["retention"].is_object() && planned["risks"][0]["key"] == "retention.rule", "{planned:#}");
+    assert!(planned["retention"].is_object() && planned["risks"][0]["key"] == "retention.preserved", "{planned:#}");
     let planned = walk.done("PUT", path, &[], &body(json!({"mail.port": -1}), true).to_string());
     assert_eq!(planned["mistakes"][0]["key"], "mail.port");
     let (wrong, meant) = (body(json!({"mail.port": -1}), false), body(shorter, false));
     assert_eq!(walk.ask("PUT", path, &[], "", &wrong.to_string()).status, 422);
     assert_eq!(walk.ask("PUT", path, &[], "", &meant.to_string()).status, 409);
     let mut confirmed = meant;
-    confirmed["confirm"] = json!("retention.rule");
+    confirmed["confirm"] = json!("retention.preserved");
     walk.done("PUT", path, &[], &confirmed.to_string());
     walk.get(path, &[]);
 }

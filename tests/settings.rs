@@ -114,8 +114,12 @@ fn what_is_changed_is_in_force_kept_and_overruled_by_the_operator() {
     // Who did what is in the audit log.
     let log = appliance.get("/v1/audit?action=settings");
     let entries = log["entries"].as_array().unwrap();
-    let has = |key: &str, value: &str| entries.iter().any(|one| one["details"][key] == value && one["name"] == "operator");
-    assert!(has("archive.codec", "\"opus\" → \"as-received\"") && has("retention.rule", "\"keep-all\" → \"48-months\""), "{log:#}");
+    let has =
+        |key: &str, value: &str| entries.iter().any(|one| one["details"][key] == value && one["name"] == "operator");
+    assert!(
+        has("archive.codec", "\"opus\" → \"as-received\"") && has("retention.rule", "\"keep-all\" → \"48-months\""),
+        "{log:#}"
+    );
 
     // And everything can be taken back by removing the file.
     appliance.stop();
@@ -191,7 +195,8 @@ fn nothing_that_is_sent_keeps_the_appliance_from_starting() {
     let file = appliance.home().join("users.csv");
     fs::write(&file, "webex_email;level\nbob@example.com;base\n").unwrap();
     assert!(appliance.ctl(&["users", "import", file.to_str().unwrap()]).status.success());
-    let made = appliance.ctl(&["--json", "tokens", "create", "--name", "b", "--level", "base", "--user", "bob@example.com"]);
+    let made =
+        appliance.ctl(&["--json", "tokens", "create", "--name", "b", "--level", "base", "--user", "bob@example.com"]);
     let made: Value = serde_json::from_slice(&made.stdout).unwrap();
     let body = json!({"version": version(&appliance), "changes": {"log.level": "debug"}, "dry_run": true});
     let refused = send(&appliance, made["token"].as_str().unwrap(), &body.to_string());
