@@ -388,6 +388,7 @@ async function resettle(page, t) {
   await page.getByLabel(t('changed-only')).check();
   await page.locator('.setting').filter({ hasText: 'archive.complexity' }).waitFor();
   assert.ok(await page.getByLabel('recording.mode', { exact: true }).isHidden(), 'what is as it was is shown');
+  await page.getByLabel(t('changed-only')).uncheck();
   const row = await settingOf(page, t, 'mail.sender_name');
   await row.getByRole('button', { name: t('take-out') }).click();
   await page.getByRole('button', { name: t('show-plan') }).last().click();

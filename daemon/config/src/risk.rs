@@ -13,7 +13,7 @@ use crate::{Config, MailTls};
 pub enum Risk {
     /// It can never be taken back.
     Irreversible,
-    /// Recordings are deleted that would have stayed.
+    /// Recordings are deleted sooner than they would have been.
     Deletes,
     /// People or systems may what they might not.
     Opens,
@@ -44,7 +44,7 @@ impl Risk {
     pub fn text(self) -> &'static str {
         match self {
             Self::Irreversible => "can never be taken back, by nobody",
-            Self::Deletes => "deletes recordings that would have stayed",
+            Self::Deletes => "makes recordings go sooner than they would have",
             Self::Opens => "lets people or systems do what they might not do",
             Self::Sends => "sends recordings, or the secrets by which the appliance signs in, to another place",
             Self::Loses => "does not keep calls or keys that would have been kept, or looks for archives elsewhere",
