@@ -52,6 +52,9 @@ fn what_was_backed_up_is_heard_on_another_machine() {
     let made = appliance.ctl(&["tokens", "create", "--name", "integration", "--level", "administrator"]);
     assert!(made.status.success(), "{}", said(&made));
 
+    let of_portal = "[log]\nlevel = \"debug\"\n";
+    fs::write(appliance.data().join("conf.d/50-portal.toml"), of_portal).unwrap();
+
     // While a call goes on, of which no packet is lost.
     let file = appliance.home().join("callvault.backup");
     let file = file.to_str().unwrap();
@@ -78,6 +81,8 @@ fn what_was_backed_up_is_heard_on_another_machine() {
     let restored = restore(&other, &[]);
     assert!(restored.status.success() && said(&restored).contains("is restored"), "{}", said(&restored));
     assert!(other.data().join("restored-configuration/callvault.toml").exists());
+    let kept = other.data().join("restored-configuration/conf.d/50-portal.toml");
+    assert_eq!(fs::read_to_string(kept).unwrap(), of_portal);
     copy_folder(&appliance.data().join("store"), &other.data().join("store"));
     other.launch();
     let found = other.archived(recording["call_id"].as_str().unwrap());

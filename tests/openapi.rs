@@ -270,11 +270,31 @@ fn access(walk: &mut Walk) {
     walk.get("/v1/audit/verify", &[]);
 }
 
+/// Settings, planned, refused, confirmed and changed.
+fn settings(walk: &mut Walk) {
+    let path = "/v1/settings";
+    let version = walk.get(path, &[])["version"].clone();
+    let body = |changes: Value, dry_run: bool| json!({"version": version, "changes": changes, "dry_run": dry_run});
+    let shorter = json!({"retention.preserved": "1 years", "mail.language": "it"});
+    let planned = walk.done("PUT", path, &[], &body(shorter.clone(), true).to_string());
+    assert!(planned["retention"].is_object() && planned["risks"][0]["key"] == "retention.preserved", "{planned:#}");
+    let planned = walk.done("PUT", path, &[], &body(json!({"mail.port": -1}), true).to_string());
+    assert_eq!(planned["mistakes"][0]["key"], "mail.port");
+    let (wrong, meant) = (body(json!({"mail.port": -1}), false), body(shorter, false));
+    assert_eq!(walk.ask("PUT", path, &[], "", &wrong.to_string()).status, 422);
+    assert_eq!(walk.ask("PUT", path, &[], "", &meant.to_string()).status, 409);
+    let mut confirmed = meant;
+    confirmed["confirm"] = json!("retention.preserved");
+    walk.done("PUT", path, &[], &confirmed.to_string());
+    walk.get(path, &[]);
+}
+
 fn appliance_itself(walk: &mut Walk) {
     for path in [
         "/v1/status",
         "/v1/keys",
         "/v1/settings",
+        "/v1/capacity",
         "/v1/store",
         "/v1/retention",
         "/v1/openapi.json",
@@ -301,6 +321,7 @@ fn appliance_itself(walk: &mut Walk) {
         let response = walk.ask(method, path, &[], &query, body);
         assert_eq!(response.status, status, "{method} {target}: {}", String::from_utf8_lossy(&response.body));
     }
+    settings(walk);
     let to = walk.appliance.home().join("other-store");
     let wanted = |dry_run: bool| json!({"to": to, "rate_bytes_per_s": 1_000_000, "dry_run": dry_run}).to_string();
     let planned = walk.done("POST", "/v1/store/migrate", &[], &wanted(true));

@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use rig::mail::{self, MailServer};
 use rig::offer::Offer;
 use rig::shapes::{Facts, webex, webex_offering};
 use rig::sip::Client;
@@ -22,8 +23,14 @@ use rig::{Appliance, wait_until};
 use serde_json::json;
 
 /// Levels differ in each of these, so that a button that is shown to the wrong people is seen.
-const SETTINGS: &str = "[permissions]\ndownload = \"group-supervisors\"\ndelete = \"administrators\"\npreserve = \"users\"\n\
-     [retention]\nrule = \"12-months\"\n";
+const SETTINGS: &str =
+    "[permissions]\ndownload = \"group-supervisors\"\ndelete = \"administrators\"\npreserve = \"users\"\n";
+
+/// What the portal may change, as its name is earlier than that of the portal's file.
+const FIRST: &str = "[retention]\nrule = \"12-months\"\n";
+
+/// Who gets the test mail.
+const MAIL_TO: &str = "operator@example.org";
 
 const FIRST_PASSWORD: &str = "first-password-of-all";
 
@@ -111,8 +118,13 @@ fn modules() -> PathBuf {
 
 #[test]
 fn people_of_every_level_find_and_hear_what_is_theirs_in_a_browser() {
-    let mut appliance = Appliance::prepare("");
-    appliance.configure(&format!("{SETTINGS}[portal]\nsocket = {:?}\nuser = \"root\"\n", socket(&appliance)));
+    let ours = Authority::new("ours");
+    let mut appliance = mail::prepare("starttls", &ours, "");
+    let mail = fs::read_to_string(appliance.home().join("conf.d/test.toml")).unwrap();
+    let more = format!("{SETTINGS}[portal]\nsocket = {:?}\nuser = \"root\"\n", socket(&appliance));
+    appliance.configure(&(mail + &more));
+    fs::write(appliance.home().join("conf.d/10-first.toml"), FIRST).unwrap();
+    let server = MailServer::start(appliance.place.ip, "starttls", &ours);
     appliance.launch();
     let mut csv = "webex_email;first_extension;group;level;initial_password\n".to_owned();
     for (name, level, number) in PEOPLE {
@@ -141,6 +153,7 @@ fn people_of_every_level_find_and_hear_what_is_theirs_in_a_browser() {
         "first_password": FIRST_PASSWORD,
         "shots": shots,
         "live": live.remote_number,
+        "mail_to": MAIL_TO,
         "people": PEOPLE.map(|(name, level, number)| json!({
             "user": format!("{name}@example.com"), "level": level, "own": Facts::incoming(number).local_number,
             "remote": Facts::incoming(number * 10 + 1).remote_number,
@@ -162,6 +175,11 @@ fn people_of_every_level_find_and_hear_what_is_theirs_in_a_browser() {
         "{said}\n{}\nthe portal's log:\n{log:.4000}",
         String::from_utf8_lossy(&output.stderr)
     );
+    let mails = server.wait_for_mails(1);
+    assert!(mails.iter().all(|mail| mail.contains(&format!("To: {MAIL_TO}")) && mail.contains("Subject: Test: ")));
+    assert_eq!(mails.len(), 1, "the button was pressed once");
+    let written = fs::read_to_string(appliance.data().join("conf.d/50-portal.toml")).unwrap();
+    assert!(written.contains("complexity = 7") && written.contains("rule = \"4-hours\""), "{written}");
     for (name, ..) in PEOPLE {
         assert!(!log.contains(name) && !appliance.log().contains(&format!("{name}@example")), "a name is in a log");
     }

@@ -291,22 +291,138 @@ async function set(page, t) {
   seen('made a token and revoked it');
 }
 
+/** The row of a setting, with whatever it is in open. */
+async function settingOf(page, t, key) {
+  await page.getByLabel(t('search-settings')).fill(key);
+  const row = page.locator('.setting').filter({ has: page.getByLabel(key, { exact: true }) });
+  await row.waitFor();
+  return row;
+}
+
+/** Settings: found, wrong, planned, taken; by mouse and by keyboard. */
+async function settle(page, t) {
+  await page.goto(`${plan.url}/#/admin/settings`);
+  const fixed = await settingOf(page, t, 'permissions.delete');
+  assert.ok(await fixed.getByLabel('permissions.delete').isDisabled(), 'what the operator set can be changed');
+  await fixed.getByText(t('fixed.file')).waitFor();
+  const machine = await settingOf(page, t, 'mail.password_file');
+  await machine.getByText(t('fixed.machine')).waitFor();
+  await page.getByLabel(t('search-settings')).fill('no such setting at all');
+  await page.getByText(t('nothing-found')).first().waitFor();
+  await page.getByLabel(t('search-settings')).fill('encoder');
+  await page.locator('.setting').filter({ hasText: 'archive.complexity' }).waitFor();
+  seen('found settings, by key and by what they mean');
+
+  // wrong, and said where
+  const complexity = await settingOf(page, t, 'archive.complexity');
+  await complexity.getByLabel('archive.complexity').fill('11');
+  await page.getByRole('button', { name: t('show-plan') }).last().click();
+  await complexity.getByRole('alert').filter({ hasText: '10' }).waitFor();
+  assert.equal(await complexity.getByLabel('archive.complexity').getAttribute('aria-invalid'), 'true');
+  await looked(page, 'admin-settings-wrong');
+  seen('was told what is wrong');
+
+  // right, with the keyboard alone
+  await complexity.getByLabel('archive.complexity').fill('7');
+  await page.getByLabel('archive.complexity').press('Enter');
+  const dialog = page.getByRole('dialog');
+  await dialog.getByRole('cell', { name: 'archive.complexity' }).waitFor();
+  await page.keyboard.press('Escape');
+  await dialog.waitFor({ state: 'detached' });
+  assert.equal(await complexity.getByLabel('archive.complexity').inputValue(), '7', 'what was typed is gone');
+  await page.getByLabel('archive.complexity').press('Enter');
+  await dialog.getByRole('button', { name: t('apply') }).focus();
+  await page.keyboard.press('Enter');
+  await page.getByText(t('saved')).first().waitFor();
+  const saved = await settingOf(page, t, 'archive.complexity');
+  await saved.getByText('50-portal.toml').waitFor();
+  assert.equal(await saved.getByLabel('archive.complexity').inputValue(), '7');
+  seen('changed a setting, with the keyboard');
+
+  // what deletes is counted and typed
+  const rule = await settingOf(page, t, 'retention.rule');
+  await rule.getByLabel('retention.rule').selectOption('4-hours');
+  await page.getByRole('button', { name: t('show-plan') }).last().click();
+  await dialog.getByText(t('risk.deletes')).waitFor();
+  await dialog.getByText(t('deletes-none')).waitFor();
+  const apply = dialog.getByRole('button', { name: t('apply') });
+  assert.ok(await apply.isDisabled(), 'taken without a word');
+  await looked(page, 'admin-settings-plan');
+  const word = dialog.getByLabel(t('type-this').replace('{word}', 'retention.rule'));
+  await word.fill('retention');
+  assert.ok(await apply.isDisabled());
+  await word.fill('retention.rule');
+  await apply.click();
+  await page.getByText(t('saved-restart')).waitFor();
+  const waits = await settingOf(page, t, 'retention.rule');
+  await waits.getByText(t('waits').replace('{value}', '"12-months"')).waitFor();
+  seen('changed what deletes, after a count and a typed word');
+
+  // two at once: the second is told, and keeps what was typed
+  const list = await settingOf(page, t, 'filters.blacklist');
+  await list.getByLabel('filters.blacklist').fill('7100\n+4989!');
+  await page.evaluate(async () => {
+    const headers = { 'x-callvault': '1', 'content-type': 'application/json' };
+    const { version } = await (await fetch('/api/settings', { headers })).json();
+    const body = JSON.stringify({ version, changes: { 'mail.sender_name': 'Another' } });
+    await fetch('/api/settings', { method: 'PUT', headers, body });
+  });
+  await page.getByRole('button', { name: t('show-plan') }).last().click();
+  await page.locator('.bar').getByRole('alert').filter({ hasText: /\w/ }).waitFor();
+  assert.equal(await page.getByLabel('filters.blacklist').inputValue(), '7100\n+4989!');
+  await page.getByRole('button', { name: t('discard') }).click();
+  await page.locator('.bar').waitFor({ state: 'hidden' });
+  assert.equal(await page.getByLabel('filters.blacklist').inputValue(), '');
+  seen('was told that another administrator was faster');
+
+  // a mail as people would get it
+  await page.getByLabel(t('e-mail')).fill(plan.mail_to);
+  await page.getByRole('button', { name: t('send'), exact: true }).click();
+  await page.getByText(t('mail-sent').split('{')[0]).waitFor();
+  seen('sent a test mail');
+}
+
+/** In another language: what was changed is among what differs, and is taken back. */
+async function resettle(page, t) {
+  await page.goto(`${plan.url}/#/admin/settings`);
+  await page.getByLabel(t('changed-only')).check();
+  await page.locator('.setting').filter({ hasText: 'archive.complexity' }).waitFor();
+  assert.ok(await page.getByLabel('recording.mode', { exact: true }).isHidden(), 'what is as it was is shown');
+  await page.getByLabel(t('changed-only')).uncheck();
+  const row = await settingOf(page, t, 'mail.sender_name');
+  await row.getByRole('button', { name: t('take-out') }).click();
+  await page.getByRole('button', { name: t('show-plan') }).last().click();
+  const dialog = page.getByRole('dialog');
+  await dialog.getByRole('heading', { name: t('plan') }).waitFor();
+  await looked(page, 'admin-settings-plan-it');
+  await dialog.getByRole('button', { name: t('apply') }).click();
+  await page.getByText(t('saved')).first().waitFor();
+  const back = await settingOf(page, t, 'mail.sender_name');
+  assert.equal(await back.getByRole('button', { name: t('take-out') }).count(), 0);
+  seen('took back a setting');
+}
+
 /** Everybody but administrators is kept from what these do, by the daemon and not by links that are missing. */
 async function administer(page, t, may, round) {
   assert.equal(await page.getByRole('link', { name: t('admin'), exact: true }).count(), may?.administer ? 1 : 0, 'the link to administration');
   if (!may?.administer) {
-    for (const path of ['users', 'audit', 'settings', 'status']) {
+    for (const path of ['users', 'audit', 'settings', 'status', 'capacity']) {
       assert.equal(await page.evaluate(async (one) => (await fetch(`/api/${one}`)).status, path), 403, path);
     }
     return seen('may not administer');
   }
-  for (const name of ['status', 'users', 'tokens', 'jobs', 'retention', 'settings', 'audit']) {
+  for (const name of ['status', 'capacity', 'users', 'tokens', 'jobs', 'retention', 'settings', 'audit']) {
     await page.goto(`${plan.url}/#/admin/${name}`);
     await page.getByRole('link', { name: t(`admin.${name}`), exact: true }).and(page.locator('[aria-current=page]')).waitFor();
     await page.waitForFunction(() => document.querySelector('main > div') && !document.querySelector('main > div > .state'));
     if (round === 0) await looked(page, `admin-${name}`);
   }
-  if (round === 0) await set(page, t);
+  if (round === 0) {
+    await set(page, t);
+    await settle(page, t);
+  } else {
+    await resettle(page, t);
+  }
   return seen('administers');
 }
 

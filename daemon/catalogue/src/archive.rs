@@ -49,7 +49,38 @@ pub struct ArchiveBacklog {
     pub duration_ms: u64,
 }
 
+/// What archives of a time take.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct ArchivedSince {
+    /// How many recordings that are archived.
+    pub recordings: u64,
+    /// The bytes of their archives.
+    pub bytes: u64,
+    /// When the first of them began.
+    pub first: Option<Timestamp>,
+}
+
 impl Catalogue {
+    /// The archives of recordings that began at this time or later, and are there still.
+    ///
+    /// # Errors
+    /// Disk errors.
+    pub fn archived_since(&self, from: Timestamp) -> Result<ArchivedSince, CatalogueError> {
+        let sql = "SELECT count(*), COALESCE(sum(archive_bytes), 0), min(started_at_ms) FROM recordings \
+                   WHERE started_at_ms >= ?1 AND archive_bytes IS NOT NULL";
+        let count = |value: i64| u64::try_from(value).unwrap_or(0);
+        self.reader()
+            .query_row(sql, [from.as_millisecond()], |row| {
+                let first: Option<i64> = row.get(2)?;
+                Ok(ArchivedSince {
+                    recordings: count(row.get(0)?),
+                    bytes: count(row.get(1)?),
+                    first: first.and_then(|ms| Timestamp::from_millisecond(ms).ok()),
+                })
+            })
+            .map_err(CatalogueError::sql("count the bytes of archives"))
+    }
+
     /// An archive is about to be made.
     ///
     /// # Errors

@@ -99,7 +99,7 @@ mod webex_records;
 pub use annotations::{
     Annotations, Author, NOTE_CHARS_MAX, NOTES_MAX, Note, Preserved, TAG_CHARS_MAX, TAGS_MAX, note_text, tag,
 };
-pub use archive::{ArchiveBacklog, Archived, Archiving};
+pub use archive::{ArchiveBacklog, Archived, ArchivedSince, Archiving};
 pub use audit::{
     AUDIT_FINDINGS_MAX, AUDIT_LIMIT_DEFAULT, AUDIT_LIMIT_MAX, AuditCheck, AuditFilter, AuditHead, AuditPage,
 };

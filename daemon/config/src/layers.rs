@@ -12,6 +12,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use crate::error::ConfigError;
+use crate::portal_file::{self, PortalLayer};
 use crate::schema::{self, SECTIONS};
 use crate::setting::Raw;
 
@@ -72,8 +73,17 @@ pub(crate) fn at_origin(origin: &str, message: impl Into<String>) -> ConfigError
 }
 
 /// One layer on its way into the merge: dotted keys with their values.
-#[derive(Debug, Clone)]
-struct Layer(Vec<(String, Value)>);
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Layer(pub(crate) Vec<(String, Value)>);
+
+impl Layer {
+    /// The path that a key has here.
+    fn text(&self, key: &str) -> Option<PathBuf> {
+        let (_, value) = self.0.iter().rev().find(|(name, _)| name == key)?;
+        let ValueKind::String(text) = &value.kind else { return None };
+        Some(PathBuf::from(text))
+    }
+}
 
 impl Source for Layer {
     fn clone_into_box(&self) -> Box<dyn Source + Send + Sync> {
@@ -99,21 +109,40 @@ pub(crate) fn of_entries(entries: &[crate::Effective]) -> Result<Merged, Vec<Con
     merge_or_say(vec![Layer(entries.iter().map(value).collect())])
 }
 
-/// Reads, checks and merges all layers.
-pub(crate) fn load(path: &Path, env: &BTreeMap<String, String>) -> Result<Merged, Vec<ConfigError>> {
+/// All layers, merged, and what the portal's file has of them.
+pub(crate) struct Loaded {
+    pub(crate) merged: Merged,
+    pub(crate) portal: PortalLayer,
+}
+
+/// Reads, checks and merges all layers. `portal_text` stands for the content of the portal's file, where it is given.
+pub(crate) fn load(
+    path: &Path,
+    env: &BTreeMap<String, String>,
+    base: &Path,
+    portal_text: Option<&str>,
+) -> Result<Loaded, Vec<ConfigError>> {
     let mut errors = Vec::new();
     let mut layers = Vec::new();
+    let mut before_portal = 0;
     for file in std::iter::once(path.to_path_buf()).chain(drop_ins(path, &mut errors)) {
         match read_file(&file) {
             Ok(text) => layers.push(file_layer(&file.display().to_string(), &text, &mut errors)),
             Err(error) => errors.push(error),
         }
+        if layers.len() == 1 || !portal_file::is_later_name(&file) {
+            before_portal = layers.len();
+        }
     }
     layers.push(environment_layer(env, &mut errors));
+    let data_dir = layers.iter().rev().find_map(|layer| layer.text("data_dir"));
+    let data_dir = data_dir.unwrap_or_else(portal_file::default_data_dir);
+    let portal = PortalLayer::read(&base.join(data_dir), portal_text, &mut errors);
+    layers.insert(before_portal, portal.layer.clone());
     if !errors.is_empty() {
         return Err(errors);
     }
-    merge_or_say(layers)
+    merge_or_say(layers).map(|merged| Loaded { merged, portal })
 }
 
 fn merge_or_say(layers: Vec<Layer>) -> Result<Merged, Vec<ConfigError>> {
@@ -172,7 +201,7 @@ fn drop_ins(path: &Path, errors: &mut Vec<ConfigError>) -> Vec<PathBuf> {
     files
 }
 
-fn read_file(path: &Path) -> Result<String, ConfigError> {
+pub(crate) fn read_file(path: &Path) -> Result<String, ConfigError> {
     let name = path.display().to_string();
     let unreadable = |error: std::io::Error| {
         let remedy = match error.kind() {
@@ -190,20 +219,24 @@ fn read_file(path: &Path) -> Result<String, ConfigError> {
     let file = std::fs::File::open(path).map_err(unreadable)?;
     let mut bytes = Vec::new();
     file.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes).map_err(unreadable)?;
-    if bytes.len() as u64 > FILE_BYTES_MAX {
-        return Err(ConfigError::file(
-            name,
-            format!("is longer than {FILE_BYTES_MAX} bytes; that is not a configuration of callvault"),
-        ));
-    }
+    check_length(&name, bytes.len())?;
     String::from_utf8(bytes).map_err(|error| {
         let (line, column) = place(error.as_bytes(), error.utf8_error().valid_up_to());
         ConfigError { line, column, ..ConfigError::file(name, "is not UTF-8 text here; save the file as UTF-8") }
     })
 }
 
+/// Whether a file of so many bytes is read.
+pub(crate) fn check_length(name: &str, bytes: usize) -> Result<(), ConfigError> {
+    if bytes as u64 <= FILE_BYTES_MAX {
+        return Ok(());
+    }
+    let message = format!("is longer than {FILE_BYTES_MAX} bytes; that is not a configuration of callvault");
+    Err(ConfigError::file(name, message))
+}
+
 /// Parses and checks one file; what is good goes into the layer, what is not into `errors`.
-fn file_layer(file: &str, text: &str, errors: &mut Vec<ConfigError>) -> Layer {
+pub(crate) fn file_layer(file: &str, text: &str, errors: &mut Vec<ConfigError>) -> Layer {
     let (table, syntax) = DeTable::parse_recoverable(text);
     let at = |offset: usize, key: &str, message: String| {
         let (line, column) = place(text.as_bytes(), offset);
@@ -319,7 +352,7 @@ fn raw_of_variable(text: &str, spec: &crate::KeySpec) -> Result<Raw, String> {
 }
 
 /// What to say about a key that does not exist.
-fn unknown(key: &str, is_table: bool) -> String {
+pub(crate) fn unknown(key: &str, is_table: bool) -> String {
     let what = if is_table && !key.contains('.') { "unknown section" } else { "unknown key" };
     match nearest(key, is_table) {
         Some(near) => format!("{what}; did you mean `{near}`?"),
@@ -343,7 +376,7 @@ fn nearest(key: &str, is_table: bool) -> Option<&'static str> {
     (slips <= 1.max(key.len() / 3)).then_some(near)
 }
 
-fn raw_of_toml_text(text: &str) -> Option<Raw> {
+pub(crate) fn raw_of_toml_text(text: &str) -> Option<Raw> {
     DeValue::parse(text).ok().map(|value| raw_of_toml(&value))
 }
 
@@ -371,7 +404,7 @@ fn value_of_raw(raw: &Raw, origin: &str) -> Value {
     Value::new(Some(&origin.to_owned()), kind)
 }
 
-fn raw_of_value(value: &Value) -> Raw {
+pub(crate) fn raw_of_value(value: &Value) -> Raw {
     match &value.kind {
         ValueKind::String(text) => Raw::Text(text.clone()),
         ValueKind::I64(number) => Raw::Integer(*number),

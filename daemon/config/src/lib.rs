@@ -8,7 +8,8 @@
 //!
 //! 1. the built-in default,
 //! 2. the configuration file (`/etc/callvault/callvault.toml`, or the one that was named),
-//! 3. each `*.toml` in the folder `conf.d` beside that file, in the order of their names,
+//! 3. each `*.toml` in the folder `conf.d` beside that file, in the order of their names; among them, by its name, the one file that the
+//!    daemon writes when an administrator changes settings in the portal ([`PORTAL_FILE`]), which lies in the data folder,
 //! 4. environment variables: `CALLVAULT__SIP__UDP` is the key `sip.udp`, `CALLVAULT__DATA_DIR` is `data_dir`.
 //!
 //! A relative path means: relative to the folder of the configuration file, wherever the value itself was written. So a
@@ -34,6 +35,8 @@ mod layers;
 mod live;
 mod macros;
 mod mail;
+mod portal_file;
+mod risk;
 pub mod schema;
 mod setting;
 mod values;
@@ -46,6 +49,8 @@ use std::path::{Path, PathBuf};
 pub use error::ConfigError;
 pub use live::takes_effect_at_once;
 pub use mail::{MailTls, SizeLimit};
+pub use portal_file::{Fixed, Mistake, PORTAL_FILE, Proposal, Wanted};
+pub use risk::{Risk, risks};
 pub use schema::{
     Analytics, Archive, Directory, ExportFolder, Filters, Http, Journal, Keys, Licence, Limits, Log, Mail, Media,
     Numbers, Oidc, Organisation, Permissions, Portal, Queue, Recording, Render, Retention, Sip, Store, Uploads, Webex,
@@ -128,6 +133,9 @@ pub struct Config {
     effective: Vec<Effective>,
     /// What relative paths are relative to.
     base: PathBuf,
+    /// The configuration file, as it was named.
+    file: PathBuf,
+    from_portal: portal_file::PortalKeys,
 }
 
 /// One key as it is in force.
@@ -148,20 +156,33 @@ impl Config {
     /// # Errors
     /// All errors found in all layers, in the order of the layers. Never empty.
     pub fn load(path: &Path, env: impl IntoIterator<Item = (String, String)>) -> Result<Self, Vec<ConfigError>> {
+        Self::load_with(path, env, None)
+    }
+
+    /// [`Config::load`], as if the portal's file held `portal_text`, where that is given.
+    pub(crate) fn load_with(
+        path: &Path,
+        env: impl IntoIterator<Item = (String, String)>,
+        portal_text: Option<&str>,
+    ) -> Result<Self, Vec<ConfigError>> {
         let env: BTreeMap<String, String> = env.into_iter().collect();
-        let merged = layers::load(path, &env)?;
         let base = base_folder(path);
-        schema::build(&merged, &base).and_then(|config| {
-            let errors = cross_check::errors(&config, &merged);
-            if errors.is_empty() { Ok(config) } else { Err(errors) }
-        })
+        let loaded = layers::load(path, &env, &base, portal_text)?;
+        let config = schema::build(&loaded.merged, &base)?;
+        let errors = cross_check::errors(&config, &loaded.merged);
+        if !errors.is_empty() {
+            return Err(errors);
+        }
+        Ok(Self { file: path.to_owned(), from_portal: loaded.portal.keys, ..config })
     }
 
     /// The built-in defaults, as if an empty file stood in `folder`.
     #[must_use]
     pub fn defaults(folder: &Path) -> Self {
         let merged = layers::defaults();
-        schema::build(&merged, folder).expect("the built-in defaults are valid, a test proves it")
+        let config = schema::build(&merged, folder).expect("the built-in defaults are valid, a test proves it");
+        let from_portal = portal_file::PortalKeys::none_in(&config.data_dir);
+        Self { file: folder.join("callvault.toml"), from_portal, ..config }
     }
 
     /// Every key with the value in force and where it comes from, in the order of the documentation.
@@ -173,7 +194,9 @@ impl Config {
     /// Things that are allowed but probably not meant; one sentence each, for the log and for `--check`.
     #[must_use]
     pub fn remarks(&self) -> Vec<String> {
-        cross_check::remarks(self)
+        let mut remarks = cross_check::remarks(self);
+        remarks.extend(self.from_portal.unseen.clone());
+        remarks
     }
 
     /// The folder of the archives: `store.path`, or `store` in the data folder.

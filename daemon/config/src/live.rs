@@ -25,8 +25,7 @@ const AT_ONCE: &[&str] = &[
     "log.level",
 ];
 
-/// Ends of the names of keys whose value is a secret itself, and is never shown. There is none today, secrets are in files of their
-/// own; the rule is here before somebody adds one.
+/// Ends of the names of keys whose value is a secret itself, and is never shown. Most secrets are in files of their own.
 const SECRET_ENDS: &[&str] = &["password", "secret", "token", "pin"];
 
 /// What is shown in the place of a secret.
@@ -55,7 +54,8 @@ impl Config {
             Some(new) if takes_effect_at_once(old.key) => new.clone(),
             _ => old.clone(),
         });
-        Self::of_entries(&entries.collect::<Vec<_>>(), self.base.clone())
+        let mixed = Self::of_entries(&entries.collect::<Vec<_>>(), self.base.clone())?;
+        Ok(Self { file: self.file.clone(), from_portal: changed.from_portal.clone(), ..mixed })
     }
 
     fn of_entries(entries: &[Effective], base: PathBuf) -> Result<Self, Vec<ConfigError>> {
@@ -77,7 +77,13 @@ impl Effective {
     /// The value as it may be shown: in TOML notation, or a word in its place where it is a secret.
     #[must_use]
     pub fn shown(&self) -> &str {
-        if is_secret(self.key) { HIDDEN } else { &self.value }
+        if self.is_secret() { HIDDEN } else { &self.value }
+    }
+
+    /// Whether its value must not be shown.
+    #[must_use]
+    pub fn is_secret(&self) -> bool {
+        is_secret(self.key)
     }
 }
 

@@ -28,6 +28,7 @@ macro_rules! settings {
                     key: concat!($section, stringify!($field)),
                     default: $default,
                     shape: <$type as Setting>::SHAPE,
+                    choices: <$type as Setting>::CHOICES,
                     range: settings!(@range $($least, $greatest)?),
                     doc: &[$($doc),*],
                     canonical: |raw| settings!(@read $type, raw $(, $least, $greatest)?).map(|value: $type| Setting::write(&value)),
@@ -75,6 +76,7 @@ macro_rules! choices {
 
         impl Setting for $name {
             const SHAPE: &'static str = $shape;
+            const CHOICES: &'static [&'static str] = &[$($word),*];
 
             fn read(raw: &Raw) -> Result<Self, String> {
                 match raw {

@@ -10,6 +10,7 @@ use crate::error::ConfigError;
 use crate::layers::Merged;
 use crate::macros::settings;
 use crate::mail::{MailTls, SizeLimit};
+use crate::portal_file::PortalKeys;
 use crate::setting::{KeySpec, Setting, read_within};
 use crate::values::{
     ArchiveCodec, ArchiveKeys, BitRate, Bytes, ClientCertificate, DialDigits, HttpListen, KeptDirection, KeptTraffic,
@@ -652,6 +653,8 @@ fn read_sections(merged: &Merged, base: &Path, errors: &mut Vec<ConfigError>) ->
         log: log?,
         effective: effective(merged),
         base: base.to_owned(),
+        file: PathBuf::new(),
+        from_portal: PortalKeys::default(),
     };
     let of_uploads = [
         &mut config.analytics.client_secret,
@@ -730,7 +733,8 @@ const HEAD: &str = "\
 # A key that is commented out has the default that is shown, also after an update that improves the default: take away the
 # `#` only from what you change. Changes are better kept in a file of your own, /etc/callvault/conf.d/NAME.toml: those files
 # are read after this one, in the order of their names, and win. Variables win over files: CALLVAULT__SIP__UDP is the key
-# `udp` of the section [sip], CALLVAULT__DATA_DIR the key `data_dir`.
+# `udp` of the section [sip], CALLVAULT__DATA_DIR the key `data_dir`. What administrators change in the portal is in a file
+# that the daemon writes, conf.d/50-portal.toml in the data folder: it is read among those files, by its name.
 #
 # Check before you restart: callvaultctl config check
 #

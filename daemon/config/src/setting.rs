@@ -37,6 +37,9 @@ pub(crate) trait Setting: Sized {
     /// What the documentation calls it: `a duration ("200ms", "10m")`.
     const SHAPE: &'static str;
 
+    /// The words that it can be, where these are all; empty where it can be more.
+    const CHOICES: &'static [&'static str] = &[];
+
     /// Reads a written value. The error says what was expected and, where it can, what to write.
     fn read(raw: &Raw) -> Result<Self, String>;
 
@@ -58,6 +61,8 @@ pub struct KeySpec {
     pub default: &'static str,
     /// What a value looks like.
     pub shape: &'static str,
+    /// The words that a value can be, where these are all; empty where it can be more.
+    pub choices: &'static [&'static str],
     /// The least and the greatest value, where there are such.
     pub range: Option<(&'static str, &'static str)>,
     /// What the key means and why its default is what it is, a line an entry.

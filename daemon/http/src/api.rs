@@ -8,7 +8,9 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use crate::{Annotate, AuditQuery, DiscardsQuery, Elsewhere, NewToken, SignIn, Snapshot, UserImport, WebexCall};
+use crate::{
+    Annotate, AuditQuery, ChangeSettings, DiscardsQuery, Elsewhere, NewToken, SignIn, Snapshot, UserImport, WebexCall,
+};
 
 /// The answer to a call: JSON, sent as it is.
 pub type Answer = Result<Value, ApiError>;
@@ -118,6 +120,19 @@ pub trait Api: Send + Sync + 'static {
     /// # Errors
     /// See [`Api::status`].
     fn settings(&self, caller: &Caller) -> Answer;
+
+    /// `PUT /v1/settings`: changes settings, all of them or none, or says only what that would do.
+    ///
+    /// # Errors
+    /// See [`Api::status`]; [`ErrorKind::Unprocessable`] with everything that is wrong; [`ErrorKind::Conflict`] where the settings are not
+    /// those that were looked at, or where what a change does has to be confirmed.
+    fn change_settings(&self, caller: &Caller, wanted: &ChangeSettings) -> Answer;
+
+    /// `GET /v1/capacity`: how much of what is limited is used, and for how long the disks last.
+    ///
+    /// # Errors
+    /// See [`Api::status`].
+    fn capacity(&self, caller: &Caller) -> Answer;
 
     /// `POST /v1/mail/test?address=…&language=…`: sends a mail that tells of a made-up call, now, and says what the server said.
     ///

@@ -29,6 +29,7 @@ const PATHS: &[&str] = &[
     "keys",
     "keys/rotate",
     "settings",
+    "capacity",
     "mail/test",
     "store",
     "store/migrate",

@@ -7,9 +7,9 @@ use serde::de::DeserializeOwned;
 use uuid::Uuid;
 
 use crate::{
-    Annotate, ApiError, AudioFormat, AudioPurpose, AudioRequest, AuditQuery, CallAction, DiscardsQuery, Elsewhere,
-    ErrorKind, MigrateStore, NewToken, RecordingsQuery, SignIn, UserImport, WebexCall, access, annotate, paths,
-    sign_in, users, webex,
+    Annotate, ApiError, AudioFormat, AudioPurpose, AudioRequest, AuditQuery, CallAction, ChangeSettings, DiscardsQuery,
+    Elsewhere, ErrorKind, MigrateStore, NewToken, RecordingsQuery, SignIn, UserImport, WebexCall, access, annotate,
+    paths, settings, sign_in, users, webex,
 };
 
 /// What a request under `/v1/` asks.
@@ -54,6 +54,8 @@ pub(crate) enum Call {
     StopRecording(String),
     StartRecording,
     Settings,
+    ChangeSettings(ChangeSettings),
+    Capacity,
     /// To which address, in which language.
     TryMail(String, Option<String>),
     Store,
@@ -204,7 +206,10 @@ pub(crate) fn route(method: &str, target: &str, body: &[u8]) -> Result<Call, Api
         ["recording", "stop"] if method == "POST" => only("POST", Call::StopRecording(access::reason(body)?)),
         ["recording", "stop"] => Err(ApiError::method("POST")),
         ["recording", "start"] => only("POST", Call::StartRecording),
-        ["settings"] => only("GET", Call::Settings),
+        ["settings"] if method == "PUT" => only("PUT", Call::ChangeSettings(settings::change(body)?)),
+        ["settings"] if method == "GET" => only("GET", Call::Settings),
+        ["settings"] => Err(ApiError::method("GET, PUT")),
+        ["capacity"] => only("GET", Call::Capacity),
         ["mail", "test"] => match method {
             "POST" => try_mail(query),
             _ => Err(ApiError::method("POST")),
@@ -464,7 +469,10 @@ mod tests {
         check("POST", "/v1/recording/start", 200);
         check("DELETE", "/v1/recording/start", 405);
         check("GET", "/v1/settings", 200);
-        check("PUT", "/v1/settings", 405);
+        check("PUT", "/v1/settings", 400);
+        check("POST", "/v1/settings", 405);
+        check("GET", "/v1/capacity", 200);
+        check("POST", "/v1/capacity", 405);
         check("POST", "/v1/mail/test?address=ann%40example.com", 200);
         check("POST", "/v1/mail/test?address=ann@example.com&language=it", 200);
         check("POST", "/v1/mail/test", 400);

@@ -126,6 +126,8 @@ fn json_call(api: &dyn Api, caller: &Caller, call: Call) -> Result<Value, ApiErr
         Call::RetryJob(id) => api.retry_job(caller, &id),
         Call::Drain(wanted) => api.drain(caller, wanted),
         Call::Settings => api.settings(caller),
+        Call::ChangeSettings(wanted) => api.change_settings(caller, &wanted),
+        Call::Capacity => api.capacity(caller),
         Call::TryMail(address, language) => api.try_mail(caller, &address, language.as_deref()),
         Call::Keys => api.keys(caller),
         Call::RotateKeys => api.rotate_keys(caller),

@@ -15,9 +15,9 @@ use std::{
 };
 
 use callvault_http::{
-    Annotate, Answer, Api, ApiError, Audio, AudioFormat, AudioRequest, AuditQuery, CallAction, Caller, Component,
-    DiscardsQuery, Elsewhere, Entrance, ErrorKind, Health, HttpError, Level, Limits, Listen, MigrateStore, NewToken,
-    RecordingsQuery, Server, SignIn, Snapshot, Status, UserImport, WebexCall,
+    Annotate, Answer, Api, ApiError, Audio, AudioFormat, AudioRequest, AuditQuery, CallAction, Caller, ChangeSettings,
+    Component, DiscardsQuery, Elsewhere, Entrance, ErrorKind, Health, HttpError, Level, Limits, Listen, MigrateStore,
+    NewToken, RecordingsQuery, Server, SignIn, Snapshot, Status, UserImport, WebexCall,
 };
 use callvault_seal::Secret;
 use serde_json::{Value, json};
@@ -296,6 +296,14 @@ impl Api for Fake {
 
     fn settings(&self, _: &Caller) -> Answer {
         Ok(json!({"settings": [], "refused": null}))
+    }
+
+    fn change_settings(&self, _: &Caller, wanted: &ChangeSettings) -> Answer {
+        Ok(json!({"applied": !wanted.is_dry_run}))
+    }
+
+    fn capacity(&self, _: &Caller) -> Answer {
+        Ok(json!({"calls": {}}))
     }
 
     fn try_mail(&self, _: &Caller, address: &str, language: Option<&str>) -> Answer {

@@ -3,8 +3,10 @@
 import { ask, query } from './ask.js';
 import { choice, confirmed, el, field, say, show } from './dom.js';
 import { full, language, number, t } from './words.js';
+import { capacity } from './capacity.js';
+import { settings } from './settings.js';
 
-const PAGES = ['status', 'users', 'tokens', 'jobs', 'retention', 'settings', 'audit'];
+const PAGES = ['status', 'capacity', 'users', 'tokens', 'jobs', 'retention', 'settings', 'audit'];
 const LEVELS = ['record-only', 'base', 'group-supervisor', 'administrator'];
 
 function table(heads, rows) {
@@ -76,13 +78,7 @@ export function admin(main, page) {
 
   /** Patterns of the filters, tried with a number as one types. */
   function trying(value) {
-    let now = [];
-    try {
-      now = JSON.parse(value ?? '[]');
-    } catch {
-      // a value that is written otherwise is not filled in
-    }
-    const patterns = el('textarea', { rows: 4, value: now.join('\n') });
+    const patterns = el('textarea', { rows: 4, value: (value ?? []).join('\n') });
     const tried = el('input', { type: 'text', inputmode: 'tel', maxlength: 64 });
     const place = el('div', { role: 'status' });
     let timer = null;
@@ -179,12 +175,8 @@ export function admin(main, page) {
           if (await confirmed(t('confirm'), text, t('delete-yes'), t('cancel'))) then(ask('retention/confirm', { method: 'POST', body: { token: found.question.token } }));
         }, true)));
     },
-    async settings() {
-      const { settings, refused } = await ask('settings');
-      show(body, refused && el('p', { class: 'card flaws' }, typeof refused === 'string' ? refused : JSON.stringify(refused)),
-        el('div', { class: 'columns' }, trying(settings.find((one) => one.key === 'filters.blacklist')?.value), mailing()),
-        table([t('setting'), t('value'), t('origin')], settings.map((one) => [one.key, el('code', {}, one.value), one.origin])));
-    },
+    capacity: () => capacity(body),
+    settings: () => settings(body, (all) => el('div', { class: 'columns' }, trying(all.find((one) => one.key === 'filters.blacklist')?.set), mailing())),
     async audit() {
       const { entries } = await ask('audit?limit=200');
       show(body, table([t('when'), t('who'), t('action'), t('outcome'), t('from-where'), 'ID', t('why')], entries.map((entry) => [

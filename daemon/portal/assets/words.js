@@ -47,6 +47,14 @@ export const time = (at) => TIME.format(new Date(at));
 export const full = (at) => at ? FULL.format(new Date(at)) : '';
 export const number = (value) => new Intl.NumberFormat(place).format(value);
 
+const SIZES = ['byte', 'kilobyte', 'megabyte', 'gigabyte', 'terabyte'];
+
+/** Bytes in the unit that makes them short. */
+export function bytes(value) {
+  const at = value > 0 ? Math.min(SIZES.length - 1, Math.floor(Math.log10(value) / 3)) : 0;
+  return new Intl.NumberFormat(place, { style: 'unit', unit: SIZES[at], maximumFractionDigits: at ? 1 : 0 }).format(value / 1000 ** at);
+}
+
 /** 1:05, 1:02:03. */
 export function length(ms) {
   const s = Math.max(0, Math.round(ms / 1000));

@@ -48,6 +48,8 @@ files! {
     "/recording.js" "recording.js" SCRIPT;
     "/calls.js" "calls.js" SCRIPT;
     "/admin.js" "admin.js" SCRIPT;
+    "/settings.js" "settings.js" SCRIPT;
+    "/capacity.js" "capacity.js" SCRIPT;
     "/me.js" "me.js" SCRIPT;
     "/gadgets/CallRecording" "gadget.html" HTML;
     "/gadget.js" "gadget.js" SCRIPT;

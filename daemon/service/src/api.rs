@@ -2,6 +2,7 @@
 
 mod access;
 mod annotate;
+mod capacity;
 mod elsewhere;
 mod sign_in;
 pub(crate) mod users;
@@ -18,8 +19,8 @@ use callvault_control::{self as control, CallStanding, LiveCall, Refusal};
 use callvault_directory::User;
 use callvault_http::{
     Annotate, Answer, Api, ApiError, Audio, AudioFormat, AudioPurpose, AudioRequest, AuditQuery, CallAction,
-    DiscardsQuery, Elsewhere, ErrorKind, MigrateStore, NewToken, RecordingsQuery, SignIn, Snapshot, UserImport,
-    WebexCall,
+    ChangeSettings, DiscardsQuery, Elsewhere, ErrorKind, MigrateStore, NewToken, RecordingsQuery, SignIn, Snapshot,
+    UserImport, WebexCall,
 };
 use callvault_queue::{Filter as JobFilter, Job, JobId, QueueError, State};
 use callvault_render_protocol::RenderError;
@@ -41,6 +42,7 @@ use crate::recorder::Request;
 use crate::reload;
 use crate::retention;
 use crate::row::has_audio;
+use crate::settings;
 use crate::sound::SoundError;
 use crate::webex;
 
@@ -508,10 +510,23 @@ impl Api for Control {
     }
 
     /// The fields of a setting are listed at `settings.rs`. `refused` says what is wrong with a changed configuration, null where the
-    /// files are in force or wait for a restart.
+    /// files are in force or wait for a restart. `sections` have `name` and `about`; `version` is what a change has to name; `file` is where
+    /// changes are written.
     fn settings(&self, caller: &Caller) -> Answer {
         self.0.permit_all(caller, Action::SeeSettings)?;
-        Ok(json!({"settings": self.0.settings.json(), "refused": self.0.notes.get(reload::PART)}))
+        let latest = self.0.settings.latest();
+        Ok(json!({
+            "settings": self.0.settings.json(), "refused": self.0.notes.get(reload::PART),
+            "sections": settings::sections(), "version": settings::version(&latest), "file": latest.portal_file(),
+        }))
+    }
+
+    fn change_settings(&self, caller: &Caller, wanted: &ChangeSettings) -> Answer {
+        settings::changing::change(&self.0, caller, wanted)
+    }
+
+    fn capacity(&self, caller: &Caller) -> Answer {
+        capacity::capacity(&self.0, caller)
     }
 
     fn try_mail(&self, caller: &Caller, address: &str, language: Option<&str>) -> Answer {

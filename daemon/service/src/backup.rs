@@ -154,6 +154,12 @@ fn small_files(configuration: &Path, config: &Config) -> anyhow::Result<Vec<(Pla
         Ok(found)
     };
     files.extend(of(&configuration.parent().unwrap_or(Path::new(".")).join("conf.d"), ".toml", Place::ConfD)?);
+    // It is put among the others, where it has the same effect. An operator's file of this name, which it wins over, is theirs.
+    let portal = config.portal_file();
+    let place = Place::ConfD(name(portal));
+    if portal.is_file() && files.iter().all(|(known, _)| *known != place) {
+        files.push((place, portal.to_owned()));
+    }
     files.extend(of(&config.keys_path(), ".key", Place::Key)?);
     files.extend(of(&config.data_dir, ".identity", Place::Store)?);
     files.extend(of(&config.data_dir, RECORD_NAME, Place::Store)?);

@@ -5,13 +5,15 @@ mod journal;
 
 use std::io::IsTerminal;
 
-use callvault_config::{Config, LogLevel};
+use callvault_config::Config;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{EnvFilter, reload};
 
+use crate::settings::SetLevel;
+
 /// Starts the log. What it returns changes its level; nothing, when `RUST_LOG` sets it, which is stronger than the configuration.
-pub(crate) fn start(config: &Config) -> Option<Box<dyn Fn(LogLevel) + Send>> {
+pub(crate) fn start(config: &Config) -> Option<SetLevel> {
     let by_environment = EnvFilter::try_from_default_env().ok();
     let is_fixed = by_environment.is_some();
     let filter = by_environment.unwrap_or_else(|| EnvFilter::new(config.log.level.as_str()));

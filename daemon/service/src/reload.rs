@@ -10,7 +10,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use callvault_access::{Action, Caller};
-use callvault_config::{Config, ConfigError, LogLevel, environment, render_errors};
+use callvault_config::{Config, ConfigError, environment, render_errors};
 use notify::{RecommendedWatcher, RecursiveMode, Watcher};
 
 use crate::appliance::{Appliance, Bell};
@@ -33,10 +33,6 @@ pub(crate) const PART: &str = "configuration";
 
 /// What the watch needs.
 pub(crate) struct Reload {
-    /// The configuration file.
-    pub(crate) path: PathBuf,
-    /// Sets the level of the log; none when something stronger than the configuration set it.
-    pub(crate) set_level: Option<Box<dyn Fn(LogLevel) + Send>>,
     /// The certificates of SIP over TLS.
     pub(crate) certificates: CertificateWatch,
 }
@@ -57,27 +53,18 @@ impl Reload {
             }
             heard = rung;
             self.certificates.look(certificates::unix_s(), &appliance.notes, &appliance.metrics);
-            match take(&appliance.settings, Config::load(&self.path, environment())) {
-                Ok(change) => {
-                    appliance.notes.clear(PART);
-                    mailing::look_at_templates(appliance);
-                    let settings = appliance.settings();
-                    if let Some(change) = change {
-                        self.tell(&settings, &change);
-                        let entry = appliance.entry(&Caller::appliance("settings"), Action::Settings);
-                        let [in_force, waiting] = [&change.at_once, &change.waiting].map(|keys| keys.join(" "));
-                        // When it cannot be written, that is said, and access is refused until it can be.
-                        let _ = appliance.audit(&entry.with("in-force", in_force).with("with-restart", waiting));
-                    }
-                    let now = self.folders(&settings);
-                    if now != folders {
-                        // The one before ends first: what it has to say is said by the one that follows.
-                        drop(watcher.take());
-                        watcher = watch(&now, &appliance.reload);
-                        folders = now;
-                    }
+            let taken = {
+                let _one_at_a_time = appliance.settings.changing();
+                take_files(appliance)
+            };
+            if taken.is_ok() {
+                let now = self.folders(&appliance.settings());
+                if now != folders {
+                    // The one before ends first: what it has to say is said by the one that follows.
+                    drop(watcher.take());
+                    watcher = watch(&now, &appliance.reload);
+                    folders = now;
                 }
-                Err(text) => appliance.notes.set(PART, text),
             }
             sd_notify::reloaded();
         }
@@ -85,8 +72,10 @@ impl Reload {
 
     /// The folders in which changes show.
     fn folders(&self, settings: &Config) -> Vec<PathBuf> {
-        let configuration = std::path::absolute(&self.path).ok().and_then(|path| path.parent().map(Path::to_path_buf));
+        let configuration =
+            std::path::absolute(settings.file()).ok().and_then(|path| path.parent().map(Path::to_path_buf));
         let mut folders: Vec<PathBuf> = configuration.into_iter().flat_map(|at| [at.join("conf.d"), at]).collect();
+        folders.extend(settings.portal_file().parent().map(Path::to_path_buf));
         let certificates = self.certificates.files().into_iter().flat_map(CertificateFiles::folders);
         folders.extend(certificates.map(Path::to_path_buf));
         folders.extend(settings.mail.templates.clone());
@@ -94,22 +83,43 @@ impl Reload {
         folders.dedup();
         folders
     }
+}
 
-    fn tell(&self, settings: &Config, change: &Change) {
-        let at_once = change.at_once.iter().filter(|key| **key != LEVEL_KEY || self.set_level.is_some());
-        let at_once: Vec<&str> = at_once.copied().collect();
-        if let (true, Some(set)) = (at_once.contains(&LEVEL_KEY), &self.set_level) {
-            set(settings.log.level);
-        }
-        if !at_once.is_empty() {
-            tracing::warn!("the configuration changed; in force now: {}", at_once.join(", "));
-        }
-        if !change.waiting.is_empty() {
-            tracing::warn!("the configuration changed; with the next start take effect: {}", change.waiting.join(", "));
-        }
-        for remark in settings.remarks() {
-            tracing::warn!("{remark}");
-        }
+/// Looks at the files and takes what they say, if it is good; what changed is told and in the audit log. To be called with
+/// [`Settings::changing`] held.
+///
+/// # Errors
+/// Why the settings stay as they were, which health shows too.
+pub(crate) fn take_files(appliance: &Appliance) -> Result<(), String> {
+    let loaded = Config::load(appliance.config.file(), environment());
+    let change = take(&appliance.settings, loaded).inspect_err(|text| appliance.notes.set(PART, text.clone()))?;
+    appliance.notes.clear(PART);
+    mailing::look_at_templates(appliance);
+    if let Some(change) = change {
+        tell(&appliance.settings, &change);
+        let entry = appliance.entry(&Caller::appliance("settings"), Action::Settings);
+        let [in_force, waiting] = [&change.at_once, &change.waiting].map(|keys| keys.join(" "));
+        // When it cannot be written, that is said, and access is refused until it can be.
+        let _ = appliance.audit(&entry.with("in-force", in_force).with("with-restart", waiting));
+    }
+    Ok(())
+}
+
+fn tell(settings: &Settings, change: &Change) {
+    let (in_force, set_level) = (settings.in_force(), settings.set_level.get());
+    let at_once = change.at_once.iter().filter(|key| **key != LEVEL_KEY || set_level.is_some());
+    let at_once: Vec<&str> = at_once.copied().collect();
+    if let (true, Some(set)) = (at_once.contains(&LEVEL_KEY), set_level) {
+        set(in_force.log.level);
+    }
+    if !at_once.is_empty() {
+        tracing::warn!("the configuration changed; in force now: {}", at_once.join(", "));
+    }
+    if !change.waiting.is_empty() {
+        tracing::warn!("the configuration changed; with the next start take effect: {}", change.waiting.join(", "));
+    }
+    for remark in in_force.remarks() {
+        tracing::warn!("{remark}");
     }
 }
 

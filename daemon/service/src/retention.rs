@@ -9,6 +9,7 @@
 
 mod answers;
 mod playing;
+mod preview;
 
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -40,6 +41,7 @@ use crate::overload;
 use crate::store::StoreState;
 use crate::told::boot_id;
 pub(crate) use playing::Playing;
+pub(crate) use preview::{Preview, preview};
 
 /// Part under which health shows what is asked.
 pub(crate) const ASKS_NOTE: &str = "retention-asks";
@@ -319,7 +321,7 @@ fn look(appliance: &Appliance) -> Result<Option<Look>, CatalogueError> {
         confirmed_until: remembered.confirmed_until,
     };
     let mut tally = Tally { recordings: appliance.catalogue.counts()?.values().sum(), ..Tally::default() };
-    let awaiting = awaiting_upload(appliance);
+    let awaiting = awaiting_upload(appliance, retention.wait_for_upload);
     each_row(appliance, &decision.wanted, now, |row| {
         let candidate = candidate(appliance, row, &awaiting);
         tally.count(&candidate, decision.standing(&candidate, now));
@@ -389,9 +391,9 @@ fn question_text(question: Question, tally: &Tally, decision: &Decision) -> Stri
     }
 }
 
-/// Recordings whose upload is still to be made.
-fn awaiting_upload(appliance: &Appliance) -> HashSet<Uuid> {
-    if !appliance.retention.wait_for_upload {
+/// Recordings whose upload is still to be made; none where that is not waited for.
+fn awaiting_upload(appliance: &Appliance, is_waited_for: bool) -> HashSet<Uuid> {
+    if !is_waited_for {
         return HashSet::new();
     }
     let filter = JobFilter { kind: Some(JobKind::UPLOAD), ..JobFilter::default() };
@@ -439,7 +441,7 @@ fn each_row(
 fn delete_due(appliance: &Appliance, look: &Look) -> Result<u64, CatalogueError> {
     let caller = Caller::appliance("retention");
     let rule = format!("retention {}", appliance.retention.rule.name);
-    let awaiting = awaiting_upload(appliance);
+    let awaiting = awaiting_upload(appliance, appliance.retention.wait_for_upload);
     let mut deleted = 0;
     let goes = |row: &RetentionRow| {
         let candidate = candidate(appliance, row, &awaiting);

@@ -1,16 +1,34 @@
 //! The settings in force: those that the appliance was started with, and of a later configuration that was found good whatever takes
 //! effect while it runs. Whoever works by one takes a snapshot for each piece of work, so no work sees half of a change.
 
-use std::sync::{Arc, PoisonError, RwLock};
+pub(crate) mod changing;
 
-use callvault_config::{Config, Effective, render_errors, schema, takes_effect_at_once};
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
+
+use callvault_config::{
+    Config, ConfigError, Effective, KeySpec, LogLevel, Wanted, render_errors, schema, takes_effect_at_once,
+};
 use serde_json::{Value, json};
+use sha2::{Digest as _, Sha256};
+
+/// Sets the level of the log.
+pub(crate) type SetLevel = Box<dyn Fn(LogLevel) + Send + Sync>;
 
 /// The settings in force, and the configuration as it was last found good.
-#[derive(Debug)]
 pub(crate) struct Settings {
     started: Arc<Config>,
     now: RwLock<Now>,
+    /// Held while files are looked at and taken, and while they are written: what is checked is what is taken.
+    changing: Mutex<()>,
+    /// Nothing where something stronger than the configuration sets the level.
+    pub(crate) set_level: OnceLock<SetLevel>,
+}
+
+impl fmt::Debug for Settings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Settings").finish_non_exhaustive()
+    }
 }
 
 #[derive(Debug, Clone)]
@@ -32,12 +50,30 @@ impl Settings {
     pub(crate) fn new(config: &Config) -> Self {
         let config = Arc::new(config.clone());
         let now = Now { in_force: Arc::clone(&config), latest: Arc::clone(&config) };
-        Self { started: config, now: RwLock::new(now) }
+        Self { started: config, now: RwLock::new(now), changing: Mutex::default(), set_level: OnceLock::new() }
     }
 
     /// The settings in force.
     pub(crate) fn in_force(&self) -> Arc<Config> {
         self.now().in_force
+    }
+
+    /// The configuration as it was last found good: what the files say.
+    pub(crate) fn latest(&self) -> Arc<Config> {
+        self.now().latest
+    }
+
+    /// To be held while the files are looked at and changed.
+    pub(crate) fn changing(&self) -> MutexGuard<'_, ()> {
+        self.changing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What would be in force after the change, without a restart.
+    ///
+    /// # Errors
+    /// What does not go together until the restart.
+    pub(crate) fn mixed(&self, latest: &Config) -> Result<Config, Vec<ConfigError>> {
+        self.started.changed_to(latest)
     }
 
     fn now(&self) -> Now {
@@ -49,7 +85,7 @@ impl Settings {
     /// # Errors
     /// Why what takes effect at once does not go together with what stays until the next start.
     pub(crate) fn take(&self, latest: Config) -> Result<Change, String> {
-        let in_force = self.started.changed_to(&latest).map_err(|errors| {
+        let in_force = self.mixed(&latest).map_err(|errors| {
             let text = render_errors(&errors);
             let text = text.lines().next().unwrap_or_default();
             format!("failed to use the changed configuration while the appliance runs, restart it to use it as a whole: {text}")
@@ -73,22 +109,87 @@ impl Settings {
     /// | `default` | the built-in value |
     /// | `takes_effect` | of a change: `at once` or `restart` |
     /// | `waiting` | `value` and `origin` in the configuration that waits for a restart; null where it is the same |
+    /// | `doc`, `shape`, `range` | what it means; what a value looks like; the least and the greatest, or null |
+    /// | `choices` | the words that it can be, where these are all |
+    /// | `kind` | `flag`, `number`, `text` or `list`: as what it is changed |
+    /// | `set` | what the files say, as JSON; null for a secret |
+    /// | `in_portal` | whether it was set in the portal |
+    /// | `fixed` | why it cannot be changed in the portal: `by` (`machine`, `variable`, `file`) and `text`; null where it can |
     pub(crate) fn json(&self) -> Vec<Value> {
         let now = self.now();
-        let waiting = |key: &str| now.latest.effective().iter().find(|entry| entry.key == key);
+        let latest = |key: &str| now.latest.effective().iter().find(|entry| entry.key == key);
         let entry = |entry: &Effective| {
-            let waiting = waiting(entry.key)
+            let latest = latest(entry.key).unwrap_or(entry);
+            let waiting = Some(latest)
                 .filter(|waiting| waiting.value != entry.value)
                 .map(|waiting| json!({"value": waiting.shown(), "origin": waiting.origin}));
+            let fixed = now.latest.fixed(latest);
+            let spec = schema::keys().find(|spec| spec.key == entry.key);
             json!({
                 "key": entry.key, "value": entry.shown(), "origin": entry.origin,
-                "default": schema::keys().find(|spec| spec.key == entry.key).map(|spec| spec.default),
+                "default": spec.map(|spec| spec.default),
                 "takes_effect": if takes_effect_at_once(entry.key) { "at once" } else { "restart" },
                 "waiting": waiting,
+                "doc": spec.map(|spec| doc(spec.doc)),
+                "shape": spec.map(|spec| spec.shape),
+                "range": spec.and_then(|spec| spec.range),
+                "choices": spec.map(|spec| spec.choices),
+                "kind": spec.map_or("text", kind),
+                "set": plain(latest),
+                "in_portal": now.latest.is_set_in_portal(entry.key),
+                "fixed": fixed.map(|fixed| json!({"by": fixed.as_str(), "text": fixed.text()})),
             })
         };
         now.in_force.effective().iter().map(entry).collect()
     }
+}
+
+/// The version of what the files say: another one for any other value, or the same one from another place.
+pub(crate) fn version(config: &Config) -> String {
+    let mut hash = Sha256::new();
+    for entry in config.effective() {
+        let file = entry.origin.rsplit_once(':').map_or(entry.origin.as_str(), |(file, _)| file);
+        for part in [entry.key, &entry.value, file] {
+            hash.update(part.len().to_be_bytes());
+            hash.update(part);
+        }
+        hash.update([u8::from(config.is_set_in_portal(entry.key))]);
+    }
+    hash.finalize().iter().take(16).fold(String::new(), |text, byte| text + &format!("{byte:02x}"))
+}
+
+/// The documentation as one text.
+fn doc(lines: &[&str]) -> String {
+    lines.iter().map(|line| line.trim()).collect::<Vec<_>>().join(" ")
+}
+
+/// As what a key is changed. A number is one whose every value is.
+fn kind(spec: &KeySpec) -> &'static str {
+    match Wanted::of_toml(spec.default) {
+        Some(Wanted::Flag(_)) => "flag",
+        Some(Wanted::Number(_)) if spec.range.is_some() => "number",
+        Some(Wanted::List(_)) => "list",
+        _ => "text",
+    }
+}
+
+/// A value as JSON; null for a secret.
+fn plain(entry: &Effective) -> Value {
+    if entry.is_secret() {
+        return Value::Null;
+    }
+    match Wanted::of_toml(&entry.value) {
+        Some(Wanted::Text(text)) => json!(text),
+        Some(Wanted::Number(number)) => json!(number),
+        Some(Wanted::Flag(flag)) => json!(flag),
+        Some(Wanted::List(texts)) => json!(texts),
+        None => Value::Null,
+    }
+}
+
+/// The sections, in the order of the documentation.
+pub(crate) fn sections() -> Vec<Value> {
+    schema::sections().map(|(name, about, _)| json!({"name": name, "about": doc(about)})).collect()
 }
 
 #[cfg(test)]

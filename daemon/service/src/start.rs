@@ -92,6 +92,8 @@ pub(crate) fn run(path: &Path) -> anyhow::Result<()> {
     folder(&config.runtime_dir, "runtime_dir")?;
     let _lock = FolderLock::take(&config.data_dir)?;
     folder(&config.journal_path(), "journal")?;
+    // Made now, so that it is watched.
+    folder(config.portal_file().parent().unwrap_or(&config.data_dir), "the settings of the portal")?;
     if let Err(text) = doctor::room(&config) {
         tracing::error!("{text}");
     }
@@ -111,7 +113,10 @@ pub(crate) fn run(path: &Path) -> anyhow::Result<()> {
     });
     let (mut certificates, in_force) = CertificateWatch::new(CertificateFiles::of(&appliance.config));
     certificates.look(unix_s(), &appliance.notes, &appliance.metrics);
-    let reload = Reload { path: path.to_owned(), set_level, certificates };
+    if let Some(set_level) = set_level {
+        let _ = appliance.settings.set_level.set(set_level);
+    }
+    let reload = Reload { certificates };
     let result = serve(&runtime, &appliance, (sockets, keeping, lock), channels, (reload, in_force), stop);
     runtime.shutdown_timeout(Duration::from_secs(1));
     result

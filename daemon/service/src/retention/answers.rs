@@ -86,11 +86,11 @@ impl Appliance {
     }
 }
 
-fn time(at: Timestamp) -> String {
+pub(super) fn time(at: Timestamp) -> String {
     format!("{at:.3}")
 }
 
-fn rule_json(rule: &RetentionRule) -> Value {
+pub(super) fn rule_json(rule: &RetentionRule) -> Value {
     let preserved = match rule.preserving {
         Preserving::ForEver => "for-ever".to_owned(),
         Preserving::Longer(period) => period.to_string(),

@@ -18,6 +18,7 @@ mod recovering;
 mod rendering;
 mod retention;
 mod rig;
+mod settings;
 mod sign_in;
 mod truth;
 mod users;
