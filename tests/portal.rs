@@ -19,8 +19,9 @@ use rig::sound::{FRAME, packets, speech};
 use rig::speaker::Speaker;
 use rig::tls::{Authority, GOOD};
 use rig::traffic::traffic;
+use rig::webex::{Process, SECRET};
 use rig::{Appliance, wait_until};
-use serde_json::json;
+use serde_json::{Value, json};
 
 /// Levels differ in each of these, so that a button that is shown to the wrong people is seen.
 const SETTINGS: &str =
@@ -116,13 +117,37 @@ fn modules() -> PathBuf {
     place
 }
 
+/// The section of the stand-in for Webex.
+fn of_webex(cloud: &Process) -> String {
+    let base = format!("http://127.0.0.1:{}/v1", cloud.port);
+    format!(
+        "[webex]\nenabled = true\nurl = \"{base}\"\nrecords_url = \"{base}\"\nclient_id = \"C-integration\"\n\
+         client_secret = \"webex.secret\"\nsync_at = \"\"\nrecords = true\n"
+    )
+}
+
+/// Whom it knows.
+fn people() -> Value {
+    let person = |n: usize| {
+        json!({
+            "id": format!("person-{n}"), "emails": [format!("cloud-{n}@example.com")], "firstName": "Given",
+            "lastName": format!("Family{n}"), "type": "person", "locationId": "location-1",
+            "phoneNumbers": [{"type": "work", "value": format!("+1408555{n:04}")}],
+        })
+    };
+    json!({"people": (0..3).map(person).collect::<Vec<_>>(), "locations": [{"id": "location-1", "name": "Place"}]})
+}
+
 #[test]
 fn people_of_every_level_find_and_hear_what_is_theirs_in_a_browser() {
     let ours = Authority::new("ours");
     let mut appliance = mail::prepare("starttls", &ours, "");
     let mail = fs::read_to_string(appliance.home().join("conf.d/test.toml")).unwrap();
     let more = format!("{SETTINGS}[portal]\nsocket = {:?}\nuser = \"root\"\n", socket(&appliance));
-    appliance.configure(&(mail + &more));
+    let cloud = Process::start("127.0.0.1", &[]);
+    cloud.set(&people());
+    fs::write(appliance.home().join("webex.secret"), format!("{SECRET}\n")).unwrap();
+    appliance.configure(&(mail + &more + &of_webex(&cloud)));
     fs::write(appliance.home().join("conf.d/10-first.toml"), FIRST).unwrap();
     let server = MailServer::start(appliance.place.ip, "starttls", &ours);
     appliance.launch();
@@ -176,7 +201,7 @@ fn people_of_every_level_find_and_hear_what_is_theirs_in_a_browser() {
         String::from_utf8_lossy(&output.stderr)
     );
     let mails = server.wait_for_mails(1);
-    assert!(mails.iter().all(|mail| mail.contains(&format!("To: {MAIL_TO}")) && mail.contains("Subject: Test: ")));
+    assert!(mails.iter().all(|mail| mail.contains(&format!("To: {MAIL_TO}")) && mail.contains("Subject: Try: ")));
     assert_eq!(mails.len(), 1, "the button was pressed once");
     let written = fs::read_to_string(appliance.data().join("conf.d/50-portal.toml")).unwrap();
     assert!(written.contains("complexity = 7") && written.contains("rule = \"4-hours\""), "{written}");

@@ -215,11 +215,11 @@ async function remove(page, t, may, left) {
 
 /** The live call, paused and recorded again. */
 async function press(place, t) {
-  await place.getByText(t('state.recording')).waitFor();
+  await place.locator('.call').getByText(t('state.recording')).waitFor();
   await place.getByRole('button', { name: t('action.pause'), exact: true }).click();
-  await place.getByText(t('state.paused')).waitFor();
+  await place.locator('.call').getByText(t('state.paused')).waitFor();
   await place.getByRole('button', { name: t('action.resume'), exact: true }).click();
-  await place.getByText(t('state.recording')).waitFor();
+  await place.locator('.call').getByText(t('state.recording')).waitFor();
   seen('paused and resumed the live call');
 }
 
@@ -382,6 +382,49 @@ async function settle(page, t) {
   seen('sent a test mail');
 }
 
+/** Webex: an administrator agrees in its page, sees who would come, and lets them. */
+async function cloud(page, t) {
+  await page.goto(`${plan.url}/#/admin/webex`);
+  await page.getByText(t('webex-state.not-authorised')).waitFor();
+  await page.getByRole('button', { name: t('webex-authorise') }).click();
+  const link = page.getByRole('link', { name: t('webex-open') });
+  await link.waitFor();
+  const agreed = await fetch(await link.getAttribute('href'), { redirect: 'manual' });
+  await page.getByLabel(t('webex-answer')).fill(agreed.headers.get('location'));
+  await page.getByRole('button', { name: t('confirm'), exact: true }).click();
+  await page.getByText(t('webex-state.authorised')).waitFor();
+  await page.getByRole('heading', { name: t('completeness') }).or(page.locator('main .wrong')).first().waitFor();
+  seen('authorised Webex');
+  await page.getByRole('button', { name: t('show-plan') }).click();
+  await page.getByRole('cell', { name: 'cloud-1@example.com' }).waitFor();
+  const before = await page.evaluate(async () => (await (await fetch('/api/users')).json()).users.length);
+  await looked(page, 'admin-webex-plan');
+  await page.getByRole('button', { name: t('apply') }).click();
+  await page.getByRole('cell', { name: t('run.done') }).waitFor();
+  const after = await page.evaluate(async () => (await (await fetch('/api/users')).json()).users.length);
+  assert.equal(after, before + 3, 'users were not synchronised');
+  seen('synchronised users, by the plan');
+}
+
+/** The audit log, sifted. */
+async function sifted(page, t) {
+  await page.goto(`${plan.url}/#/admin/audit`);
+  const rows = page.locator('main tbody tr');
+  await rows.first().waitFor();
+  await page.getByLabel(t('action'), { exact: true }).selectOption('settings');
+  await page.waitForFunction(() => [...document.querySelectorAll('main tbody tr')].every((row) => row.cells[2].textContent === 'settings'));
+  await rows.filter({ hasText: 'archive.complexity: 5 → 7' }).waitFor();
+  await page.getByLabel(t('from'), { exact: true }).fill('2000-01-01');
+  await page.getByLabel(t('to'), { exact: true }).fill('2000-01-02');
+  await page.getByText(t('nothing-found')).waitFor();
+  await page.getByLabel(t('from'), { exact: true }).fill('');
+  await page.getByLabel(t('to'), { exact: true }).fill('');
+  await page.getByLabel(t('outcome'), { exact: true }).selectOption('refused');
+  await page.getByLabel(t('action'), { exact: true }).selectOption('');
+  await page.waitForFunction((word) => [...document.querySelectorAll('main tbody tr')].every((row) => row.cells[3].textContent === word), t('outcome.refused'));
+  seen('sifted the audit log');
+}
+
 /** In another language: what was changed is among what differs, and is taken back. */
 async function resettle(page, t) {
   await page.goto(`${plan.url}/#/admin/settings`);
@@ -411,7 +454,7 @@ async function administer(page, t, may, round) {
     }
     return seen('may not administer');
   }
-  for (const name of ['status', 'capacity', 'users', 'tokens', 'jobs', 'retention', 'settings', 'audit']) {
+  for (const name of ['status', 'capacity', 'users', 'tokens', 'jobs', 'retention', 'webex', 'settings', 'audit']) {
     await page.goto(`${plan.url}/#/admin/${name}`);
     await page.getByRole('link', { name: t(`admin.${name}`), exact: true }).and(page.locator('[aria-current=page]')).waitFor();
     await page.waitForFunction(() => document.querySelector('main > div') && !document.querySelector('main > div > .state'));
@@ -420,6 +463,8 @@ async function administer(page, t, may, round) {
   if (round === 0) {
     await set(page, t);
     await settle(page, t);
+    await sifted(page, t);
+    await cloud(page, t);
   } else {
     await resettle(page, t);
   }
@@ -484,7 +529,7 @@ async function visit(person, round) {
     await looked(page, 'calls');
     await press(page, t);
     await page.goto(`${plan.url}/#/me`);
-    await page.getByText(t('this-session')).waitFor();
+    await page.getByText(t('this-session'), { exact: true }).waitFor();
     await looked(page, 'me');
   }
   await page.getByRole('button', { name: t('sign-out') }).click();

@@ -3,10 +3,12 @@
 import { ask, query } from './ask.js';
 import { choice, confirmed, el, field, say, show } from './dom.js';
 import { full, language, number, t } from './words.js';
+import { audit } from './audit.js';
 import { capacity } from './capacity.js';
 import { settings } from './settings.js';
+import { webex } from './webex.js';
 
-const PAGES = ['status', 'capacity', 'users', 'tokens', 'jobs', 'retention', 'settings', 'audit'];
+const PAGES = ['status', 'capacity', 'users', 'tokens', 'jobs', 'retention', 'webex', 'settings', 'audit'];
 const LEVELS = ['record-only', 'base', 'group-supervisor', 'administrator'];
 
 function table(heads, rows) {
@@ -177,13 +179,8 @@ export function admin(main, page) {
     },
     capacity: () => capacity(body),
     settings: () => settings(body, (all) => el('div', { class: 'columns' }, trying(all.find((one) => one.key === 'filters.blacklist')?.set), mailing())),
-    async audit() {
-      const { entries } = await ask('audit?limit=200');
-      show(body, table([t('when'), t('who'), t('action'), t('outcome'), t('from-where'), 'ID', t('why')], entries.map((entry) => [
-        full(entry.at), entry.name, entry.action, t('outcome.' + entry.outcome), entry.from,
-        entry.recording && el('a', { href: `#/recording/${entry.recording}` }, entry.recording.slice(0, 8)),
-        Object.entries(entry.details ?? {}).map(([name, value]) => `${name}: ${value}`).join(', ')])));
-    },
+    webex: () => webex(body),
+    audit: () => audit(body),
   };
 
   show(main, el('h1', {}, t('admin')),

@@ -50,6 +50,8 @@ files! {
     "/admin.js" "admin.js" SCRIPT;
     "/settings.js" "settings.js" SCRIPT;
     "/capacity.js" "capacity.js" SCRIPT;
+    "/audit.js" "audit.js" SCRIPT;
+    "/webex.js" "webex.js" SCRIPT;
     "/me.js" "me.js" SCRIPT;
     "/gadgets/CallRecording" "gadget.html" HTML;
     "/gadget.js" "gadget.js" SCRIPT;
