@@ -5,6 +5,7 @@
 //! variable. What names files, programs or sockets of the machine is not in it: who signs in at the portal is not who runs the machine,
 //! and a file that is read as a password and sent somewhere is a file that is stolen.
 
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use crate::error::ConfigError;
@@ -111,15 +112,15 @@ impl PortalKeys {
         match std::fs::metadata(&self.path) {
             Ok(_) => read_file(&self.path),
             // The folder of the data is the daemon's own. Who may not look into it can work with the rest.
-            Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => {
+            Err(error) if error.kind() == ErrorKind::PermissionDenied => {
                 self.unseen = Some(format!(
                     "{} cannot be looked at by this user: what was set in the portal is not considered here",
                     self.path.display()
                 ));
                 Ok(String::new())
             }
-            // None, or something that reading it says better.
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(String::new()),
+            // None; that the folder of the data is none is said by who opens it, with the setting that names it.
+            Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => Ok(String::new()),
             Err(_) => read_file(&self.path),
         }
     }

@@ -118,8 +118,11 @@ fn what_is_wrong_in_it_is_an_error_at_its_place() {
 fn who_may_not_look_into_the_folder_of_the_data_is_told() {
     let place = Place::new("");
     place.write("callvault.toml", "data_dir = \"callvault.toml/none\"\n");
+    assert_eq!(place.load().remarks(), [""; 0], "that the folder is a file is said by who opens it");
+    place.write("callvault.toml", "data_dir = \"data\"\n");
+    fs::create_dir_all(place.path("data/conf.d/50-portal.toml")).unwrap();
     let said = render_errors(&place.try_load(&[]).unwrap_err());
-    assert!(said.contains("50-portal.toml"), "a folder that is a file is an error, not nothing: {said}");
+    assert!(said.contains("50-portal.toml"), "a file that is a folder is an error, not nothing: {said}");
     if nix_is_root() {
         // Root may look everywhere.
         return;

@@ -9,6 +9,9 @@ const when = (one) => one.takes_effect === 'restart' ? t('with-restart') : t('at
 const same = (one, other) => JSON.stringify(one) === JSON.stringify(other);
 const english = (text) => el('span', { lang: 'en' }, text);
 
+/** What a field shows by itself. */
+const PLAIN = ['text in quotes', 'true or false', 'a whole number'];
+
 /** The field of a setting, and how what is in it is read. */
 function input(one) {
   const props = { disabled: Boolean(one.fixed), autocomplete: 'off', spellcheck: 'false' };
@@ -37,7 +40,7 @@ function setting(one, wanted, changed) {
   const wrong = el('p', { class: 'wrong', id: `${place.id}-wrong`, role: 'alert' });
   const about = el('small', { id: `${place.id}-about` }, english(one.doc), ' ',
     one.range && one.kind !== 'number' && `${t('range', { least: one.range[0], greatest: one.range[1] })} `,
-    one.choices?.length ? null : english(`(${one.shape})`));
+    PLAIN.includes(one.shape) || one.choices?.length ? null : english(`(${one.shape})`));
   const value = one.set === null ? one.value : (one.waiting?.value ?? one.value);
   const facts = el('small', {}, when(one), ' · ', t('default-is'), ' ', el('code', {}, one.default ?? ''), ' · ', t('origin'), ' ',
     el('code', {}, one.waiting?.origin ?? one.origin), one.waiting && el('strong', {}, ' ', t('waits', { value: one.value })));

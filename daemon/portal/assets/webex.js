@@ -16,11 +16,12 @@ const table = (texts, all) => el('div', { class: 'scroll', tabindex: 0 }, el('ta
 const wrong = (error) => el('p', { class: 'wrong', role: 'alert' }, error.message || t('no-answer'));
 
 /** How it stands. */
-function standing(found) {
+function standing(found, again) {
   return el('section', { class: 'card' }, el('h2', {}, t('webex-authorisation')),
     el('p', {}, t('webex-state.' + found.state), found.reason && el('span', { class: 'quiet', lang: 'en' }, ` ${found.reason}`)),
     found.synced_at && el('p', { class: 'quiet' }, `${t('webex-synced')} ${full(found.synced_at)}`),
-    found.problems.length > 0 && el('ul', { class: 'flaws' }, found.problems.map((text) => el('li', { lang: 'en' }, text))));
+    found.problems.length > 0 && el('ul', { class: 'flaws' }, found.problems.map((text) => el('li', { lang: 'en' }, text))),
+    authorising(again));
 }
 
 /** An administrator of Webex agrees in a page of theirs, and brings back where the browser ended. */
@@ -39,7 +40,7 @@ function authorising(again) {
       show(place, wrong(error));
     }
   };
-  return el('section', { class: 'card' }, el('button', { type: 'button', onclick: begin }, t('webex-authorise')), place);
+  return el('div', {}, el('button', { type: 'button', onclick: begin }, t('webex-authorise')), place);
 }
 
 /** Has users synchronised, and waits for the report. */
@@ -109,7 +110,7 @@ export async function webex(place) {
   }
   const { runs } = await ask('users/sync');
   const calls = el('div', {});
-  show(place, standing(found), authorising(again), found.usable && synchronising(again),
+  show(place, standing(found, again), found.usable && synchronising(again),
     runs.length > 0 && el('section', {}, el('h2', {}, t('webex-runs')), table([t('when'), t('outcome'), t('why'), ''],
       runs.map((run) => [full(run.began_at), run.dry_run ? t('plan') : t('run.' + run.outcome), run.error, sums(run)]))), calls);
   if (found.records) completeness().then((section) => show(calls, section), (error) => show(calls, wrong(error)));

@@ -1,6 +1,8 @@
 //! Settings that administrators change: looked at as a whole, checked as a start checks them, told before they are taken, in the audit log
 //! before they are written, and written to a file of the daemon's own that a crash leaves as it was or as it is to be.
 
+use std::io;
+use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::path::Path;
 
 use callvault_access::audit::{DETAILS_MAX, Entry, Outcome};
@@ -15,8 +17,8 @@ use super::version;
 use crate::appliance::Appliance;
 use crate::certificates;
 use crate::files::{make_folder, write_whole};
-use crate::reload;
 use crate::retention::{self, Preview};
+use crate::{reload, told};
 
 /// Characters of a value in the audit log: the old and the new one are there both.
 const VALUE_CHARS_MAX: usize = 90;
@@ -144,6 +146,10 @@ fn proposed(appliance: &Appliance, before: &Config, changes: &[(String, Value)])
         let message = "can never be changed again: deleting by hand was switched off for ever".to_owned();
         return Err(vec![Mistake { key: "permissions.delete".to_owned(), message }]);
     }
+    let unbound = unbound(before, new);
+    if !unbound.is_empty() {
+        return Err(unbound);
+    }
     if before.sip != new.sip {
         let (were_well, _) = certificates::check(before, certificates::unix_s());
         let (are_well, text) = certificates::check(new, certificates::unix_s());
@@ -152,6 +158,39 @@ fn proposed(appliance: &Appliance, before: &Config, changes: &[(String, Value)])
         }
     }
     Ok(proposal)
+}
+
+/// Addresses that a start would fail to bind, and with it the appliance: the portal, too, could not be used to take that back. What is bound
+/// already, and ports that are the appliance's own at another address until the restart, are taken to be free then.
+fn unbound(before: &Config, new: &Config) -> Vec<Mistake> {
+    let (old_sip, new_sip) = (&before.sip, &new.sip);
+    let listens = [
+        ("sip.udp", &old_sip.udp.0, &new_sip.udp.0, true),
+        ("sip.tcp", &old_sip.tcp.0, &new_sip.tcp.0, false),
+        ("sip.tls", &old_sip.tls.0, &new_sip.tls.0, false),
+    ];
+    let mut mistakes = Vec::new();
+    let mut try_address = |key: &str, address: SocketAddr, bound: io::Result<()>, is_ours: bool| {
+        let Err(error) = bound else { return };
+        if error.kind() != io::ErrorKind::AddrInUse || !is_ours {
+            let message = format!(
+                "{address} cannot be bound ({error}), so the next start would fail; name an address of this machine and a port that is free"
+            );
+            mistakes.push(Mistake { key: key.to_owned(), message });
+        }
+    };
+    let held: Vec<u16> = listens.iter().flat_map(|(_, old, ..)| old.iter().map(SocketAddr::port)).collect();
+    for (key, old, new, is_udp) in listens {
+        for address in new.iter().filter(|address| !old.contains(address)) {
+            let bound = if is_udp { UdpSocket::bind(address).map(drop) } else { TcpListener::bind(address).map(drop) };
+            try_address(key, *address, bound, held.contains(&address.port()));
+        }
+    }
+    if before.media.address != new.media.address {
+        let address = SocketAddr::new(told::media_bound(new), 0);
+        try_address("media.address", address, UdpSocket::bind(address).map(drop), false);
+    }
+    mistakes
 }
 
 /// Of JSON, which was looked at when it came.

@@ -187,6 +187,11 @@ fn what_is_wrong_is_said_with_its_key_and_nothing_is_changed() {
     check(json!({"mail.password_file": "/etc/shadow"}), "mail.password_file", "only who runs it sets it");
     check(json!({"mail.server": "mail.example.com"}), "mail.server", "mail.from must be the address");
     check(json!({"sip.tls": ["0.0.0.0:5061"]}), "sip.tls", "needs a certificate");
+    check(json!({"sip.udp": "192.0.2.1:5060"}), "sip.udp", "192.0.2.1:5060 cannot be bound");
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    check(json!({"sip.tcp": ["0.0.0.0:5060", address]}), "sip.tcp", "a port that is free");
+    check(json!({"media.address": "192.0.2.1"}), "media.address", "192.0.2.1:0 cannot be bound");
     check(json!({"retention.rule": 12}), "retention.rule", "expected \"keep-all\"");
     let pinned = sut.entry("mail.language")["fixed"].clone();
     assert_eq!(pinned["by"], "file");
