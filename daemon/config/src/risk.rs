@@ -79,6 +79,7 @@ fn risk(key: &str, old: &Config, new: &Config) -> Option<Risk> {
         "sip.tls_client_certificate" => {
             when(new.sip.tls_client_certificate == ClientCertificate::Optional, Risk::Opens)
         }
+        "log.personal_data" => when(new.log.personal_data, Risk::Opens),
         "oidc.takes_unverified" => when(new.oidc.takes_unverified, Risk::Opens),
         "oidc.client_id" | "oidc.claim" | "oidc.redirect" => Some(Risk::Opens),
         "keys.escrow" => {

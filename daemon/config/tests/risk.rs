@@ -55,5 +55,6 @@ fn what_opens_deletes_or_loses_is_named_and_its_opposite_is_not() {
     check("directory", "unknown = \"keep\"", "unknown = \"discard\"", loses, None);
     check("limits", "", "sessions_max = 10", Some(Risk::Unreachable), None);
     check("oidc", "", "takes_unverified = true", opens, None);
+    check("log", "", "personal_data = true", opens, None);
     check("log", "", "level = \"debug\"", None, None);
 }

@@ -177,8 +177,8 @@ export async function settings(place, beside) {
         const done = await put(plan.confirm ? { confirm: typed } : {});
         wanted.clear();
         const waits = done.changes.some((one) => one.takes_effect === 'restart');
-        say(waits ? t('saved-restart') : t('saved'));
         await load();
+        say(waits ? t('saved-restart') : t('saved'));
       } catch (error) {
         if (error.status !== 409) {
           failed.textContent = error.message || t('no-answer');

@@ -1,10 +1,12 @@
 //! The file that setup writes: how it comes about from the one before it, and how it takes its place.
 
+use std::ffi::OsStr;
 use std::fs::{self, DirBuilder, File};
 use std::io::{self, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as _, chown};
 use std::path::{Path, PathBuf};
 
+use callvault_config::PORTAL_FILE;
 use nix::sys::signal::{SigSet, Signal};
 use similar::TextDiff;
 use tempfile::NamedTempFile;
@@ -48,7 +50,9 @@ pub(super) fn is_later(origin: &str, path: &Path) -> bool {
     }
     let file = Path::new(origin.rsplit_once(':').map_or(origin, |(file, _)| file));
     let is_beside = file.parent().map(Path::as_os_str) == path.parent().map(Path::as_os_str);
-    is_beside && file.file_name() > path.file_name()
+    // The portal's lies elsewhere, and is read among these by its name.
+    let is_of_portal = file.file_name() == Some(OsStr::new(PORTAL_FILE));
+    (is_beside || is_of_portal) && file.file_name() > path.file_name()
 }
 
 /// What is there now; empty where nothing is.
@@ -194,6 +198,8 @@ mod tests {
         check("/etc/callvault/conf.d/05-mine.toml:3", false);
         check("/etc/callvault/conf.d/10-setup.toml:3", false);
         check("/etc/callvault/conf.d/50-mine.toml:3", true);
+        check("/var/lib/callvault/conf.d/50-portal.toml:3", true);
+        check("/var/lib/callvault/conf.d/50-mine.toml:3", false);
         check("CALLVAULT__SIP__UDP", true);
     }
 
