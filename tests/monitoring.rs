@@ -29,6 +29,13 @@ const NOT_YET: [(&str, &str); 3] = [
     ("callvault_recordings_deleted_total", "rule"),
 ];
 
+/// Metrics that are there where Webex is switched on, with their labels.
+const WITH_WEBEX: [(&str, Option<&str>); 3] = [
+    ("callvault_webex_calls", Some("verdict")),
+    ("callvault_webex_authorised", None),
+    ("callvault_webex_synced_seconds", None),
+];
+
 /// There from the second minute on, and only while the disk fills.
 const WHILE_IT_FILLS: &str = "callvault_spool_headroom_seconds";
 
@@ -88,6 +95,11 @@ fn metrics(appliance: &Appliance) -> BTreeMap<String, BTreeSet<String>> {
     }
     for (name, label) in NOT_YET {
         found.get_mut(name).unwrap().insert(label.to_owned());
+    }
+    for (name, label) in WITH_WEBEX {
+        let short = name.strip_prefix("callvault_").unwrap();
+        assert!(file("daemon/service/src/metrics/webex.rs").contains(&format!("\"{short}\"")), "{name}");
+        found.entry(name.to_owned()).or_default().extend(label.map(str::to_owned));
     }
     let short = WHILE_IT_FILLS.strip_prefix("callvault_").unwrap();
     assert!(file("daemon/service/src/metrics.rs").contains(&format!("metric(\"{short}\", \"gauge\"")));

@@ -176,21 +176,90 @@ fn a_daemon_that_is_killed_while_it_renews_has_an_authorisation_that_webex_knows
     assert_eq!(leaks(&appliance, &[]), Vec::<String>::new());
 }
 
+/// At every write and sync of the catalogue from the start on, so also between a token that Webex has given and its place on the device.
+#[test]
+fn a_daemon_that_is_killed_at_any_step_of_keeping_a_token_goes_on_with_one_that_webex_knows() {
+    let webex = Process::start("127.0.0.1", &[]);
+    webex.set(&people(3));
+    // Tokens that are to be renewed as soon as they are looked at.
+    webex.set(&json!({"token_s": 1}));
+    let mut appliance = launched(&webex, "");
+    authorise(&appliance, &webex);
+    let files = ["catalogue.db", "catalogue.db-wal"].map(|name| appliance.data().join(name));
+    let given = || webex.seen()["seen"]["/v1/access_token"].as_u64().unwrap();
+    let mut kills_with_token = 0;
+    for system_call in ["pwrite64", "fsync"] {
+        let mut kills = 0;
+        loop {
+            appliance.kill();
+            let before = given();
+            appliance.spawn_killed_at((system_call, kills + 1), &files);
+            let is_killed = wait_for("a kill, or a token that is kept", || {
+                if appliance.is_killed() {
+                    return Some(true);
+                }
+                // What is used is kept.
+                let is_used = appliance.is_ready() && appliance.ctl(&["users", "sync"]).status.success();
+                (is_used && given() > before).then(|| appliance.is_killed())
+            });
+            if !is_killed {
+                break;
+            }
+            kills += 1;
+            kills_with_token += u64::from(given() > before);
+            appliance.launch();
+            let synchronised = appliance.ctl(&["users", "sync"]);
+            assert!(synchronised.status.success(), "{system_call} {kills}: {}", said(&synchronised));
+            assert!(said(&appliance.ctl(&["users", "list"])).contains("webexuser2@example.com"));
+        }
+    }
+    println!("{kills_with_token} kills after a token was given, before it was used");
+    assert!(kills_with_token >= 2);
+    assert_eq!(leaks(&appliance, &[]), Vec::<String>::new());
+}
+
+/// The appliance's mail server, with what it needs to trust it.
+fn mail(appliance: &Appliance, ours: &Authority) -> String {
+    fs::write(appliance.home().join("mail-ca.pem"), ours.pem()).unwrap();
+    fs::write(appliance.home().join("mail.password"), format!("{PASSWORD}\n")).unwrap();
+    format!(
+        "[mail]\nserver = \"{}\"\nport = {MAIL_PORT}\ntls = \"starttls\"\nca = \"mail-ca.pem\"\nuser = \"{USER}\"\n\
+         password_file = \"mail.password\"\nfrom = \"callvault@example.org\"\n",
+        appliance.place.ip
+    )
+}
+
+/// Also when the mail server is away at first.
+#[test]
+fn a_death_that_could_not_be_told_is_told_later() {
+    let (webex_service, ours) = (Process::start("127.0.0.1", &[]), Authority::new("ours"));
+    webex_service.set(&people(3));
+    let mut appliance = launched(&webex_service, "");
+    appliance.stop();
+    appliance.configure(&format!("{}{}", settings(&webex_service, ""), mail(&appliance, &ours)));
+    appliance.launch();
+    authorise(&appliance, &webex_service);
+    assert!(appliance.ctl(&["users", "sync"]).status.success());
+    assert!(appliance.ctl(&["users", "set", "webexuser1@example.com", "level=administrator"]).status.success());
+    webex_service.set(&json!({"revoke": "all"}));
+    assert!(!appliance.ctl(&["users", "sync"]).status.success());
+    wait_until("nobody could be told", || appliance.log().contains("an administrator is not told by mail"));
+    appliance.kill();
+    let server = MailServer::start(appliance.place.ip, "starttls", &ours);
+    appliance.launch();
+    assert!(!appliance.ctl(&["users", "sync"]).status.success());
+    let mails = server.wait_for_mails(1);
+    assert!(mails[0].contains("Webex has to be authorised again"), "{mails:?}");
+}
+
 #[test]
 fn a_dead_authorisation_is_told_to_administrators_and_calls_are_recorded_meanwhile() {
     let (webex_service, ours) = (Process::start("127.0.0.1", &[]), Authority::new("ours"));
     webex_service.set(&people(3));
     let mut appliance = launched(&webex_service, "");
-    fs::write(appliance.home().join("mail-ca.pem"), ours.pem()).unwrap();
-    fs::write(appliance.home().join("mail.password"), format!("{PASSWORD}\n")).unwrap();
-    let mail = format!(
-        "[mail]\nserver = \"{}\"\nport = {MAIL_PORT}\ntls = \"starttls\"\nca = \"mail-ca.pem\"\nuser = \"{USER}\"\n\
-         password_file = \"mail.password\"\nfrom = \"callvault@example.org\"\n",
-        appliance.place.ip
-    );
     let server = MailServer::start(appliance.place.ip, "starttls", &ours);
     appliance.stop();
-    appliance.configure(&format!("{}{mail}", settings(&webex_service, "")));
+    appliance.configure(&format!("{}{}", settings(&webex_service, ""), mail(&appliance, &ours)));
     appliance.launch();
     authorise(&appliance, &webex_service);
     assert!(appliance.ctl(&["users", "sync"]).status.success());
@@ -207,6 +276,15 @@ fn a_dead_authorisation_is_told_to_administrators_and_calls_are_recorded_meanwhi
     assert!(mail.contains("callvaultctl webex authorise") && !mail.contains(TOKENS), "{mail}");
     let health = appliance.get("/health")["components"]["webex"].clone();
     assert_eq!(health["status"], "degraded", "{health}");
+    // Who is started again finds the same death, and has told of it.
+    appliance.stop();
+    appliance.launch();
+    assert!(!appliance.ctl(&["users", "sync"]).status.success());
+    wait_until("it is known again", || {
+        appliance.get("/health")["components"]["webex"]["reason"]
+            .as_str()
+            .is_some_and(|text| text.contains("withdrawn"))
+    });
     drop(webex_service);
 
     let facts = Facts::incoming(43_001);

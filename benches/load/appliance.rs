@@ -141,6 +141,19 @@ impl<'a> Loaded<'a> {
         }
     }
 
+    /// Waits until so many recordings are in the catalogue: of long calls that end together the last one waits for all others.
+    pub(crate) fn wait_listed(&self, calls: usize) {
+        let (mut before, mut last) = (0, Instant::now());
+        while before < calls {
+            let listed = metric(&self.appliance, "recordings_ingested_total") as usize;
+            if listed > before {
+                (before, last) = (listed, Instant::now());
+            }
+            assert!(last.elapsed() < STALLED, "only {listed} of {calls} recordings are in the catalogue");
+            thread::sleep(Duration::from_millis(20));
+        }
+    }
+
     /// Whether every recording has what was sent, track by track.
     pub(crate) fn check(&self, done: &Done) -> Checked {
         let mut by_call: HashMap<String, Value> = HashMap::new();

@@ -16,11 +16,15 @@ mod day;
 mod floor;
 mod page;
 mod plan;
+#[path = "../rendering/mod.rs"]
+mod rendering;
 mod report;
 #[path = "../../tests/rig/mod.rs"]
 mod rig;
 mod secure;
 mod sender;
+#[path = "../traffic/mod.rs"]
+mod traffic;
 mod usage;
 mod verdict;
 mod voice;
@@ -131,6 +135,7 @@ fn step(calls: usize, plan: &Plan) -> Step {
         archive_took_s: ends.took_s,
         archive_core_s: ends.usage.cpu_s_since(&at_end),
         recorded_s: recorded_s(recordings),
+        libopus_s: plan.makes_opus().then(|| plan.coding.libopus_s(plan.talk)),
         behind_us: done.behind_us,
         duration_off_ms: ends.lasted.iter().zip(recordings).map(off).fold(0.0, f64::max),
     }
@@ -187,6 +192,7 @@ impl End {
                 lasted.push((began, Instant::now()));
             }
             let ends: Vec<Instant> = lasted.iter().map(|(_, end)| *end).collect();
+            loaded.wait_listed(calls);
             let last = loaded.appliance.recording(&Facts::incoming(calls as u32 - 1).call_id);
             let wav = loaded.appliance.wav(&last);
             assert_eq!(wav.channels.len(), TRACKS, "both parties are heard");

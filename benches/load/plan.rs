@@ -77,6 +77,11 @@ impl Plan {
         }
     }
 
+    /// Whether what is recorded becomes Opus in the archive.
+    pub(crate) fn makes_opus(&self) -> bool {
+        self.coding != Coding::Opus && !self.settings.contains("as-received")
+    }
+
     /// In a few words.
     pub(crate) fn words(&self) -> String {
         let transport = match self.transport {

@@ -10,6 +10,8 @@ use super::verdict::{GROWTH_MAX_KIB_PER_HOUR, JUDGED_FROM_S, growth, scaling};
 const IDLE_MAX_MIB: f64 = 60.0;
 /// What a live call of two tracks may add, in KiB.
 const CALL_MAX_KIB: f64 = 32.0;
+/// Part of the CPU time of archiving that libopus alone would take, in percent.
+const LIBOPUS_MIN_PERCENT: f64 = 90.0;
 /// INVITE to 200 in 99 of 100 cases, in milliseconds.
 const INVITE_MAX_MS: f64 = 10.0;
 
@@ -61,6 +63,8 @@ pub(crate) struct Step {
     pub(crate) archive_took_s: f64,
     pub(crate) archive_core_s: [f64; 3],
     pub(crate) recorded_s: f64,
+    /// CPU seconds of libopus alone for a second of such a call, where that is what the archives are made of.
+    pub(crate) libopus_s: Option<f64>,
     /// How late the sender was, in microseconds.
     pub(crate) behind_us: [f64; 3],
     /// How far the length of a recording is from what the client measured, at most.
@@ -108,6 +112,11 @@ impl Step {
         self.recorded_s / self.archive_took_s
     }
 
+    /// Which part of the CPU time of daemon and render processes, from the calls' end until all were archived, libopus alone would take.
+    pub(crate) fn part_of_libopus(&self) -> Option<f64> {
+        Some(self.libopus_s? * self.recorded_s / (self.archive_core_s[0] + self.archive_core_s[2]))
+    }
+
     fn json(&self) -> Value {
         let programs =
             |values: [f64; 3]| json!({PROGRAMS[0]: values[0], PROGRAMS[1]: values[1], PROGRAMS[2]: values[2]});
@@ -138,6 +147,7 @@ impl Step {
             "archive_took_s": self.archive_took_s,
             "archive_core_s": programs(self.archive_core_s),
             "recorded_s": self.recorded_s,
+            "libopus_core_s": self.libopus_s.map(|cpu_s| cpu_s * self.recorded_s),
             "sender_behind_us": spread(self.behind_us),
             "duration_off_ms": self.duration_off_ms,
         })
@@ -208,6 +218,11 @@ pub(crate) fn bars(run: &Run) -> Vec<(String, bool)> {
         let p99 = step.invite_ms[1];
         let text = format!("{p99:.2} ms from INVITE to 200 (p99, up to {} calls), at most {INVITE_MAX_MS}", step.calls);
         bars.push((text, p99 <= INVITE_MAX_MS));
+    }
+    if let Some(part) = last.part_of_libopus() {
+        let percent = 100.0 * part;
+        let text = format!("{percent:.0} % of the CPU time of archiving is libopus', at least {LIBOPUS_MIN_PERCENT}");
+        bars.push((text, percent >= LIBOPUS_MIN_PERCENT));
     }
     if last.calls > first.calls && first.core_per_all() > 0.0 {
         let (more, cost) = scaling((first.calls, first.core_per_all()), (last.calls, last.core_per_all()));

@@ -1,9 +1,19 @@
 //! What the parties say, as packets of the codec that is asked for.
 
+use std::time::Duration;
+
+use nix::time::{ClockId, clock_gettime};
+
+use super::appliance::TRACKS;
+use super::floor::quantile;
+use super::rendering::{COMPLEXITY, RawOpus};
 use super::rig::sound::{FRAME, g722, opus, packets, speech};
 
 /// Packets until it is said again: ten seconds.
 const LOOP_PACKETS: usize = 500;
+
+/// Times that libopus is timed; the one in the middle counts.
+const LIBOPUS_TURNS: usize = 15;
 
 /// The codec of all tracks.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -58,16 +68,35 @@ impl Coding {
 
     /// The payloads of ten seconds, of which so many percent are spoken, in one piece from the beginning; the rest is a quiet room.
     pub(crate) fn payloads(self, talk: usize) -> Vec<Vec<u8>> {
+        let sound = self.sound(talk);
+        match self {
+            Self::Pcmu => packets(&sound),
+            Self::G722 => g722(&sound),
+            Self::Opus => opus(&sound),
+        }
+    }
+
+    /// CPU seconds that libopus alone, with the settings of an archive, takes for a second of a call of two such tracks.
+    pub(crate) fn libopus_s(self, talk: usize) -> f64 {
+        let (sound, mut encoder) = (self.sound(talk), RawOpus::new(self.rate() as u32, COMPLEXITY));
+        let mut turn = || {
+            let began = clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID).unwrap();
+            assert_eq!(encoder.encode(&sound), LOOP_PACKETS);
+            let took = clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID).unwrap() - began;
+            Duration::from(took).as_secs_f64() / (sound.len() / self.rate()) as f64
+        };
+        let mut turns: Vec<f64> = (0..LIBOPUS_TURNS).map(|_| turn()).collect();
+        TRACKS as f64 * quantile(&mut turns, 0.5)
+    }
+
+    /// What is said in ten seconds, as samples.
+    fn sound(self, talk: usize) -> Vec<i16> {
         let samples = LOOP_PACKETS * FRAME * self.rate() / 8_000;
         let mut sound = speech(1, 130.0, self.rate(), samples);
         for (at, sample) in sound.iter_mut().enumerate().skip(samples * talk / 100) {
             // A noise of a few steps that repeats with a period nobody hears.
             *sample = (at.wrapping_mul(2_654_435_761) >> 7 & 15) as i16 - 8;
         }
-        match self {
-            Self::Pcmu => packets(&sound),
-            Self::G722 => g722(&sound),
-            Self::Opus => opus(&sound),
-        }
+        sound
     }
 }

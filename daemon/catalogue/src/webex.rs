@@ -22,6 +22,9 @@ pub(crate) const GRANT: &str = "webex_grant";
 /// Under which name is kept how far call detail records have been read.
 pub(crate) const READ_TO: &str = "webex_records_read";
 
+/// Under which name is kept of which death of the authorisation the administrators were told.
+pub(crate) const TOLD: &str = "webex_told";
+
 /// Runs that are remembered: a quarter of a year of days.
 const RUNS_KEPT: u32 = 100;
 
@@ -98,6 +101,22 @@ impl Catalogue {
     /// As for [`Catalogue::webex_grant`].
     pub fn webex_read_to(&self) -> Result<Option<Value>, CatalogueError> {
         self.webex_state(READ_TO, "read how far call detail records were read")
+    }
+
+    /// Of which death of the authorisation the administrators were told last.
+    ///
+    /// # Errors
+    /// As for [`Catalogue::webex_grant`].
+    pub fn webex_told(&self) -> Result<Option<Value>, CatalogueError> {
+        self.webex_state(TOLD, "read of what of Webex the administrators were told")
+    }
+
+    /// Keeps that the administrators were told of this.
+    ///
+    /// # Errors
+    /// Disk errors.
+    pub fn set_webex_told(&self, told: &Value) -> Result<(), CatalogueError> {
+        self.set_webex_state(TOLD, told, "keep of what of Webex the administrators were told")
     }
 
     fn webex_state(&self, name: &'static str, what: &'static str) -> Result<Option<Value>, CatalogueError> {

@@ -469,28 +469,38 @@ pub(crate) fn server_of(mail: &callvault_config::Mail) -> Result<callvault_mail:
 }
 
 /// Tells every administrator who is a user, in plain text, at once; what cannot be sent is in the log alone: health says what is wrong.
-pub(crate) fn tell_administrators(appliance: &Appliance, subject: &str, text: &str) {
+/// False when there is whom to tell, and nobody could be told.
+pub(crate) fn tell_administrators(appliance: &Appliance, subject: &str, text: &str) -> bool {
     let settings = appliance.settings();
     if settings.mail.server.is_empty() {
-        return;
+        return true;
     }
     let server = match server::of(&settings.mail) {
         Ok(server) => server,
-        Err(error) => return tracing::error!("administrators are not told by mail: failed to {error}"),
+        Err(error) => {
+            tracing::error!("administrators are not told by mail: failed to {error}");
+            return false;
+        }
     };
+    let (mut tried, mut reached) = (0, 0);
     let sender = Sender { address: settings.mail.from.clone(), name: settings.mail.sender_name.clone() };
     let directory = appliance.access.people.now();
     let is_told = |user: &&Arc<User>| user.level == Level::Administrator && user.removed_at.is_none();
     for user in directory.all().iter().filter(is_told).take(ADMINISTRATORS_MAX) {
+        tried += 1;
         let made = compose_plain(&sender, user.mail_address(), Uuid::now_v7(), (subject, text), Timestamp::now());
         let told = made.map_err(|error| error.to_string()).and_then(|message| {
             send(&server, &message, || true).map(drop).map_err(|failed| format!("send a mail: {failed}"))
         });
         match told {
-            Ok(()) => tracing::info!(user = %user.id, "an administrator was told by mail"),
+            Ok(()) => {
+                reached += 1;
+                tracing::info!(user = %user.id, "an administrator was told by mail");
+            }
             Err(error) => tracing::error!(user = %user.id, "an administrator is not told by mail: failed to {error}"),
         }
     }
+    tried == 0 || reached > 0
 }
 
 /// Sends a try to this address, now.

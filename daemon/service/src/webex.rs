@@ -27,6 +27,7 @@ use callvault_policy::overload::Rank;
 use callvault_webex::{Dead, Grant, Next, Rule, Sums};
 use callvault_webex_client::{Access, Client, ClientSettings, Fault, Outside, SecretFile, WebSettings};
 use jiff::Timestamp;
+use serde_json::json;
 
 use crate::appliance::{Appliance, Bell};
 use crate::mailing;
@@ -46,6 +47,10 @@ pub(crate) const MISSING_NOTE: &str = "webex-missing";
 
 /// Longest sleep between two looks.
 const LOOK: Duration = Duration::from_secs(20);
+
+/// How long a mail to the administrators that could not be sent waits, at first and at most.
+const TELL_AGAIN: Duration = Duration::from_secs(60);
+const TELL_AGAIN_MAX: Duration = Duration::from_secs(3_600);
 
 /// What is known of Webex. Each lock guards one thing.
 pub(crate) struct Webex {
@@ -180,8 +185,8 @@ pub(crate) fn run(appliance: &Arc<Appliance>) {
 /// What is remembered between two looks.
 #[derive(Default)]
 pub(crate) struct Between {
-    /// Of what the administrators have been told.
-    told: Option<Dead>,
+    /// When the administrators are told of a death, where they could not be told before, and how long that waits then.
+    tell_at: Option<(Instant, Duration)>,
     schedule: syncing::Schedule,
     read_at: Option<Instant>,
 }
@@ -208,6 +213,10 @@ impl Between {
             self.read_at = Some(Instant::now());
             reading::read(appliance, &settings, &client);
         }
+        // Mostly it is work that finds the authorisation dead.
+        if webex.access.dead().is_some() {
+            self.tell(appliance, None);
+        }
     }
 
     /// Shows how the authorisation stands, and tells the administrators when it dies.
@@ -223,13 +232,38 @@ impl Between {
         } else {
             notes.clear(NOTE);
         }
-        if let Some(dead) = dead.filter(|dead| self.told != Some(*dead)) {
-            let text = format!(
-                "{dead}.\n\nUntil then users are not synchronised; those that are known stay, and their calls are recorded.\n\ncallvaultctl webex authorise\n"
-            );
-            mailing::tell_administrators(appliance, "Webex has to be authorised again", &text);
+        match dead {
+            Some(dead) => self.mail(appliance, dead),
+            None => self.tell_at = None,
         }
-        self.told = dead;
+    }
+
+    /// Tells the administrators once of each death, whenever this is started again in between. What is on record is that they were told, so
+    /// who dies in the middle of it tells them twice.
+    fn mail(&mut self, appliance: &Appliance, dead: Dead) {
+        let waited = self.tell_at.map_or(Duration::ZERO, |(_, waits)| waits);
+        if self.tell_at.is_some_and(|(at, _)| at > Instant::now()) {
+            return;
+        }
+        let grant = appliance.catalogue.webex_grant().ok().flatten();
+        let which = json!({"dead": format!("{dead:?}"), "given_at": grant.map(|grant| grant["given_at"].clone())});
+        if appliance.catalogue.webex_told().ok().flatten().as_ref() == Some(&which) {
+            return;
+        }
+        let text = format!(
+            "{dead}.\n\nUntil then users are not synchronised; those that are known stay, and their calls are recorded.\n\ncallvaultctl webex authorise\n"
+        );
+        if mailing::tell_administrators(appliance, "Webex has to be authorised again", &text) {
+            self.tell_at = None;
+            if let Err(error) = appliance.catalogue.set_webex_told(&which) {
+                // Rather twice than for ever.
+                self.tell_at = Some((Instant::now() + TELL_AGAIN_MAX, TELL_AGAIN_MAX));
+                tracing::error!("failed to {error}");
+            }
+        } else {
+            let waits = (waited * 2).clamp(TELL_AGAIN, TELL_AGAIN_MAX);
+            self.tell_at = Some((Instant::now() + waits, waits));
+        }
     }
 }
 
