@@ -7,14 +7,17 @@
 mod rig;
 
 use std::fs::{self, File};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use nix::errno::Errno;
 use nix::libc;
+use nix::sys::signal::Signal;
 use rig::injection::{Argument, Stopped};
 use rig::tls::{Authority, GOOD};
 use rig::{Appliance, process, wait_for, wait_until};
+use tempfile::TempDir;
 
 /// What an intruder would try. What it would take away or overwrite is made for it anew each time.
 #[derive(Debug, Clone, Copy)]
@@ -241,4 +244,54 @@ fn who_meets_strangers_reaches_neither_keys_nor_files_nor_programs() {
     assert_eq!(child(daemon, "callvault-recorder"), recorder);
     records(&appliance);
     assert_eq!(child(daemon, "callvault-recorder"), recorder);
+}
+
+/// Where the kernel puts cores, for this test; what was there before comes back.
+struct Cores {
+    before: String,
+    folder: TempDir,
+}
+
+const CORE_PATTERN: &str = "/proc/sys/kernel/core_pattern";
+
+impl Cores {
+    /// None where nobody may say that, as in a container.
+    fn take() -> Option<Self> {
+        let folder = TempDir::new().unwrap();
+        fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o777)).unwrap();
+        let before = fs::read_to_string(CORE_PATTERN).unwrap();
+        fs::write(CORE_PATTERN, format!("{}/core.%p", folder.path().display())).ok()?;
+        Some(Self { before, folder })
+    }
+
+    /// Whether that process leaves a core when it crashes, though it may leave one of any length.
+    fn come_from(&self, process: u32) -> bool {
+        let pid = process.to_string();
+        let set = Command::new("prlimit").args(["--core=unlimited:unlimited", "--pid", &pid]).status();
+        assert!(set.unwrap().success(), "the limit of cores is lifted");
+        process::send(process, Signal::SIGABRT);
+        wait_until("its end", || !process::lives(process));
+        self.folder.path().join(format!("core.{process}")).exists()
+    }
+}
+
+impl Drop for Cores {
+    fn drop(&mut self) {
+        let _ = fs::write(CORE_PATTERN, self.before.trim_end());
+    }
+}
+
+#[test]
+fn who_holds_keys_or_passwords_leaves_no_core() {
+    let Some(cores) = Cores::take() else {
+        println!("SKIPPED: nobody may set {CORE_PATTERN} here");
+        return;
+    };
+    let mut free = Command::new("sleep").arg("60").spawn().unwrap();
+    assert!(cores.come_from(free.id()), "cores are left here at all");
+    free.wait().unwrap();
+    let appliance = Appliance::start("[archive]\ncodec = \"opus\"\n");
+    let portal = Portal::start(&appliance);
+    assert!(!cores.come_from(portal.0.id()), "the portal");
+    assert!(!cores.come_from(appliance.daemon()), "the daemon");
 }

@@ -8,7 +8,7 @@ use std::{
     time::SystemTime,
 };
 
-use callvault_confine::{refuse_escapes, to_read};
+use callvault_confine::{keep_memory, refuse_escapes, to_read};
 use clap::Parser;
 use tokio::net::TcpListener;
 use tracing_subscriber::EnvFilter;
@@ -64,6 +64,9 @@ fn confine(files: &[&Path]) {
             "there is no Landlock, as the kernel has none or a filter around this service refuses it: other files could be read from here"
         ),
         Err(error) => tracing::error!("failed to give up the file system: {error}"),
+    }
+    if let Err(error) = keep_memory() {
+        tracing::error!("failed to keep the memory out of core dumps: {error}");
     }
     if let Err(error) = refuse_escapes() {
         tracing::error!("failed to give up system calls: {error}");

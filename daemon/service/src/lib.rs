@@ -76,6 +76,7 @@ use std::process::ExitCode;
 
 use callvault_backup::Lock;
 use callvault_config::Config;
+use callvault_confine::keep_memory;
 use clap::Parser;
 
 /// What callvaultd can be told on its command line.
@@ -235,6 +236,10 @@ pub fn main() -> ExitCode {
     }
     if arguments.doctor {
         return examine(&arguments);
+    }
+    // Keys, tokens and passwords are in it from here on.
+    if let Err(error) = keep_memory() {
+        eprintln!("callvaultd goes on although it failed to keep its memory out of core dumps: {error}");
     }
     match start::run(&arguments.config) {
         Ok(()) => ExitCode::SUCCESS,
