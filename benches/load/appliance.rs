@@ -120,10 +120,11 @@ impl<'a> Loaded<'a> {
         ["journal_appended_bytes_total", "journal_commits_total"].map(|name| metric(&self.appliance, name))
     }
 
-    /// Looks every so often, until so many recordings are archived, how far the appliance has come.
+    /// Looks every so often, until so many recordings are archived, how far the appliance has come; the longer it takes the more seldom, as
+    /// each question is work for the appliance.
     pub(crate) fn progress(&self, calls: usize, every: Duration) -> Progress {
         let mut progress = Progress::default();
-        let mut last = Instant::now();
+        let (began, mut last) = (Instant::now(), Instant::now());
         loop {
             let [listed, archived] = ["recordings_ingested_total", "recordings_archived_total"]
                 .map(|name| metric(&self.appliance, name) as usize);
@@ -137,7 +138,7 @@ impl<'a> Loaded<'a> {
             let stalled = last.elapsed() > STALLED && metric(&self.appliance, "calls_live") == 0.0;
             let given_up = self.given_up.load(Ordering::Relaxed);
             assert!(!stalled && !given_up, "only {archived} of {calls} recordings were archived");
-            thread::sleep(every);
+            thread::sleep((began.elapsed() / 20).clamp(every, every * 5));
         }
     }
 
