@@ -264,11 +264,20 @@ impl Cores {
         Some(Self { before, folder })
     }
 
-    /// Whether that process leaves a core when it crashes, though it may leave one of any length.
-    fn come_from(&self, process: u32) -> bool {
-        let pid = process.to_string();
-        let set = Command::new("prlimit").args(["--core=unlimited:unlimited", "--pid", &pid]).status();
-        assert!(set.unwrap().success(), "the limit of cores is lifted");
+    /// From here on a program takes them, which gets them whatever the usual limits are.
+    fn go_to_a_pipe(&self) {
+        let (taker, folder) = (self.folder.path().join("take"), self.folder.path().display());
+        fs::write(&taker, format!("#!/bin/sh\ncat > {folder}/core.$1\n")).unwrap();
+        fs::set_permissions(&taker, fs::Permissions::from_mode(0o755)).unwrap();
+        fs::write(CORE_PATTERN, format!("|{} %p", taker.display())).unwrap();
+    }
+
+    /// Whether that process leaves a core when it crashes with this limit, as prlimit(1) says it; its own where there is none.
+    fn come_from(&self, process: u32, limit: Option<&str>) -> bool {
+        if let Some(limit) = limit {
+            let (limit, pid) = (format!("--core={limit}:{limit}"), process.to_string());
+            assert!(Command::new("prlimit").args([&limit, "--pid", &pid]).status().unwrap().success());
+        }
         process::send(process, Signal::SIGABRT);
         wait_until("its end", || !process::lives(process));
         self.folder.path().join(format!("core.{process}")).exists()
@@ -287,11 +296,20 @@ fn who_holds_keys_or_passwords_leaves_no_core() {
         println!("SKIPPED: nobody may set {CORE_PATTERN} here");
         return;
     };
-    let mut free = Command::new("sleep").arg("60").spawn().unwrap();
-    assert!(cores.come_from(free.id()), "cores are left here at all");
+    let sleeper = || Command::new("sleep").arg("60").spawn().unwrap();
+    let mut free = sleeper();
+    assert!(cores.come_from(free.id(), Some("unlimited")), "cores are left here at all");
     free.wait().unwrap();
     let appliance = Appliance::start("[archive]\ncodec = \"opus\"\n");
     let portal = Portal::start(&appliance);
-    assert!(!cores.come_from(portal.0.id()), "the portal");
-    assert!(!cores.come_from(appliance.daemon()), "the daemon");
+    records(&appliance);
+    let render = child(appliance.daemon(), "callvault-render");
+    cores.go_to_a_pipe();
+    let mut free = sleeper();
+    assert!(cores.come_from(free.id(), Some("0")), "a pipe heeds no limit");
+    free.wait().unwrap();
+    assert!(!cores.come_from(child(appliance.daemon(), "callvault-recorder"), None), "the recorder");
+    assert!(!cores.come_from(render, None), "the render process");
+    assert!(!cores.come_from(portal.0.id(), Some("unlimited")), "the portal");
+    assert!(!cores.come_from(appliance.daemon(), Some("unlimited")), "the daemon");
 }

@@ -403,6 +403,9 @@ async function cloud(page, t) {
   await page.getByRole('cell', { name: t('run.done') }).waitFor();
   const after = await page.evaluate(async () => (await (await fetch('/api/users')).json()).users.length);
   assert.equal(after, before + 3, 'users were not synchronised');
+  await page.getByRole('heading', { name: t('unrecorded-users') }).waitFor();
+  await page.getByRole('cell', { name: 'cloud-1@example.com' }).waitFor();
+  await looked(page, 'admin-webex-unmatched');
   seen('synchronised users, by the plan');
 }
 

@@ -153,6 +153,34 @@ impl Appliance {
         self.spawn_by(&program);
     }
 
+    /// From now on the daemon is killed when its thread of this name, or any where it is empty, is about to make the `nth` of these system
+    /// calls (counted for each thread, as strace(1) does) on one of these files, as long as what is returned is there.
+    pub fn kill_at(&self, thread: &str, (system_calls, nth): (&str, u32), files: &[PathBuf]) -> Tracer {
+        let tasks = PathBuf::from(format!("/proc/{}/task", self.daemon()));
+        let read = |task: &PathBuf, name: &str| fs::read_to_string(task.join(name)).unwrap_or_default();
+        let wanted = || {
+            let tasks = fs::read_dir(&tasks).unwrap().map(|task| task.unwrap().path());
+            tasks.filter(|task| thread.is_empty() || read(task, "comm").trim() == thread)
+        };
+        let target = wanted().next().expect("there is such a thread");
+        let target = if thread.is_empty() {
+            self.daemon().to_string()
+        } else {
+            target.file_name().unwrap().to_str().unwrap().to_owned()
+        };
+        let mut command = Command::new("strace");
+        command.args(["-q", "-e", "signal=none", "-o", "/dev/null", "-p", &target]);
+        command.args(thread.is_empty().then_some("-f"));
+        command.args(["-e", &format!("trace={system_calls}")]);
+        command.args(["-e", &format!("inject={system_calls}:signal=KILL:when={nth}")]);
+        command.args(files.iter().flat_map(|file| [Path::new("-P"), file]));
+        let tracer = Tracer(command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap());
+        wait_until("what is to be traced to be so", || {
+            wanted().all(|task| !read(&task, "status").contains("TracerPid:\t0\n"))
+        });
+        tracer
+    }
+
     /// Whether the daemon was killed; then its recorder is gone too when this returns.
     pub fn is_killed(&mut self) -> bool {
         let Some(daemon) = &mut self.daemon else { return true };
@@ -391,4 +419,14 @@ pub fn let_archive(appliance: &Appliance) {
 fn years() -> [String; 2] {
     let year = jiff::Timestamp::now().to_zoned(jiff::tz::TimeZone::UTC).year();
     [year.to_string(), (year + 1).to_string()]
+}
+
+/// What watches a daemon's system calls; it lets go of the daemon when it is dropped.
+pub struct Tracer(Child);
+
+impl Drop for Tracer {
+    fn drop(&mut self) {
+        crate::rig::process::send(self.0.id(), nix::sys::signal::Signal::SIGTERM);
+        let _ = self.0.wait();
+    }
 }

@@ -20,12 +20,17 @@ import urllib.parse
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
 PAGE_PEOPLE, PAGE_PEOPLE_CALLING, PAGE_PEOPLE_LOCATION, PAGE_LOCATIONS, PAGE_RECORDS = 1000, 100, 50, 1000, 5000
+PAGE_WORKSPACES, PAGE_LINES = 1000, 2000
 PNG = base64.b64decode("iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNkYPhfDwAChwGA60e6kgAAAABJRU5ErkJggg==")
 SCOPES = {
     "people": "spark-admin:people_read",
     "locations": "spark-admin:locations_read",
     "organizations": "spark-admin:organizations_read",
     "callRecording": "spark-admin:telephony_config_read",
+    "vendors": "spark-admin:telephony_config_read",
+    "virtualLines": "spark-admin:telephony_config_read",
+    "workspaces": "spark-admin:workspaces_read",
+    "numbers": "spark-admin:workspaces_read",
     "cdr_stream": "spark-admin:calling_cdr_read",
     "cdr_feed": "spark-admin:calling_cdr_read",
 }
@@ -41,7 +46,12 @@ class World:
             "people": [],
             "locations": [],
             "organizations": [{"id": "org-1", "displayName": "ACME Inc.", "created": "2020-01-01T00:00:00.000Z"}],
+            "workspaces": [],
+            "numbers": {},
+            "virtual_lines": [],
             "native": {},
+            "modes": {},
+            "vendors": {},
             "records": [],
             "faults": [],
             "token_s": 1209599,
@@ -256,13 +266,40 @@ class Handler(BaseHTTPRequestHandler):
             self.scoped(name)
             known = WORLD.known
             if name == "callRecording":
-                person = path.split("/")[-3]
+                self.only(query, {"orgId"})
+                lines = re.fullmatch(r"/v1/telephony/config/virtualLines/([^/]+)/callRecording", path)
+                others = re.fullmatch(r"/v1/(?:people|workspaces)/([^/]+)/features/callRecording", path)
+                if not (lines or others):
+                    raise Refused(404, "not found")
+                person = (lines or others)[1]
                 if person not in known["native"]:
                     raise Refused(404, "the person has no recording settings")
+                mode = known["modes"].get(person, "Always")
                 return self.answer(200, {
-                    "enabled": True, "record": "Always", "serviceProvider": "WSWYZ00001",
+                    "enabled": mode != "off", "record": "Never" if mode == "off" else mode, "serviceProvider": "WSWYZ00001",
                     "externalGroup": "WSWYZ00001L31161", "externalIdentifier": known["native"][person],
                 })
+            if name == "vendors":
+                location = re.fullmatch(r"/v1/telephony/config/locations/([^/]+)/callRecording/vendors", path)
+                if location is None or location[1] not in {one["id"] for one in known["locations"]}:
+                    raise Refused(404, "not found")
+                vendor = known["vendors"].get(location[1], "Imagicle")
+                return self.answer(200, {
+                    "orgDefaultEnabled": True, "orgDefaultVendorId": "v", "orgDefaultVendorName": vendor, "defaultVendorId": "v",
+                    "defaultVendorName": vendor, "vendors": [], "failureBehavior": "PROCEED_WITH_CALL_NO_ANNOUNCEMENT",
+                })
+            if name == "virtualLines":
+                self.only(query, {"max", "start", "orgId"})
+                return self.page(path, query, self.of(known["virtual_lines"], query), PAGE_LINES, key="virtualLines", by="start")
+            if name == "workspaces":
+                self.only(query, {"max", "orgId", "calling", "after"})
+                places = [one for one in self.of(known["workspaces"], query) if query.get("calling") in (None, one["calling"]["type"])]
+                return self.page(path, query, places, PAGE_WORKSPACES)
+            if name == "numbers":
+                place = path.split("/")[-3]
+                if place not in known["numbers"]:
+                    raise Refused(404, "the workspace has no numbers")
+                return self.answer(200, {"phoneNumbers": known["numbers"][place], "workspace": {"id": place}})
             if name == "organizations":
                 self.only(query, set())
                 return self.answer(200, {"items": known["organizations"]})
@@ -287,20 +324,22 @@ class Handler(BaseHTTPRequestHandler):
     def of(self, items, query):
         return [item for item in items if item.get("orgId", "org-1") == query.get("orgId", "org-1")]
 
-    def page(self, path, query, items, most, more=()):
+    def page(self, path, query, items, most, more=(), key="items", by="after"):
         if not re.fullmatch(r"[1-9][0-9]*", query.get("max", "100")):
             raise Refused(400, "max is no number")
-        size = min(int(query.get("max", "100")), most)
-        first = int(base64.b64decode(query["after"])) if "after" in query else 0
+        size = min(int(query.get("max", most if by == "start" else "100")), most)
+        place = query.get(by, "")
+        first = int(place or 0) if by == "start" else int(base64.b64decode(place) or 0)
         headers = []
         if first + size < len(items):
-            after = base64.b64encode(str(first + size).encode()).decode()
-            rest = urllib.parse.urlencode({**query, "max": size, "after": after})
+            after = str(first + size)
+            after = after if by == "start" else base64.b64encode(after.encode()).decode()
+            rest = urllib.parse.urlencode({**query, "max": size, by: after})
             scheme = "https" if isinstance(self.connection, ssl.SSLSocket) else "http"
             headers.append(("Link", f'<{scheme}://{self.headers["Host"]}{path}?{rest}>; rel="next"'))
             if "link" in WORLD.known:
                 headers = [("Link", WORLD.known["link"])]
-        self.answer(200, {**dict(more), "items": items[first:first + size]}, headers)
+        self.answer(200, {**dict(more), key: items[first:first + size]}, headers)
 
     def records(self, name, path, query):
         self.only(query, {"startTime", "endTime", "locations", "max", "after"})

@@ -6,8 +6,9 @@ use callvault_access::audit::Entry;
 use callvault_directory::User;
 use jiff::Timestamp;
 use rand::CryptoRng;
-use rusqlite::Connection;
-use serde::{Deserialize, Serialize};
+use rusqlite::{Connection, OptionalExtension as _};
+use serde::de::{IgnoredAny, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 use uuid::Uuid;
 
@@ -36,6 +37,8 @@ pub struct WebexPerson {
     pub person_id: String,
     /// The external identifier as it was read last; none where it never was.
     pub native: Option<String>,
+    /// The mode of recording as it was read last, empty where recording was off; none where it never was.
+    pub mode: Option<String>,
     /// When the person had been changed last, as the service wrote it then.
     pub last_modified: Option<String>,
     /// When that was read, in seconds since the Unix epoch.
@@ -187,24 +190,69 @@ impl Catalogue {
         put_run(db, &self.sealing, &mut **rng, run)
     }
 
-    /// The last runs, the newest first. Those that do not open are left out.
+    /// The last runs, the newest first, their reports without `changes`, `unknown` and `unrecorded`. Those that do not open are left out.
     ///
     /// # Errors
     /// Disk errors.
     pub fn webex_runs(&self, limit: u32) -> Result<Vec<WebexRun>, CatalogueError> {
-        let read = || -> rusqlite::Result<Vec<(Uuid, i64, Vec<u8>)>> {
-            let db = self.reader();
-            let sql = "SELECT id, at_ms, details FROM webex_runs ORDER BY at_ms DESC, id DESC LIMIT ?1";
-            let mut statement = db.prepare_cached(sql)?;
-            let rows = statement.query_map([limit], |row| Ok((row::uuid(row, 0)?, row.get(1)?, row.get(2)?)))?;
-            rows.collect()
-        };
-        let rows = read().map_err(CatalogueError::sql("read the runs of the synchronisation"))?;
+        let what = CatalogueError::sql("read the runs of the synchronisation");
+        let db = self.reader();
+        let sql = "SELECT id, at_ms, details FROM webex_runs ORDER BY at_ms DESC, id DESC LIMIT ?1";
+        let mut statement = db.prepare_cached(sql).map_err(&what)?;
+        // One after the other: a report can be megabytes.
+        let rows = statement.query_map([limit], |row| Ok((row::uuid(row, 0)?, row.get(1)?, row.get::<_, Vec<u8>>(2)?)));
         let one = |(id, at_ms, sealed): (Uuid, i64, Vec<u8>)| {
-            let at = Timestamp::from_millisecond(at_ms).ok()?;
-            Some(WebexRun { id, at, report: open(&self.sealing, id, RUN, &sealed).ok()? })
+            let report: Head = open(&self.sealing, id, RUN, &sealed).ok()?;
+            Some(WebexRun { id, at: Timestamp::from_millisecond(at_ms).ok()?, report: Value::Object(report.0) })
         };
-        Ok(rows.into_iter().filter_map(one).collect())
+        let opened = rows.map_err(&what)?.filter_map(|row| row.map(one).transpose());
+        opened.collect::<rusqlite::Result<_>>().map_err(&what)
+    }
+
+    /// A run with its whole report, if there is one that opens.
+    ///
+    /// # Errors
+    /// Disk errors.
+    pub fn webex_run(&self, id: Uuid) -> Result<Option<WebexRun>, CatalogueError> {
+        let sql = "SELECT at_ms, details FROM webex_runs WHERE id = ?1";
+        let found: Option<(i64, Vec<u8>)> = self
+            .reader()
+            .query_row(sql, [id.to_string()], |row| Ok((row.get(0)?, row.get(1)?)))
+            .optional()
+            .map_err(CatalogueError::sql("read a run of the synchronisation"))?;
+        let Some((at_ms, sealed)) = found else { return Ok(None) };
+        let run = |report| Some(WebexRun { id, at: Timestamp::from_millisecond(at_ms).ok()?, report });
+        Ok(open(&self.sealing, id, RUN, &sealed).ok().and_then(run))
+    }
+}
+
+/// What a report has thousands of.
+const LISTS: [&str; 3] = ["changes", "unknown", "unrecorded"];
+
+/// A report without its lists, which are passed over and never in memory.
+struct Head(serde_json::Map<String, Value>);
+
+impl<'de> Deserialize<'de> for Head {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Fields;
+        impl<'de> Visitor<'de> for Fields {
+            type Value = Head;
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("a report")
+            }
+            fn visit_map<A: MapAccess<'de>>(self, mut fields: A) -> Result<Head, A::Error> {
+                let mut head = serde_json::Map::new();
+                while let Some(name) = fields.next_key::<String>()? {
+                    if LISTS.contains(&name.as_str()) {
+                        fields.next_value::<IgnoredAny>()?;
+                    } else {
+                        head.insert(name, fields.next_value()?);
+                    }
+                }
+                Ok(Head(head))
+            }
+        }
+        deserializer.deserialize_map(Fields)
     }
 }
 

@@ -30,7 +30,7 @@ impl WebexRules {
         Rules::read(&self.texts().into_iter().map(|(_, field, text)| (field.to_owned(), text.clone())).collect())
     }
 
-    fn texts(&self) -> [(&'static str, &'static str, &String); 19] {
+    fn texts(&self) -> [(&'static str, &'static str, &String); 20] {
         macro_rules! texts {
             ($($field:ident),*) => { [$((concat!("webex_rules.", stringify!($field)), stringify!($field), &self.$field)),*] };
         }
@@ -53,7 +53,8 @@ impl WebexRules {
             presence_uri,
             microsoft_uri,
             webex_uri,
-            picture
+            picture,
+            recording_mode
         ]
     }
 }
@@ -98,6 +99,9 @@ pub(crate) fn errors(config: &Config, findings: &mut Findings<'_>) {
 pub(crate) fn remarks(config: &Config, remarks: &mut Vec<String>) {
     if !config.webex.enabled && !config.webex.client_id.is_empty() {
         remarks.push("webex.client_id is set, but webex.enabled is false: users are not synchronised".into());
+    }
+    if config.webex.workspaces && !config.webex.scopes.contains("workspaces_read") {
+        remarks.push("webex.workspaces is true, but webex.scopes lacks spark-admin:workspaces_read: Webex will refuse the workspaces".into());
     }
     if config.webex.records && !config.webex.scopes.contains("calling_cdr_read") {
         remarks.push("webex.records is true, but webex.scopes lacks spark-admin:calling_cdr_read: Webex will refuse the call detail records".into());

@@ -745,6 +745,9 @@ pub(crate) enum Users {
     Import(ImportUsers),
     /// Synchronise users with Webex now, all of them or none, and say what was done.
     Sync(SyncUsers),
+    /// Who is recorded at Webex and unknown here, users whose calls Webex does not send, and calls of the last seven days whose user
+    /// nobody knows.
+    Unmatched,
     /// The users that there are.
     List,
     /// One user, every field.

@@ -29,6 +29,7 @@ pub(crate) fn run(session: &mut Session<'_, '_>, verb: &Users) -> Result<Exit, C
         Users::Import(import) => self::import(session, import),
         Users::Sync(sync) => synchronise(session, sync),
         Users::List => list(session),
+        Users::Unmatched => unmatched(session),
         Users::Show { email, picture: Some(file) } => save_picture(session, email, file),
         Users::Show { email, picture: None } => {
             let user = session.client.json(&Request::get(path(email), "show the user"))?;
@@ -141,16 +142,17 @@ fn synchronise(session: &mut Session<'_, '_>, sync: &SyncUsers) -> Result<Exit, 
     let begun = session.client.json(&Request::new(Method::Post, "/v1/users/sync", WHAT).with_body(&body))?;
     for _ in 0..LOOKS_MAX {
         let answer = session.client.json(&Request::get("/v1/users/sync", WHAT))?;
-        let run = rows(&answer, "runs", WHAT)?.iter().find(|run| run["id"] == begun["id"]);
+        let is_told = rows(&answer, "runs", WHAT)?.iter().any(|run| run["id"] == begun["id"]);
         // Pictures come after everything else, and are told of too.
         let is_over = answer["running_since"].is_null() && answer["waiting"] != true;
-        let Some(run) = run.filter(|_| is_over) else {
-            if is_over {
-                break;
-            }
+        if !is_over {
             std::thread::sleep(LOOK);
             continue;
-        };
+        }
+        if !is_told {
+            break;
+        }
+        let run = &session.client.json(&Request::get(format!("/v1/users/sync/{}", text(&begun["id"])), WHAT))?;
         let exit = if run["outcome"] == "done" { Exit::Done } else { Exit::Failed };
         if session.printed_json(run)? {
             return Ok(exit);
@@ -202,6 +204,40 @@ fn history(session: &mut Session<'_, '_>) -> Result<Exit, CtlError> {
         &table,
         "users were never synchronised; `callvaultctl users sync --dry-run` shows what would be done",
     )?;
+    Ok(Exit::Done)
+}
+
+fn unmatched(session: &mut Session<'_, '_>) -> Result<Exit, CtlError> {
+    const WHAT: &str = "list who is on one side alone";
+    let answer = session.client.json(&Request::get("/v1/users/unmatched", WHAT))?;
+    if session.printed_json(&answer)? {
+        return Ok(Exit::Done);
+    }
+    if answer["synchronised_at"].is_null() {
+        session.say("users were never synchronised with Webex, so it is not known whom it records")?;
+    } else {
+        let mut unknown = Table::new(&["RECORDED AT WEBEX", "NAME", "KIND", "NO USER HERE BECAUSE"]);
+        for one in rows(&answer, "unknown", WHAT)? {
+            unknown.row([text(&one["address"]), text(&one["name"]), text(&one["kind"]), text(&one["reason"])]);
+        }
+        session.write_table(&unknown, "everybody whom Webex records for this appliance is a user")?;
+        let mut unrecorded = Table::new(&["USER", "NO CALLS BECAUSE"]);
+        for one in rows(&answer, "unrecorded", WHAT)? {
+            unrecorded.row([text(&one["webex_email"]), text(&one["reason"])]);
+        }
+        session.write_table(&unrecorded, "Webex records every user")?;
+    }
+    let mut sessions = Table::new(&["CALLS OF NOBODY", "NAME", ">KEPT", ">DISCARDED", "LAST"]);
+    for one in rows(&answer, "sessions", WHAT)? {
+        sessions.row([
+            text(&one["number"]),
+            text(&one["name"]),
+            text(&one["kept"]),
+            text(&one["discarded"]),
+            time(&one["last_at"], &session.around.zone),
+        ]);
+    }
+    session.write_table(&sessions, "every call of the last seven days belongs to a user")?;
     Ok(Exit::Done)
 }
 

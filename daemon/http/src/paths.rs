@@ -56,6 +56,8 @@ const PATHS: &[&str] = &[
     "webex/authorisation/answer",
     "webex/authorisation/service-app",
     "users/sync",
+    "users/sync/{id}",
+    "users/unmatched",
     "completeness",
     "discards",
 ];

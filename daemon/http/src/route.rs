@@ -166,7 +166,9 @@ pub(crate) fn route(method: &str, target: &str, body: &[u8]) -> Result<Call, Api
         ["sessions"] => only("GET", Call::Sessions),
         ["sessions", id] => only("DELETE", Call::EndSession(uuid_of(id)?)),
         ["me"] => only("GET", Call::Me),
-        ["webex", ..] | ["users", "sync"] | ["completeness"] => webex::webex(method, &parts, query, body),
+        ["webex", ..] | ["users", "sync" | "unmatched"] | ["users", "sync", _] | ["completeness"] => {
+            webex::webex(method, &parts, query, body)
+        }
         ["users"] => only("GET", Call::Users),
         ["users", "import"] if method == "POST" => only("POST", Call::ImportUsers(users::import(body)?)),
         ["users", email] if email.contains('@') => match method {

@@ -4,8 +4,9 @@ use std::fmt;
 
 use jiff::Timestamp;
 use serde::Deserialize;
+use uuid::Uuid;
 
-use crate::route::{Call, NOTHING_HERE, Query, json_in, non_empty, time, wrong};
+use crate::route::{Call, NOTHING_HERE, Query, json_in, non_empty, time, uuid_of, wrong};
 use crate::{ApiError, ErrorKind};
 
 /// Something about Webex.
@@ -23,6 +24,10 @@ pub enum WebexCall {
     Sync(SyncWanted),
     /// `GET /v1/users/sync`: what synchronisations did.
     Runs,
+    /// `GET /v1/users/sync/ID`: the whole report of one.
+    Run(Uuid),
+    /// `GET /v1/users/unmatched`: who is known here or at Webex alone.
+    Unmatched,
     /// `GET /v1/completeness`: calls that Webex has records of, compared with what is held.
     Completeness(CompletenessQuery),
 }
@@ -72,7 +77,7 @@ impl fmt::Debug for CompletenessQuery {
     }
 }
 
-/// What is asked at `parts`, which begin with `webex`, with `users`, `sync` or with `completeness`.
+/// What is asked at `parts`, which begin with `webex`, with `users` and `sync` or `unmatched`, or with `completeness`.
 pub(crate) fn webex(method: &str, parts: &[&str], query: &str, body: &[u8]) -> Result<Call, ApiError> {
     let only = |expected: &'static str| if method == expected { Ok(()) } else { Err(ApiError::method(expected)) };
     let call = match parts {
@@ -88,6 +93,8 @@ pub(crate) fn webex(method: &str, parts: &[&str], query: &str, body: &[u8]) -> R
             "POST" => Ok(WebexCall::Sync(json_in(body)?)),
             _ => Err(ApiError::method("GET, POST")),
         },
+        ["users", "sync", id] => only("GET").and_then(|()| Ok(WebexCall::Run(uuid_of(id)?))),
+        ["users", "unmatched"] => only("GET").map(|()| WebexCall::Unmatched),
         ["completeness"] => return only("GET").and_then(|()| completeness(query)),
         _ => Err(ApiError::new(ErrorKind::NotFound, NOTHING_HERE)),
     }?;
@@ -130,6 +137,10 @@ mod tests {
         check("POST", "/v1/users/sync", "", "is_dry_run: false, is_confirmed: false");
         check("POST", "/v1/users/sync", r#"{"dry_run":true}"#, "is_dry_run: true, is_confirmed: false");
         check("DELETE", "/v1/users/sync", "", "Method");
+        check("GET", "/v1/users/sync/01a209ab-1893-7125-a272-196191d776ad", "", "Run(01a209ab");
+        check("GET", "/v1/users/sync/last", "", "an id is a UUID");
+        check("GET", "/v1/users/unmatched", "", "Unmatched");
+        check("POST", "/v1/users/unmatched", "", "Method");
         check("GET", "/v1/completeness", "", "from: None");
         check("GET", "/v1/completeness?from=2026-01-02T00:00:00Z&to=2026-01-03T00:00:00Z", "", "2026-01-02");
         check("GET", "/v1/completeness?from=2026-01-03T00:00:00Z&to=2026-01-02T00:00:00Z", "", "later than from");

@@ -48,8 +48,7 @@ async function synchronised(body) {
   const { id } = await ask('users/sync', { method: 'POST', body });
   for (;;) {
     const { runs } = await ask('users/sync');
-    const run = runs.find((one) => one.id === id);
-    if (run) return run;
+    if (runs.some((one) => one.id === id)) return ask(`users/sync/${id}`);
     await new Promise((go) => setTimeout(go, AGAIN_MS));
   }
 }
@@ -100,6 +99,20 @@ async function completeness() {
       (one.recordings ?? []).map((id) => el('a', { href: `#/recording/${id}` }, id.slice(0, 8)))])));
 }
 
+/** Who is on one side alone. */
+async function unmatched() {
+  const found = await ask('users/unmatched');
+  const listed = (title, texts, all) => all.length > 0 && [el('h3', {}, `${title} (${number(all.length)})`), table(texts, all.slice(0, FINDINGS_MAX))];
+  const english = (text) => el('span', { lang: 'en' }, text);
+  const lists = [
+    listed(t('unknown-users'), [t('e-mail'), t('name'), t('why')], found.unknown.map((one) => [one.address, one.name, english(one.reason)])),
+    listed(t('unrecorded-users'), [t('e-mail'), t('why')], found.unrecorded.map((one) => [one.webex_email, english(one.reason)])),
+    listed(t('calls-of-nobody'), [t('number'), t('name'), t('kept'), t('discarded'), t('when')],
+      found.sessions.map((one) => [one.number, one.name, number(one.kept), number(one.discarded), full(one.last_at)])),
+  ].filter(Boolean);
+  return el('section', { class: 'card' }, el('h2', {}, t('unmatched')), lists.length > 0 ? lists : el('p', {}, t('all-matched')));
+}
+
 /** Shows the page in `place`. */
 export async function webex(place) {
   const again = () => webex(place);
@@ -109,9 +122,10 @@ export async function webex(place) {
     return;
   }
   const { runs } = await ask('users/sync');
-  const calls = el('div', {});
+  const [sides, calls] = [el('div', {}), el('div', {})];
   show(place, standing(found, again), found.usable && synchronising(again),
     runs.length > 0 && el('section', {}, el('h2', {}, t('webex-runs')), table([t('when'), t('outcome'), t('why'), ''],
-      runs.map((run) => [full(run.began_at), run.dry_run ? t('plan') : t('run.' + run.outcome), run.error, sums(run)]))), calls);
+      runs.map((run) => [full(run.began_at), run.dry_run ? t('plan') : t('run.' + run.outcome), run.error, sums(run)]))), sides, calls);
+  unmatched().then((section) => show(sides, section), (error) => show(sides, wrong(error)));
   if (found.records) completeness().then((section) => show(calls, section), (error) => show(calls, wrong(error)));
 }

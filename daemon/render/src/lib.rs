@@ -64,6 +64,9 @@ pub fn main() -> ExitCode {
         );
         return ExitCode::from(2);
     }
+    if let Err(error) = callvault_confine::keep_memory().and_then(|()| callvault_confine::leave_no_core()) {
+        eprintln!("callvault-render goes on although it failed to keep its memory out of core dumps: {error}");
+    }
     // Before the first byte of a caller: what finds a way in by a codec finds no key, no recording and no file.
     let ffmpeg = std::env::args_os().nth(1).map(PathBuf::from);
     if let Err(error) = callvault_confine::programs(ffmpeg.as_deref()) {

@@ -112,7 +112,7 @@ fn is_delivered(row: &Recording) -> bool {
 }
 
 /// Calls of a self-test are nobody's.
-fn is_self_test(row: &Recording) -> bool {
+pub(crate) fn is_self_test(row: &Recording) -> bool {
     let events: Vec<SessionEvent> = serde_json::from_value(row.facts.clone()).unwrap_or_default();
     let local = fold_call(&events).local;
     let names = [row.owner.as_deref(), local.user_id.as_deref(), local.aor.as_deref()];

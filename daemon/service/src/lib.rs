@@ -76,8 +76,11 @@ use std::process::ExitCode;
 
 use callvault_backup::Lock;
 use callvault_config::Config;
-use callvault_confine::keep_memory;
+use callvault_confine::{give_memory_back, keep_memory};
 use clap::Parser;
+
+/// Arenas of memory, for some dozen threads of which few are busy at once.
+const ARENAS_MAX: i32 = 2;
 
 /// What callvaultd can be told on its command line.
 #[derive(Debug, Parser)]
@@ -237,6 +240,7 @@ pub fn main() -> ExitCode {
     if arguments.doctor {
         return examine(&arguments);
     }
+    give_memory_back(ARENAS_MAX);
     // Keys, tokens and passwords are in it from here on.
     if let Err(error) = keep_memory() {
         eprintln!("callvaultd goes on although it failed to keep its memory out of core dumps: {error}");

@@ -468,39 +468,49 @@ pub(crate) fn server_of(mail: &callvault_config::Mail) -> Result<callvault_mail:
     server::of(mail)
 }
 
+/// Who was told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Told {
+    /// One administrator at least.
+    Somebody,
+    /// Nobody, though there is whom to tell.
+    Failed,
+    /// There is no mail server, or no administrator is a user.
+    Nobody,
+}
+
 /// Tells every administrator who is a user, in plain text, at once; what cannot be sent is in the log alone: health says what is wrong.
-/// False when there is whom to tell, and nobody could be told.
-pub(crate) fn tell_administrators(appliance: &Appliance, subject: &str, text: &str) -> bool {
+pub(crate) fn tell_administrators(appliance: &Appliance, subject: &str, text: &str) -> Told {
     let settings = appliance.settings();
-    if settings.mail.server.is_empty() {
-        return true;
+    let directory = appliance.access.people.now();
+    let is_told = |user: &&Arc<User>| user.level == Level::Administrator && user.removed_at.is_none();
+    let mut administrators = directory.all().iter().filter(is_told).take(ADMINISTRATORS_MAX).peekable();
+    if settings.mail.server.is_empty() || administrators.peek().is_none() {
+        return Told::Nobody;
     }
     let server = match server::of(&settings.mail) {
         Ok(server) => server,
         Err(error) => {
             tracing::error!("administrators are not told by mail: failed to {error}");
-            return false;
+            return Told::Failed;
         }
     };
-    let (mut tried, mut reached) = (0, 0);
+    let mut told = Told::Failed;
     let sender = Sender { address: settings.mail.from.clone(), name: settings.mail.sender_name.clone() };
-    let directory = appliance.access.people.now();
-    let is_told = |user: &&Arc<User>| user.level == Level::Administrator && user.removed_at.is_none();
-    for user in directory.all().iter().filter(is_told).take(ADMINISTRATORS_MAX) {
-        tried += 1;
+    for user in administrators {
         let made = compose_plain(&sender, user.mail_address(), Uuid::now_v7(), (subject, text), Timestamp::now());
-        let told = made.map_err(|error| error.to_string()).and_then(|message| {
+        let sent = made.map_err(|error| error.to_string()).and_then(|message| {
             send(&server, &message, || true).map(drop).map_err(|failed| format!("send a mail: {failed}"))
         });
-        match told {
+        match sent {
             Ok(()) => {
-                reached += 1;
+                told = Told::Somebody;
                 tracing::info!(user = %user.id, "an administrator was told by mail");
             }
             Err(error) => tracing::error!(user = %user.id, "an administrator is not told by mail: failed to {error}"),
         }
     }
-    tried == 0 || reached > 0
+    told
 }
 
 /// Sends a try to this address, now.

@@ -12,6 +12,7 @@ mod authorising;
 mod comparing;
 mod reading;
 mod syncing;
+mod unmatched;
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
@@ -20,7 +21,7 @@ use std::time::{Duration, Instant};
 
 use callvault_access::audit::Entry;
 use callvault_access::{Action, Caller, On};
-use callvault_catalogue::Catalogue;
+use callvault_catalogue::{Catalogue, WebexRun};
 use callvault_config::Config;
 use callvault_http::{Answer, ApiError, ErrorKind, WebexCall};
 use callvault_policy::overload::Rank;
@@ -30,7 +31,7 @@ use jiff::Timestamp;
 use serde_json::json;
 
 use crate::appliance::{Appliance, Bell};
-use crate::mailing;
+use crate::mailing::{self, Told};
 use crate::overload;
 
 /// Part under which health shows what is wrong with the authorisation.
@@ -72,9 +73,22 @@ pub(crate) struct Counts {
     pub(crate) syncs_failed: AtomicU64,
     pub(crate) requests: AtomicU64,
     pub(crate) records: AtomicU64,
+    /// Who is on one side alone, as the last synchronisation found it; at Webex, and here.
+    pub(crate) unknown: AtomicU64,
+    pub(crate) unrecorded: AtomicU64,
     /// In seconds since the Unix epoch; 0: never.
     pub(crate) synced_at_s: AtomicI64,
     pub(crate) read_to_s: AtomicI64,
+}
+
+impl Counts {
+    /// What the last synchronisation that changed something left.
+    fn synchronised(&self, run: &WebexRun) {
+        self.synced_at_s.store(run.at.as_second(), Ordering::Relaxed);
+        for (counter, field) in [(&self.unknown, "unknown_count"), (&self.unrecorded, "unrecorded_count")] {
+            counter.store(run.report[field].as_u64().unwrap_or(0), Ordering::Relaxed);
+        }
+    }
 }
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -139,8 +153,11 @@ impl Appliance {
 fn client_settings(config: &Config) -> ClientSettings {
     let webex = &config.webex;
     let credential = || Some(PathBuf::from(std::env::var_os("CREDENTIALS_DIRECTORY")?).join("webex.secret"));
-    let needs_native = |field: &str, text: &str| !field.is_empty() && text.contains("native user id");
     let rules = &config.webex_rules;
+    let of_recording = ["native user id", "recording mode"];
+    let wants_recording = [&rules.device_name, &rules.preferred_device_name, &rules.recording_mode]
+        .into_iter()
+        .any(|rule| of_recording.iter().any(|source| rule.contains(source)));
     ClientSettings {
         url: webex.url.clone(),
         records_url: webex.records_url.clone(),
@@ -149,8 +166,9 @@ fn client_settings(config: &Config) -> ClientSettings {
         redirect_url: webex.redirect_url.clone(),
         scopes: webex.scopes.clone(),
         organisations: webex.organisations.0.clone(),
-        wants_native: needs_native("device_name", &rules.device_name)
-            || needs_native("preferred_device_name", &rules.preferred_device_name),
+        workspaces: webex.workspaces,
+        virtual_lines: webex.virtual_lines,
+        wants_recording,
         web: WebSettings {
             section: "webex",
             proxy: Some(webex.proxy.clone()).filter(|proxy| !proxy.is_empty()),
@@ -253,16 +271,21 @@ impl Between {
         let text = format!(
             "{dead}.\n\nUntil then users are not synchronised; those that are known stay, and their calls are recorded.\n\ncallvaultctl webex authorise\n"
         );
-        if mailing::tell_administrators(appliance, "Webex has to be authorised again", &text) {
-            self.tell_at = None;
-            if let Err(error) = appliance.catalogue.set_webex_told(&which) {
-                // Rather twice than for ever.
-                self.tell_at = Some((Instant::now() + TELL_AGAIN_MAX, TELL_AGAIN_MAX));
-                tracing::error!("failed to {error}");
+        match mailing::tell_administrators(appliance, "Webex has to be authorised again", &text) {
+            Told::Somebody => {
+                self.tell_at = None;
+                if let Err(error) = appliance.catalogue.set_webex_told(&which) {
+                    // Rather twice than for ever.
+                    self.tell_at = Some((Instant::now() + TELL_AGAIN_MAX, TELL_AGAIN_MAX));
+                    tracing::error!("failed to {error}");
+                }
             }
-        } else {
-            let waits = (waited * 2).clamp(TELL_AGAIN, TELL_AGAIN_MAX);
-            self.tell_at = Some((Instant::now() + waits, waits));
+            Told::Failed => {
+                let waits = (waited * 2).clamp(TELL_AGAIN, TELL_AGAIN_MAX);
+                self.tell_at = Some((Instant::now() + waits, waits));
+            }
+            // As soon as there is a mail server and an administrator; looking for them costs nothing.
+            Told::Nobody => self.tell_at = None,
         }
     }
 }
@@ -306,6 +329,14 @@ pub(crate) fn answer(appliance: &Arc<Appliance>, caller: &Caller, wanted: &Webex
         WebexCall::Runs => {
             appliance.permit_all(caller, Action::Users)?;
             syncing::runs(appliance)
+        }
+        WebexCall::Run(id) => {
+            appliance.permit_all(caller, Action::Users)?;
+            syncing::report(appliance, *id)
+        }
+        WebexCall::Unmatched => {
+            appliance.permit_all(caller, Action::Users)?;
+            unmatched::unmatched(appliance)
         }
         WebexCall::Completeness(query) => {
             appliance.permit_all(caller, Action::Search)?;

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use callvault_upload::encoded;
-use callvault_webex::{Gathered, Picture, PictureKind, WalkError};
+use callvault_webex::{Gathered, Kind, Person, Picture, PictureKind, RecordingSettings, WalkError};
 
 use crate::{Access, Client, Fault, Outside};
 
@@ -13,18 +13,24 @@ const PAGE: u32 = 100;
 /// Locations of one page.
 const LOCATIONS_PAGE: u32 = 500;
 
+/// Workspaces of one page.
+const WORKSPACES_PAGE: u32 = 1_000;
+
+/// What is said of more.
+const TOO_MANY: &str = "Webex names more than 200,000 people: name the organisations in webex.organisations";
+
 /// People at most, of all organisations together: twice what the directory is made for.
 pub const PEOPLE_MAX: usize = 200_000;
 
-/// For how long the external identifier of a person is believed while Webex says that nothing of the person has changed, in seconds: a
+/// For how long recording settings of a person are believed while Webex says that nothing of the person has changed, in seconds: a
 /// week, since nobody says whether a change of recording settings counts as one.
-pub const NATIVE_BELIEVED_S: i64 = 7 * 24 * 3600;
+pub const RECORDING_BELIEVED_S: i64 = 7 * 24 * 3600;
 
-/// What was read of a person's recording settings before.
+/// What was read of somebody's recording settings before.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Known {
-    /// The external identifier; empty where there is none.
-    pub native: String,
+    /// Them.
+    pub recording: RecordingSettings,
     /// `lastModified` of the person at that time.
     pub last_modified: Option<String>,
     /// When it was read, in seconds since the Unix epoch.
@@ -36,12 +42,21 @@ pub struct Known {
 pub struct Asked {
     /// Requests for lists.
     pub lists: u64,
-    /// Requests for single people's recording settings.
+    /// Requests for single people's, workspaces' and virtual lines' recording settings and numbers.
     pub people: u64,
 }
 
+/// Who has none of what was asked for has none.
+fn unless_none(walked: Result<u64, Fault>) -> Result<u64, Fault> {
+    match walked {
+        Err(Fault::Walk(WalkError::Refused(404))) => Ok(1),
+        other => other,
+    }
+}
+
 impl Client {
-    /// Reads organisations, locations, people and, where wanted, the recording settings of those of whom they are not `known` any more.
+    /// Reads organisations, locations, people and, where wanted, workspaces, virtual lines and the recording settings of those of whom they
+    /// are not `known` any more.
     ///
     /// # Errors
     /// Where not all of it was had: half a directory is not a small one.
@@ -55,69 +70,137 @@ impl Client {
         let base = self.settings.url.trim_end_matches('/');
         asked.lists += self
             .walk(access, outside, &format!("{base}/organizations"), &mut |body| gathered.organisations_page(body))?;
-        let organisations: Vec<String> = match self.settings.organisations.as_slice() {
-            [] => vec![String::new()],
-            some => some.iter().map(|id| format!("&orgId={}", encoded(id))).collect(),
+        let organisations: Vec<Option<&str>> = match self.settings.organisations.as_slice() {
+            [] => vec![None],
+            some => some.iter().map(|id| Some(id.as_str())).collect(),
         };
-        for organisation in &organisations {
-            let url = format!("{base}/locations?max={LOCATIONS_PAGE}{organisation}");
-            asked.lists += self.walk(access, outside, &url, &mut |body| gathered.locations_page(body))?;
-            let url = format!("{base}/people?callingData=true&max={PAGE}{organisation}");
-            asked.lists += self.walk(access, outside, &url, &mut |body| {
-                gathered.people_page(body)?;
-                if gathered.people.len() > PEOPLE_MAX {
-                    return Err("Webex names more than 200,000 people: name the organisations in webex.organisations");
-                }
-                Ok(())
-            })?;
+        for organisation in organisations {
+            self.organisation(access, outside, organisation, &mut gathered, &mut asked)?;
         }
-        if self.settings.wants_native {
-            asked.people = self.native(access, outside, known, &mut gathered)?;
+        self.numbers(access, outside, &mut gathered, &mut asked)?;
+        if self.settings.wants_recording {
+            self.recording(access, outside, known, &mut gathered, &mut asked)?;
+            self.platforms(access, outside, &mut gathered, &mut asked)?;
         }
         Ok((gathered, asked))
     }
 
-    /// The external identifiers of people with Webex Calling: one request for each of whom nothing recent is known.
-    fn native(
+    /// The lists of an organisation; of the one of the administrator who authorised where none is named.
+    fn organisation(
+        &self,
+        access: &Access,
+        outside: &Outside<'_>,
+        organisation: Option<&str>,
+        gathered: &mut Gathered,
+        asked: &mut Asked,
+    ) -> Result<(), Fault> {
+        let base = self.settings.url.trim_end_matches('/');
+        let of = organisation.map(|id| format!("&orgId={}", encoded(id))).unwrap_or_default();
+        let url = format!("{base}/locations?max={LOCATIONS_PAGE}{of}");
+        asked.lists += self.walk(access, outside, &url, &mut |body| gathered.locations_page(body))?;
+        let few = |gathered: &Gathered| if gathered.people.len() > PEOPLE_MAX { Err(TOO_MANY) } else { Ok(()) };
+        let url = format!("{base}/people?callingData=true&max={PAGE}{of}");
+        asked.lists += self.walk(access, outside, &url, &mut |body| {
+            gathered.people_page(body)?;
+            few(gathered)
+        })?;
+        if self.settings.workspaces {
+            let url = format!("{base}/workspaces?calling=webexCalling&max={WORKSPACES_PAGE}{of}");
+            asked.lists += self.walk(access, outside, &url, &mut |body| {
+                gathered.workspaces_page(body)?;
+                few(gathered)
+            })?;
+        }
+        if self.settings.virtual_lines {
+            let of = of.replacen('&', "?", 1);
+            let url = format!("{base}/telephony/config/virtualLines{of}");
+            asked.lists += self.walk(access, outside, &url, &mut |body| {
+                gathered.virtual_lines_page(body, organisation)?;
+                few(gathered)
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Of which organisation somebody is asked for, where that has to be said; begins with `?`.
+    fn of(&self, person: &Person) -> String {
+        match self.settings.organisations.len() {
+            0 | 1 => String::new(),
+            _ => format!("?orgId={}", encoded(person.org_id.as_deref().unwrap_or_default())),
+        }
+    }
+
+    /// The numbers of workspaces, which their list does not have: one request for each.
+    fn numbers(
+        &self,
+        access: &Access,
+        outside: &Outside<'_>,
+        gathered: &mut Gathered,
+        asked: &mut Asked,
+    ) -> Result<(), Fault> {
+        let base = self.settings.url.trim_end_matches('/');
+        for place in gathered.people.iter_mut().filter(|person| person.kind == Kind::Workspace) {
+            let url = format!("{base}/workspaces/{}/features/numbers{}", encoded(&place.id), self.of(place));
+            asked.people += unless_none(self.walk(access, outside, &url, &mut |body| place.numbers(body)))?;
+        }
+        Ok(())
+    }
+
+    /// How those with Webex Calling are recorded: one request for each of whom nothing recent is known.
+    fn recording(
         &self,
         access: &Access,
         outside: &Outside<'_>,
         known: &BTreeMap<String, Known>,
         gathered: &mut Gathered,
-    ) -> Result<u64, Fault> {
+        asked: &mut Asked,
+    ) -> Result<(), Fault> {
         let base = self.settings.url.trim_end_matches('/');
         let now_s = (outside.now)().as_second();
-        let mut asked = 0;
         for person in gathered.people.iter().filter(|person| person.location_id.is_some()) {
             let before = known.get(&person.id).filter(|before| {
                 let age_s = now_s.saturating_sub(before.read_at_s);
-                before.last_modified == person.last_modified && (0..NATIVE_BELIEVED_S).contains(&age_s)
+                before.last_modified == person.last_modified && (0..RECORDING_BELIEVED_S).contains(&age_s)
             });
             if let Some(before) = before {
-                gathered.native.insert(person.id.clone(), before.native.clone());
+                gathered.recording.insert(person.id.clone(), before.recording.clone());
                 continue;
             }
-            let url = format!("{base}/people/{}/features/callRecording", encoded(&person.id));
-            let url = match self.settings.organisations.len() {
-                0 | 1 => url,
-                _ => format!("{url}?orgId={}", encoded(person.org_id.as_deref().unwrap_or_default())),
+            let id = encoded(&person.id);
+            let path = match person.kind {
+                Kind::Person => format!("people/{id}/features/callRecording"),
+                Kind::Workspace => format!("workspaces/{id}/features/callRecording"),
+                Kind::VirtualLine => format!("telephony/config/virtualLines/{id}/callRecording"),
             };
-            let mut native = String::new();
-            let mut take = |body: &[u8]| {
-                let value: serde_json::Value =
-                    serde_json::from_slice(body).map_err(|_| "the recording settings of a person are no JSON")?;
-                native = value["externalIdentifier"].as_str().unwrap_or_default().to_owned();
-                Ok(())
-            };
-            match self.walk(access, outside, &url, &mut take) {
-                Ok(requests) => asked += requests,
-                // Who has no recording settings has no identifier.
-                Err(Fault::Walk(WalkError::Refused(404))) => asked += 1,
+            let mut recording = RecordingSettings::default();
+            let mut take = |body: &[u8]| RecordingSettings::read(body).map(|read| recording = read);
+            let url = format!("{base}/{path}{}", self.of(person));
+            asked.people += unless_none(self.walk(access, outside, &url, &mut take))?;
+            gathered.recording.insert(person.id.clone(), recording);
+        }
+        Ok(())
+    }
+
+    /// Which platform records in each location: it says for whom Webex records. Where that is not told, all are taken for this appliance's.
+    fn platforms(
+        &self,
+        access: &Access,
+        outside: &Outside<'_>,
+        gathered: &mut Gathered,
+        asked: &mut Asked,
+    ) -> Result<(), Fault> {
+        let base = self.settings.url.trim_end_matches('/');
+        let of: BTreeMap<String, String> =
+            gathered.people.iter().filter_map(|person| Some((person.location_id.clone()?, self.of(person)))).collect();
+        for (location, of) in of {
+            let url = format!("{base}/telephony/config/locations/{}/callRecording/vendors{of}", encoded(&location));
+            match self.walk(access, outside, &url, &mut |body| gathered.platform(&location, body)) {
+                Ok(requests) => asked.lists += requests,
+                Err(Fault::Walk(WalkError::Refused(_) | WalkError::Forbidden) | Fault::Form(_)) => asked.lists += 1,
                 Err(fault) => return Err(fault),
             }
-            gathered.native.insert(person.id.clone(), native);
         }
-        Ok(asked)
+        Ok(())
     }
 
     /// The picture at `url`, of at most `bytes_max` bytes. No token goes there: pictures are with others.

@@ -25,7 +25,7 @@ mod walking;
 pub use authorising::{Access, authorise_url, code_in};
 pub use callvault_upload::{SecretFile, WebSettings};
 pub use fault::Fault;
-pub use gather::{Asked, Known, NATIVE_BELIEVED_S, PEOPLE_MAX};
+pub use gather::{Asked, Known, PEOPLE_MAX, RECORDING_BELIEVED_S};
 pub use records::{FEED_BACK_MS, FEED_WINDOW_MS, Feed, STREAM_BACK_MS, STREAM_WINDOW_MS, windows};
 
 use callvault_upload::Web;
@@ -49,8 +49,12 @@ pub struct ClientSettings {
     pub scopes: String,
     /// Ids of organisations; the administrator's own when empty.
     pub organisations: Vec<String>,
-    /// Whether the recording settings of each person are read.
-    pub wants_native: bool,
+    /// Whether workspaces are read.
+    pub workspaces: bool,
+    /// Whether virtual lines are read.
+    pub virtual_lines: bool,
+    /// Whether it is read how each is recorded.
+    pub wants_recording: bool,
     /// How it is reached.
     pub web: WebSettings,
 }

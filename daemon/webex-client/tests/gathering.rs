@@ -6,7 +6,7 @@ mod standin;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use callvault_webex::{Gathered, SyncSettings, WalkError, plan};
+use callvault_webex::{Gathered, Kind, SyncSettings, WalkError, plan};
 use callvault_webex_client::{Access, Asked, Fault, Known};
 use jiff::Timestamp;
 use serde_json::json;
@@ -25,8 +25,9 @@ fn gather(
 /// What is known after a run.
 fn known_of(gathered: &Gathered, around: &Around) -> BTreeMap<String, Known> {
     let one = |person: &callvault_webex::Person| {
-        let native = gathered.native.get(&person.id)?.clone();
-        let known = Known { native, last_modified: person.last_modified.clone(), read_at_s: around.now().as_second() };
+        let recording = gathered.recording.get(&person.id)?.clone();
+        let known =
+            Known { recording, last_modified: person.last_modified.clone(), read_at_s: around.now().as_second() };
         Some((person.id.clone(), known))
     };
     gathered.people.iter().filter_map(one).collect()
@@ -48,11 +49,12 @@ fn five_thousand_people_come_whole_through_all_that_goes_wrong() {
     let (gathered, asked) = gather(&webex, &access, &around, &BTreeMap::new()).unwrap();
     let ids: BTreeSet<&str> = gathered.people.iter().map(|person| person.id.as_str()).collect();
     assert_eq!((gathered.people.len(), ids.len()), (PEOPLE, PEOPLE), "everybody, and nobody twice");
-    assert_eq!((gathered.native.len(), gathered.locations.len(), gathered.organisations.len()), (4_500, 3, 1));
-    // 50 pages of people, one of locations, one of organisations, 4,500 recording settings: and one more for each fault.
+    assert_eq!((gathered.recording.len(), gathered.locations.len(), gathered.organisations.len()), (4_500, 3, 1));
+    assert_eq!(gathered.platforms.values().collect::<BTreeSet<_>>().len(), 1, "{:?}", gathered.platforms);
+    // 50 pages of people, one of locations, one of organisations, 3 platforms, 4,500 recording settings: and one more for each fault.
     let sent = webex.requests("/people") + webex.requests("/callRecording") + webex.requests("/locations");
     assert!((4_551..4_551 + 120).contains(&sent), "{sent}");
-    assert_eq!(asked.lists + asked.people, sent + webex.requests("/organizations"));
+    assert_eq!(asked.lists + asked.people, sent + webex.requests("/organizations") + webex.requests("/vendors"));
     assert_eq!(webex.seen()["wrong"], json!([]), "nothing was asked that the documentation does not allow");
     let settings = SyncSettings { calling_only: true, ..SyncSettings::default() };
     let made = plan(&[], &BTreeSet::new(), &gathered, &settings, Timestamp::now(), Uuid::now_v7).unwrap();
@@ -62,7 +64,7 @@ fn five_thousand_people_come_whole_through_all_that_goes_wrong() {
     webex.set(&json!({"faults": []}));
     around.later(86_400);
     let (again, asked) = gather(&webex, &access, &around, &known).unwrap();
-    assert_eq!((again.native == gathered.native, asked), (true, Asked { lists: 52, people: 0 }));
+    assert_eq!((again.recording == gathered.recording, asked), (true, Asked { lists: 55, people: 0 }));
 }
 
 #[test]
@@ -77,7 +79,7 @@ fn several_organisations_are_read_one_after_the_other() {
     let check = |named: &[&str], expected: usize| {
         let mut settings = webex.settings();
         settings.organisations = named.iter().map(|id| (*id).to_owned()).collect();
-        settings.wants_native = false;
+        settings.wants_recording = false;
         let client = callvault_webex_client::Client::new(settings).unwrap();
         let gathered = around.with(|outside| client.gather(&access, outside, &BTreeMap::new()));
         assert_eq!(gathered.unwrap().0.people.len(), expected, "{named:?}");
@@ -99,10 +101,47 @@ fn recording_settings_are_read_again_when_webex_says_so_or_after_a_week() {
     people[1]["lastModified"] = json!("2026-02-02T00:00:00.000Z");
     webex.set(&json!({"people": people, "native": {"person-00001": "another@x"}}));
     let (again, second) = gather(&webex, &access, &around, &known).unwrap();
-    assert_eq!((second.people, again.native["person-00001"].as_str()), (1, "another@x"));
+    assert_eq!((second.people, &*again.recording["person-00001"].native), (1, "another@x"));
     around.later(8 * 86_400);
     let (gone, third) = gather(&webex, &access, &around, &known).unwrap();
-    assert_eq!((third.people, gone.native["person-00002"].as_str()), (2, ""), "who has none any more has none");
+    assert_eq!((third.people, &*gone.recording["person-00002"].native), (2, ""), "who has none any more has none");
+}
+
+#[test]
+fn workspaces_and_virtual_lines_come_where_they_are_wanted() {
+    let (webex, around) = (StandIn::start(), Around::default());
+    let workspace = |n: usize, calling: &str| json!({"id": format!("place-{n}"), "displayName": format!("Room {n}"), "locationId": "location-1", "calling": {"type": calling}});
+    let mut workspaces: Vec<_> = (0..1_100).map(|n| workspace(n, "webexCalling")).collect();
+    workspaces.push(workspace(9_999, "freeCalling"));
+    let line = |n: usize| {
+        let number = json!({"extension": format!("6{n:04}"), "primary": true});
+        json!({"id": format!("line-{n}"), "firstName": "Line", "lastName": n.to_string(), "number": number, "location": {"id": "location-2", "name": "B"}})
+    };
+    webex.set(&json!({
+        "people": standin::people(3), "locations": standin::locations(), "workspaces": workspaces,
+        "numbers": {"place-0": [{"external": "+14085550000", "extension": "0", "primary": true}]},
+        "virtual_lines": (0..2_500).map(line).collect::<Vec<_>>(),
+        "native": {"place-0": "lobby@x", "line-7": "line7@x"}, "modes": {"line-7": "off"}, "vendors": {"location-2": "Webex"},
+    }));
+    let access = webex.authorised(&around);
+    let mut settings = webex.settings();
+    (settings.workspaces, settings.virtual_lines) = (true, true);
+    let client = callvault_webex_client::Client::new(settings).unwrap();
+    let gathered = around.with(|outside| client.gather(&access, outside, &BTreeMap::new())).unwrap().0;
+    let of = |kind| gathered.people.iter().filter(|person| person.kind == kind).count();
+    assert_eq!((of(Kind::Person), of(Kind::Workspace), of(Kind::VirtualLine)), (3, 1_100, 2_500));
+    let lobby = gathered.people.iter().find(|person| person.id == "place-0").unwrap();
+    assert_eq!((lobby.phone_numbers[0].value.as_str(), lobby.extension.as_deref()), ("+14085550000", Some("0")));
+    let recording = |id: &str| (gathered.recording[id].native.clone(), gathered.recording[id].is_recording());
+    assert_eq!(recording("place-0"), ("lobby@x".to_owned(), true));
+    assert_eq!(recording("line-7"), ("line7@x".to_owned(), false));
+    assert_eq!(recording("line-8"), (String::new(), false), "who has no recording settings is not recorded");
+    assert_eq!(gathered.platforms["location-2"], "Webex");
+    assert_eq!(webex.seen()["wrong"], json!([]));
+    // A token without the scope says so, and nothing comes.
+    webex.set(&json!({"scopes": ["spark-admin:people_read", "spark-admin:organizations_read", "spark-admin:locations_read", "spark-admin:telephony_config_read"]}));
+    let fault = around.with(|outside| client.gather(&access, outside, &BTreeMap::new())).map(drop).unwrap_err();
+    assert_eq!(fault, Fault::Walk(WalkError::Forbidden));
 }
 
 #[test]

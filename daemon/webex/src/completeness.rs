@@ -46,12 +46,17 @@ impl Default for CompletenessSettings {
     }
 }
 
+/// Whether this appliance is the platform, by the names that `platforms` has for it; by none every one but Webex's own.
+pub(crate) fn is_ours(platforms: &[String], platform: &str) -> bool {
+    match platforms.is_empty() {
+        true => !platform.eq_ignore_ascii_case("webex"),
+        false => platforms.iter().any(|name| name.eq_ignore_ascii_case(platform)),
+    }
+}
+
 impl CompletenessSettings {
     fn is_ours(&self, platform: &str) -> bool {
-        match self.platforms.is_empty() {
-            true => !platform.eq_ignore_ascii_case("webex"),
-            false => self.platforms.iter().any(|name| name.eq_ignore_ascii_case(platform)),
-        }
+        is_ours(&self.platforms, platform)
     }
 
     /// Whether the call should be held here.

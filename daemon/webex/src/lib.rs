@@ -24,11 +24,11 @@ pub use completeness::{
     CompletenessSettings, Finding, Held, HeldState, JoinedBy, SETTLE_MS, SKEW_MS, TOLERANCE_MS, Verdict, join,
 };
 pub use page::{FAILURES_MAX, PAGES_MAX, PageAnswer, Step, WAIT_MS_MAX, Walk, WalkError};
-pub use person::{Gathered, Person, Phone};
+pub use person::{Gathered, Kind, Person, Phone, RecordingSettings};
 pub use picture::{PICTURE_BYTES_MAX, Picture, PictureError, PictureKind};
 pub use record::{RECORDS_MAX, Record, RecordError, RecordingResult, read_page};
 pub use report::{FINDINGS_MAX, Report, Sums};
 pub use rules::{Rule, Rules, Source};
 pub use schedule::last_due;
-pub use sync::{SyncError, SyncPlan, SyncSettings, plan};
+pub use sync::{SyncError, SyncPlan, SyncSettings, Unknown, plan};
 pub use token::{Authorisation, Dead, Grant, Next, Renewal};

@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use crate::person::{Gathered, Person};
+use callvault_directory::RecordingMode as Mode;
+
+use crate::person::{Gathered, Kind, Person};
 
 /// Where a value comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,16 +33,18 @@ pub enum Source {
     Location,
     /// The address of the picture.
     Avatar,
+    /// The mode of recording.
+    RecordingMode,
 }
 
 use Source::{
     Avatar, Email, EmailDomain, EmailUser, Extension, FirstName, LastName, Location, NativeUserId, Organisation, Phone,
-    WorkPhone,
+    RecordingMode, WorkPhone,
 };
 
 impl Source {
     /// All of them.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Email,
         EmailUser,
         EmailDomain,
@@ -53,6 +57,7 @@ impl Source {
         Organisation,
         Location,
         Avatar,
+        RecordingMode,
     ];
 
     /// Its name in the settings.
@@ -70,6 +75,7 @@ impl Source {
             Organisation => "organisation name",
             Location => "location name",
             Avatar => "avatar",
+            RecordingMode => "recording mode",
         }
     }
 
@@ -79,9 +85,9 @@ impl Source {
 
     /// What a person has of it: empty where nothing is there, none where it is not known whether.
     fn of(self, person: &Person, gathered: &Gathered) -> Option<String> {
-        let email = || person.emails.first().map(|email| email.trim().to_lowercase()).unwrap_or_default();
-        let half =
-            |first: bool| email().split_once('@').map(|(user, domain)| if first { user } else { domain }.to_owned());
+        let half = |first: bool| {
+            person.address().split_once('@').map(|(user, domain)| if first { user } else { domain }.to_owned())
+        };
         let told = |text: &Option<String>| text.as_deref().unwrap_or_default().trim().to_owned();
         let work = || person.phone_numbers.iter().find(|phone| phone.r#type.eq_ignore_ascii_case("work"));
         let named = |id: &Option<String>, names: &BTreeMap<String, String>| match id {
@@ -89,7 +95,9 @@ impl Source {
             None => Some(String::new()),
         };
         match self {
-            Email => Some(email()),
+            // What stands for the e-mail of a place is none.
+            Email if person.kind != Kind::Person => Some(String::new()),
+            Email => Some(person.address()),
             EmailUser => half(true),
             EmailDomain => half(false),
             FirstName => Some(told(&person.first_name)),
@@ -101,11 +109,24 @@ impl Source {
                 let phone = work().or_else(primary).or_else(|| person.phone_numbers.first());
                 Some(phone.map(|phone| phone.value.clone()).unwrap_or_default())
             }
-            NativeUserId => gathered.native.get(&person.id).cloned(),
+            NativeUserId => gathered.recording.get(&person.id).map(|settings| settings.native.clone()),
+            RecordingMode => mode(&gathered.recording.get(&person.id)?.mode).map(|mode| mode.as_str().to_owned()),
             Organisation => named(&person.org_id, &gathered.organisations),
             Location => named(&person.location_id, &gathered.locations),
             Avatar => Some(told(&person.avatar)),
         }
+    }
+}
+
+/// A mode by the name that Webex has for it; none where it is not one that is known.
+fn mode(name: &str) -> Option<Mode> {
+    match name.to_ascii_lowercase().as_str() {
+        "always" => Some(Mode::Always),
+        "always with pause/resume" => Some(Mode::AlwaysWithPause),
+        "on demand" => Some(Mode::OnDemand),
+        "on demand with user initiated start" => Some(Mode::OnDemandUserStart),
+        "never" | "" => Some(Mode::Never),
+        _ => None,
     }
 }
 
@@ -130,20 +151,21 @@ impl std::fmt::Debug for Rule {
     }
 }
 
-/// What a field may have as its rule; the first list is the default unless it is kept.
+/// What a field may have as its rule; the first list is the default unless it is kept unasked.
 struct Allowed {
     field: &'static str,
     when_adding: bool,
     keep: bool,
+    keeps_unasked: bool,
     every_time: &'static [&'static [Source]],
 }
 
 const fn every(field: &'static str, keep: bool, every_time: &'static [&'static [Source]]) -> Allowed {
-    Allowed { field, when_adding: false, keep, every_time }
+    Allowed { field, when_adding: false, keep, keeps_unasked: false, every_time }
 }
 
 const fn adding(field: &'static str) -> Allowed {
-    Allowed { field, when_adding: true, keep: true, every_time: &[] }
+    Allowed { field, when_adding: true, keep: true, keeps_unasked: true, every_time: &[] }
 }
 
 const PLACES: &[&[Source]] = &[&[Organisation], &[Location]];
@@ -169,6 +191,8 @@ const TABLE: &[Allowed] = &[
     every("microsoft_uri", true, &[&[Email]]),
     every("webex_uri", true, &[&[Email]]),
     every("picture", true, &[&[Avatar]]),
+    // Beyond H2: Webex decides by it which sessions it opens, so that here it matters for what other clients send alone.
+    Allowed { keeps_unasked: true, ..every("recording_mode", true, &[&[RecordingMode]]) },
 ];
 
 /// A rule for each field that a synchronisation knows.
@@ -178,8 +202,8 @@ pub struct Rules(BTreeMap<&'static str, Rule>);
 impl Default for Rules {
     fn default() -> Self {
         let rule = |allowed: &Allowed| match allowed.every_time.first() {
-            Some(sources) => Rule::EveryTime(sources.to_vec()),
-            None => Rule::Keep,
+            Some(sources) if !allowed.keeps_unasked => Rule::EveryTime(sources.to_vec()),
+            _ => Rule::Keep,
         };
         Self(TABLE.iter().map(|allowed| (allowed.field, rule(allowed))).collect())
     }

@@ -6,7 +6,8 @@ use callvault_directory::{Field, Plan, User};
 use jiff::Timestamp;
 use uuid::Uuid;
 
-use crate::person::{Gathered, Person};
+use crate::completeness::is_ours;
+use crate::person::{Gathered, Kind, Person};
 use crate::rules::{Rule, Rules, value};
 
 /// How it is synchronised.
@@ -20,8 +21,29 @@ pub struct SyncSettings {
     pub calling_only: bool,
     /// Only people of locations with these names; all when empty.
     pub locations: Vec<String>,
+    /// Names of the recording platform by which Webex knows this appliance; when empty, every one but Webex's own.
+    pub platforms: Vec<String>,
     /// An administrator has seen how many go, and means it.
     pub confirmed: bool,
+}
+
+/// Somebody whom Webex records for this appliance, and who is no user of it. `Debug` shows no personal data.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Unknown {
+    /// The e-mail, or what stands for it.
+    pub address: String,
+    /// The name, as it is shown.
+    pub name: String,
+    /// What it is.
+    pub kind: Kind,
+    /// Why it is no user.
+    pub reason: &'static str,
+}
+
+impl std::fmt::Debug for Unknown {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Unknown").field("kind", &self.kind).field("reason", &self.reason).finish_non_exhaustive()
+    }
 }
 
 /// Why nothing is done. The texts are for an administrator.
@@ -60,6 +82,10 @@ pub struct SyncPlan {
     pub pictures: Vec<(Uuid, String)>,
     /// Users known from Webex afterwards: the only ones that a later synchronisation may remove.
     pub synchronised: BTreeSet<Uuid>,
+    /// Who is recorded at Webex and unknown here, as far as it was read how people are recorded.
+    pub unknown: Vec<Unknown>,
+    /// The reverse: users from Webex whose calls do not come here, and why.
+    pub unrecorded: Vec<(Uuid, &'static str)>,
 }
 
 impl std::fmt::Debug for SyncPlan {
@@ -95,20 +121,25 @@ pub fn plan(
     let known = users.iter().filter(is_known).count();
     let (mut made, mut named) = (SyncPlan::default(), BTreeSet::new());
     for person in &gathered.people {
-        let email = person.emails.first().map(|email| email.trim().to_lowercase()).unwrap_or_default();
-        if let Some(reason) = left_out(person, &email, gathered, settings) {
+        let email = person.address();
+        let taken = || named.contains(&email).then_some("another person has the e-mail");
+        let unrecorded = unrecorded(person, gathered, settings);
+        if let Some(reason) = left_out(person, &email, gathered, settings).or_else(taken) {
             *made.left_out.entry(reason).or_default() += 1;
+            if unrecorded == Some(None) {
+                let names = [&person.first_name, &person.last_name].map(|name| name.as_deref().unwrap_or_default());
+                let name = names.join(" ").trim().to_owned();
+                made.unknown.push(Unknown { address: email, name, kind: person.kind, reason });
+            }
             continue;
         }
-        if !named.insert(email.clone()) {
-            *made.left_out.entry("another person has the e-mail").or_default() += 1;
-            continue;
-        }
+        named.insert(email.clone());
         let before = left.remove(email.as_str());
         let is_new = before.is_none();
         let base = before.cloned().unwrap_or_else(|| User { id: new_id(), webex_email: email, ..User::default() });
         let after = made.ruled(User { removed_at: None, ..base }, is_new, person, gathered, settings);
         made.synchronised.insert(after.id);
+        made.unrecorded.extend(unrecorded.flatten().map(|reason| (after.id, reason)));
         match before {
             Some(before) if before.removed_at.is_none() => made.plan.change(before, after),
             _ => made.plan.added.push(after),
@@ -134,8 +165,24 @@ pub fn plan(
 /// Users that may go without a question, whatever the share.
 const REMOVED_FREELY: usize = 5;
 
+/// Fields with which people sign in.
+const SECRETS: [&str; 2] = ["pin", "initial_password"];
+
 /// The share of those known from Webex, in hundredths, that may go beyond that.
 const REMOVED_PERCENT_MAX: usize = 10;
+
+/// Why somebody's calls do not come here, none where they do; nothing where it is not known.
+fn unrecorded(person: &Person, gathered: &Gathered, settings: &SyncSettings) -> Option<Option<&'static str>> {
+    let recording = gathered.recording.get(&person.id)?;
+    let platform = person.location_id.as_ref().and_then(|id| gathered.platforms.get(id));
+    Some(if !recording.is_recording() {
+        Some("recording is off in Webex")
+    } else if platform.is_some_and(|platform| !is_ours(&settings.platforms, platform)) {
+        Some("another platform records")
+    } else {
+        None
+    })
+}
 
 /// Why somebody is not a user here; none for who is.
 fn left_out(person: &Person, email: &str, gathered: &Gathered, settings: &SyncSettings) -> Option<&'static str> {
@@ -174,6 +221,8 @@ impl SyncPlan {
         for (name, rule) in settings.rules.iter() {
             let told = match rule {
                 Rule::Keep => None,
+                // A place does not sign in.
+                Rule::WhenAdding(_) if person.kind != Kind::Person && SECRETS.contains(&name) => None,
                 Rule::WhenAdding(value) => is_new.then(|| value.clone()),
                 Rule::EveryTime(sources) => value(sources, person, gathered, &settings.country_code),
             };

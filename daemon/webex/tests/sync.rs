@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use callvault_directory::{Field, User};
-use callvault_webex::{Gathered, Rules, SyncError, SyncPlan, SyncSettings, plan};
+use callvault_webex::{Gathered, Kind, RecordingSettings, Rules, SyncError, SyncPlan, SyncSettings, plan};
 use jiff::Timestamp;
 use uuid::Uuid;
 
@@ -18,12 +18,17 @@ fn gathered(people: &str) -> Gathered {
         .locations_page(br#"{"items": [{"id": "L1", "name": "Paris, France"}, {"id": "L2", "name": "Rome"}]}"#)
         .unwrap();
     gathered.organisations_page(br#"{"items": [{"id": "O1", "displayName": "ACME Inc."}]}"#).unwrap();
-    gathered.native.insert("P1".into(), "jsmith".into());
+    gathered.recording.insert("P1".into(), recording("jsmith", "On Demand"));
     gathered
 }
 
-const JOHN: &str = r#"{"id": "P1", "emails": ["John.Smith@Company.com"], "extension": "6623", "locationId": "L1", "orgId": "O1",
-    "phoneNumbers": [{"type": "mobile", "value": "+44 7700 900123"}, {"type": "work", "value": "+44 7259 856623", "primary": true}],
+fn recording(native: &str, mode: &str) -> RecordingSettings {
+    RecordingSettings { native: native.into(), mode: mode.into() }
+}
+
+/// Each source of him is another: the extension is a whole number as well, and the work number is not the primary one.
+const JOHN: &str = r#"{"id": "P1", "emails": ["John.Smith@Company.com"], "extension": "+442079466623", "locationId": "L1", "orgId": "O1",
+    "phoneNumbers": [{"type": "mobile", "value": "+44 7700 900123", "primary": true}, {"type": "work", "value": "+44 7259 856623"}],
     "firstName": "John", "lastName": "Smith", "type": "person", "avatar": "https://pictures.example/1", "tomorrow": {}}"#;
 
 fn rules(field: &str, rule: &str) -> Result<Rules, Vec<String>> {
@@ -66,7 +71,7 @@ fn every_cell_of_the_table() {
         check(field, "keep", other, "", other);
     }
     for field in ["first_extension", "extension_alias"] {
-        check(field, "every time extension or phone number", "7", "+447259856623", "+447259856623");
+        check(field, "every time extension or phone number", "7", "+442079466623", "+442079466623");
         check(field, "every time phone number or extension", "7", "+447259856623", "+447259856623");
         check(field, "keep", "7", "", "7");
     }
@@ -85,6 +90,118 @@ fn every_cell_of_the_table() {
         check(field, "every time location name", "x", "Paris, France", "Paris, France");
         check(field, "keep", "x", "", "x");
     }
+    check("recording_mode", "every time recording mode", "always", "on-demand", "on-demand");
+    check("recording_mode", "keep", "never", "", "never");
+}
+
+#[test]
+fn modes_are_those_of_webex() {
+    fn check(mode: &str, expected: &str) {
+        let settings = SyncSettings {
+            rules: rules("recording_mode", "every time recording mode").unwrap(),
+            ..SyncSettings::default()
+        };
+        let mut john = gathered(JOHN);
+        john.recording.insert("P1".into(), recording("jsmith", mode));
+        let user = made(&[], &john, &settings).unwrap().plan.added.remove(0);
+        assert_eq!(user.recording_mode.map(|mode| mode.as_str()).unwrap_or_default(), expected, "{mode}");
+    }
+    check("Always", "always");
+    check("Always with Pause/Resume", "always-with-pause");
+    check("On Demand", "on-demand");
+    check("On Demand with User Initiated Start", "on-demand-user-start");
+    check("Never", "never");
+    check("", "never");
+    check("On Sundays", "");
+}
+
+#[test]
+fn the_work_number_goes_before_the_primary_and_that_before_the_first() {
+    fn check(phones: &str, phone: &str, work: &str) {
+        let person = format!(r#"{{"id": "P", "emails": ["a@b.c"], "phoneNumbers": [{phones}]}}"#);
+        let user = made(&[], &gathered(&person), &SyncSettings::default()).unwrap().plan.added.remove(0);
+        assert_eq!((&*user.first_extension, &*user.extension_alias), (phone, work), "{phones}");
+    }
+    let (first, primary, work) = (
+        r#"{"type": "mobile", "value": "+441"}"#,
+        r#"{"type": "home", "value": "+442", "primary": true}"#,
+        r#"{"type": "work", "value": "+443"}"#,
+    );
+    check(&format!("{first},{primary},{work}"), "+443", "+443");
+    check(&format!("{first},{primary}"), "+442", "");
+    check(first, "+441", "");
+    check("", "", "");
+}
+
+/// A lobby, and a line that several people have on their telephones.
+fn places() -> Gathered {
+    let mut gathered = gathered(JOHN);
+    let workspace =
+        br#"{"items": [{"id": "W1", "displayName": "Lobby", "orgId": "O1", "locationId": "L2", "type": "other"}]}"#;
+    gathered.workspaces_page(workspace).unwrap();
+    let lobby = gathered.people.last_mut().unwrap();
+    lobby.numbers(br#"{"phoneNumbers": [{"external": "+390655501", "extension": "501", "primary": true}, {"extension": "777"}]}"#).unwrap();
+    let line = br#"{"virtualLines": [{"id": "V1", "firstName": "Service", "lastName": "Line", "location": {"id": "L1", "name": "Paris, France"},
+        "number": {"external": null, "extension": "6103", "primary": true}, "numberOfDevicesAssigned": 2}]}"#;
+    gathered.virtual_lines_page(line, Some("O1")).unwrap();
+    gathered.recording.insert("W1".into(), recording("lobby@x", "Always"));
+    gathered
+}
+
+#[test]
+fn workspaces_and_virtual_lines_are_users_without_e_mail_and_password() {
+    let table = [("initial_password", "when adding changeme"), ("pin", "when adding 1234")];
+    let table = table.map(|(field, rule)| (field.to_owned(), rule.to_owned()));
+    let settings = SyncSettings {
+        rules: Rules::read(&BTreeMap::from(table)).unwrap(),
+        calling_only: true,
+        ..SyncSettings::default()
+    };
+    let made = made(&[], &places(), &settings).unwrap();
+    let [john, lobby, line] = made.plan.added.as_slice() else { panic!("{:?}", made.plan) };
+    assert_eq!((&*john.initial_password, &*john.pin), ("changeme", "1234"));
+    let told = |user: &User| {
+        let (secrets, email) = (user.initial_password.clone() + &user.pin, &user.email);
+        let name = format!("{} {}", user.first_name, user.last_name).trim().to_owned();
+        format!(
+            "{}|{name}|{}|{}|{}|{secrets}{email}",
+            user.webex_email, user.first_extension, user.device_name, user.office_location
+        )
+    };
+    assert_eq!(told(lobby), "w1@workspace.webex.invalid|Lobby|+390655501|lobby@x|Rome|");
+    assert_eq!(told(line), "v1@virtual-line.webex.invalid|Service Line|6103||Paris, France|");
+}
+
+#[test]
+fn whom_webex_records_and_who_is_unknown_here_is_told_and_the_reverse() {
+    let told = |gathered: &Gathered, settings: &SyncSettings| {
+        let made = made(&[], gathered, settings).unwrap();
+        let unknown =
+            made.unknown.iter().map(|one| format!("{} {} {:?}: {}", one.address, one.name, one.kind, one.reason));
+        let email = |id: &Uuid| made.plan.added.iter().find(|user| user.id == *id).unwrap().webex_email.clone();
+        let unrecorded = made.unrecorded.iter().map(|(id, reason)| format!("{}: {reason}", email(id)));
+        (unknown.collect::<Vec<_>>(), unrecorded.collect::<Vec<_>>())
+    };
+    let none: Vec<String> = Vec::new();
+    let mut gathered = places();
+    assert_eq!(told(&gathered, &SyncSettings::default()), (none.clone(), none.clone()));
+    // A filter leaves one out, who is recorded all the same.
+    let paris = SyncSettings { locations: vec!["Paris, France".into()], ..SyncSettings::default() };
+    let lobby = format!("w1@workspace.webex.invalid Lobby {:?}: another location", Kind::Workspace);
+    assert_eq!(told(&gathered, &paris), (vec![lobby], none.clone()));
+    for off in ["", "Never"] {
+        gathered.recording.insert("W1".into(), recording("lobby@x", off));
+        let off = "w1@workspace.webex.invalid: recording is off in Webex".to_owned();
+        assert_eq!(told(&gathered, &SyncSettings::default()), (none.clone(), vec![off]));
+        assert_eq!(told(&gathered, &paris), (none.clone(), none.clone()));
+    }
+    // Webex records for somebody else there.
+    gathered.platform("L1", br#"{"orgDefaultVendorName": "Imagicle", "defaultVendorName": "Webex"}"#).unwrap();
+    gathered.platform("L2", br#"{"defaultVendorName": "callvault"}"#).unwrap();
+    let (_, unrecorded) = told(&gathered, &SyncSettings::default());
+    assert_eq!(unrecorded[0], "john.smith@company.com: another platform records");
+    let named = SyncSettings { platforms: vec!["WEBEX".into()], ..SyncSettings::default() };
+    assert_eq!(told(&gathered, &named).1.len(), 1, "of the lobby, where recording is off");
 }
 
 #[test]
@@ -163,7 +280,7 @@ fn what_is_not_known_stays_and_what_is_gone_goes() {
     let after = made(&[user.clone()], &gathered(person), &settings).unwrap().plan.changed.remove(0).0;
     assert_eq!((&*after.device_name, &*after.department, &*after.first_extension), ("old", "Old", ""));
     let mut known = gathered(person);
-    known.native.insert("P9".into(), String::new());
+    known.recording.insert("P9".into(), recording("", ""));
     assert_eq!(made(&[user], &known, &settings).unwrap().plan.changed.remove(0).0.device_name, "");
 }
 

@@ -21,7 +21,6 @@ mod connections;
 mod convert;
 mod handover;
 mod listeners;
-mod memory;
 mod ports;
 mod receive;
 #[cfg(test)]
@@ -68,6 +67,9 @@ pub(crate) enum Feedback {
 /// How the process ends when a thread panicked, which is a bug: as every Rust program whose main thread does.
 const PANICKED: i32 = 101;
 
+/// Arenas of memory: one for the signalling, one for media and journal, so that neither waits long for memory.
+const ARENAS_MAX: i32 = 2;
+
 /// A recorder without one of its threads would go on and lose calls: it ends at once, and the daemon starts another.
 ///
 /// Only the place is logged: a panic's message may quote what it tripped over. And it ends without a core, in which keys and voices would be.
@@ -88,9 +90,13 @@ fn end_on_panic() {
 /// The program `callvault-recorder`.
 #[must_use]
 pub fn main() -> ExitCode {
-    memory::limit();
+    callvault_confine::give_memory_back(ARENAS_MAX);
     tracing_subscriber::fmt().with_writer(std::io::stderr).with_target(false).without_time().init();
     end_on_panic();
+    // Keys of calls and voices are in it from here on.
+    if let Err(error) = callvault_confine::leave_no_core() {
+        tracing::warn!(%error, "failed to keep the recorder's memory out of core dumps: {error}");
+    }
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {

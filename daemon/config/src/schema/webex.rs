@@ -37,6 +37,11 @@ settings! {
         locations: Texts = "[]",
         /// Only people with Webex Calling, which is who has a location: others have no calls to be recorded.
         calling_only: bool = "true",
+        /// Whether workspaces with Webex Calling (a lobby, a meeting room) become users as well, so that their calls have an owner. Give them
+        /// groups, so that somebody sees them. It needs the scope `spark-admin:workspaces_read`; add it to `scopes`, and authorise again.
+        workspaces: bool = "false",
+        /// The same for virtual lines: numbers that are on telephones of several people.
+        virtual_lines: bool = "false",
         /// At what time of the day users are synchronised, by `organisation.time_zone`. Empty: only when `callvaultctl users sync` says so.
         sync_at: String = "\"03:30\"",
         /// By up to how much later, each day anew, so that not everybody asks Webex at once.
@@ -105,5 +110,7 @@ settings! {
         webex_uri: String = "\"every time e-mail\"",
         /// `every time avatar`, or `keep`. PNG, JPEG or BMP, up to `directory.picture_max`.
         picture: String = "\"every time avatar\"",
+        /// `every time recording mode`, or `keep`. Webex itself decides by it which calls it sends; here it matters for other clients.
+        recording_mode: String = "\"keep\"",
     }
 }

@@ -32,6 +32,10 @@ pub(super) fn write(metric: &mut impl FnMut(&str, &str, &str, &[(String, f64)]),
     if synced_at > 0 {
         let help = "When users were synchronised last, in seconds since the Unix epoch.";
         metric("webex_synced_seconds", "gauge", help, &one(synced_at as f64));
+        let help = "Recorded at Webex and no users here, as the last synchronisation found them.";
+        metric("webex_unknown_users", "gauge", help, &total(&counts.unknown));
+        let help = "Users from Webex whose calls it does not send, as the last synchronisation found them.";
+        metric("webex_unrecorded_users", "gauge", help, &total(&counts.unrecorded));
     }
     if !settings.webex.records {
         return;

@@ -55,7 +55,7 @@ impl Sut {
         self.between.pass(&self.running.appliance);
         let runs = self.ask(&WebexCall::Runs).unwrap();
         assert_eq!(runs["runs"][0]["id"], begun["id"]);
-        runs["runs"][0].clone()
+        self.ask(&WebexCall::Run(begun["id"].as_str().unwrap().parse().unwrap())).unwrap()
     }
 
     fn users(&self) -> Vec<String> {
@@ -118,6 +118,65 @@ fn users_come_from_webex_and_go_with_it() {
     let users = sut.users();
     assert!(users.contains(&"new5@example.com".to_owned()) && users.contains(&"hand@example.com".to_owned()));
     assert!(!users.contains(&"user5@example.com".to_owned()));
+    assert_eq!(webex.seen()["wrong"], json!([]));
+}
+
+#[test]
+fn who_is_on_one_side_alone_is_named() {
+    let (rig, webex) = (Rig::as_received(), StandIn::start());
+    configure(
+        &rig,
+        &webex,
+        "locations = [\"Place 1\"]\nworkspaces = true\nscopes = \"spark-admin:people_read spark-admin:organizations_read spark-admin:locations_read spark-admin:telephony_config_read spark-admin:workspaces_read\"",
+    );
+    let mut people = people(4);
+    people[3]["locationId"] = json!("location-2");
+    let lobby = json!({"id": "place-1", "displayName": "Lobby", "locationId": "location-1", "calling": {"type": "webexCalling"}});
+    webex.set(&json!({
+        "people": people, "locations": standin::locations(), "native": standin::native(4), "modes": {"person-00002": "off"},
+        "workspaces": [lobby], "numbers": {"place-1": [{"external": "+14085559999", "primary": true}]},
+    }));
+    let mut sut = Sut::start(&rig);
+    let before = sut.ask(&WebexCall::Unmatched).unwrap();
+    assert_eq!((&before["synchronised_at"], &before["unknown"]), (&Value::Null, &json!([])), "{before}");
+    sut.authorise(&webex).unwrap();
+    let done = sut.sync(SyncWanted::default());
+    assert_eq!((&done["outcome"], &done["added"]), (&json!("done"), &json!(4)), "{done}");
+    sut.control.set_user(&sut.operator, "hand@example.com", &[]).unwrap();
+    // A number that no user has, and the number of the lobby.
+    for (number, call) in [("+390501", 1), ("+390501", 2), ("+14085559999", 3)] {
+        let party = Party { number: Some(number.to_owned()), ..Party::default() };
+        let facts = CallFacts { call_id: Some(format!("callhalf-{call}:0")), local: party, ..CallFacts::default() };
+        let id = uuid::Uuid::now_v7();
+        let decision = sut.running.appliance.decide(id, &facts);
+        let rule = if let callvault_control::Decision::Discard { rule } = decision { Some(rule) } else { None };
+        assert_eq!(rule.as_deref(), (call < 3).then_some("unknown-user"), "{number}");
+        sut.running.appliance.settle_call(id, rule.as_deref());
+    }
+    let found = sut.ask(&WebexCall::Unmatched).unwrap();
+    let reasons = |list: &str, name: &str| {
+        let one = |one: &Value| format!("{}: {}", one[name].as_str().unwrap(), one["reason"].as_str().unwrap());
+        found[list].as_array().unwrap().iter().map(one).collect::<Vec<_>>()
+    };
+    assert_eq!(reasons("unknown", "address"), ["user3@example.com: another location"]);
+    let unrecorded = reasons("unrecorded", "webex_email");
+    assert_eq!(unrecorded.len(), 4, "two have no recording settings, the lobby among them: {unrecorded:?}");
+    assert!(unrecorded.contains(&"user2@example.com: recording is off in Webex".to_owned()), "{unrecorded:?}");
+    assert!(unrecorded.contains(&"hand@example.com: Webex has no such user".to_owned()), "{unrecorded:?}");
+    assert_eq!(found["unrecorded_count"], 4);
+    let sessions = &found["sessions"];
+    assert_eq!((sessions.as_array().unwrap().len(), &sessions[0]["number"]), (1, &json!("+390501")), "{sessions}");
+    assert_eq!((&sessions[0]["kept"], &sessions[0]["discarded"]), (&json!(0), &json!(2)));
+    let metrics = health::snapshot(&sut.running.appliance).metrics;
+    assert!(
+        metrics.contains("callvault_webex_unknown_users 1\n")
+            && metrics.contains("callvault_webex_unrecorded_users 3\n")
+    );
+    // The next start knows it too.
+    drop(sut);
+    let mut sut = Sut::start(&rig);
+    sut.between.pass(&sut.running.appliance);
+    assert_eq!(sut.ask(&WebexCall::Unmatched).unwrap()["unknown_count"], 1);
     assert_eq!(webex.seen()["wrong"], json!([]));
 }
 
@@ -319,7 +378,7 @@ fn every_call_that_webex_has_a_record_of_is_found_here_or_named() {
     );
     assert!(report["csv"].as_str().unwrap().contains("\r\nmissing,"), "{report}");
     let (status, reason) = sut.webex_component();
-    assert!(status == Status::Degraded && reason.contains("1 calls of the last day"), "{reason}");
+    assert!(status == Status::Degraded && reason.contains("1 are missing here, 0 are too short"), "{reason}");
     let metrics = health::snapshot(&sut.running.appliance).metrics;
     assert!(metrics.contains("callvault_webex_calls{verdict=\"missing\"} 1"), "{metrics}");
     assert!(!metrics.contains("ann@") && !reason.contains("ann@"));

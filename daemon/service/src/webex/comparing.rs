@@ -38,10 +38,10 @@ pub(super) fn look(appliance: &Appliance, settings: &Config) {
     let query = CompletenessQuery { from: Some(from), to: Some(now), ..CompletenessQuery::default() };
     match report(appliance, settings, &query, from, now) {
         Ok(report) => {
-            let missing = report.count("missing") + report.count("short");
-            if missing > 0 {
+            let [missing, short, failed] = ["missing", "short", "failed-at-webex"].map(|verdict| report.count(verdict));
+            if missing + short + failed > 0 {
                 let text = format!(
-                    "{missing} calls of the last day that Webex has a record of are missing here, or too short; `callvaultctl completeness` names them"
+                    "of the calls of the last day that Webex has a record of {missing} are missing here, {short} are too short and of {failed} Webex says that recording failed; `callvaultctl completeness` names them"
                 );
                 appliance.notes.set(MISSING_NOTE, text);
             } else {

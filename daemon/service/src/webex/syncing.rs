@@ -10,8 +10,10 @@ use callvault_catalogue::{Synchronised, WebexPerson, WebexRun};
 use callvault_config::Config;
 use callvault_directory::User;
 use callvault_http::{Answer, ApiError, ErrorKind, SyncWanted};
-use callvault_webex::{Gathered, Person, SyncError, SyncPlan, SyncSettings, last_due, plan};
-use callvault_webex_client::{Asked, Client, Fault, Known};
+use callvault_webex::{
+    Gathered, Kind, Person, RecordingSettings, SyncError, SyncPlan, SyncSettings, Unknown, last_due, plan,
+};
+use callvault_webex_client::{Asked, Client, Fault, Known, RECORDING_BELIEVED_S};
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
@@ -78,7 +80,19 @@ pub(super) fn begin(appliance: &Appliance, how: SyncWanted, entry: Entry) -> Ans
     Ok(json!({"id": id}))
 }
 
-/// `running_since`, and `runs`, the newest first.
+/// Whether a run did what it was there for.
+pub(super) fn is_done(run: &WebexRun) -> bool {
+    run.report["dry_run"] == false && run.report["outcome"] == "done"
+}
+
+/// The whole report of a run.
+pub(super) fn report(appliance: &Appliance, id: Uuid) -> Answer {
+    let run = appliance.catalogue.webex_run(id).map_err(crate::api::internal)?;
+    let text = "there is no report of such a synchronisation; it may still run, or be older than the last hundred";
+    run.map(|run| run.report).ok_or_else(|| ApiError::new(ErrorKind::NotFound, text))
+}
+
+/// `running_since`, and `runs`, the newest first, without their lists.
 pub(super) fn runs(appliance: &Appliance) -> Answer {
     // The turn first: a run that is over by then has its report in the catalogue.
     let (running_since, is_wanted) = {
@@ -155,10 +169,10 @@ fn is_time(appliance: &Appliance, settings: &Config, schedule: &mut Schedule) ->
     }
     let last = *schedule.last.get_or_insert_with(|| {
         let runs = appliance.catalogue.webex_runs(RUNS_SHOWN).unwrap_or_default();
-        let counts = |run: &&WebexRun| run.report["dry_run"] == false;
-        let at = runs.iter().find(counts).map(|run| run.at);
-        let synced = runs.iter().find(|run| counts(run) && run.report["outcome"] == "done").map(|run| run.at);
-        appliance.webex.counts.synced_at_s.store(synced.map_or(0, |at| at.as_second()), Ordering::Relaxed);
+        let at = runs.iter().find(|run| run.report["dry_run"] == false).map(|run| run.at);
+        if let Some(done) = runs.iter().find(|run| is_done(run)) {
+            appliance.webex.counts.synchronised(done);
+        }
         // One that never was waits for its time, so that an administrator can look at it first.
         at.unwrap_or(appliance.webex.started_at)
     });
@@ -198,6 +212,16 @@ impl Stopped {
     }
 }
 
+/// `address`, `name`, `kind`, `reason`.
+fn unknown(one: &Unknown) -> Value {
+    let kind = match one.kind {
+        Kind::Person => "person",
+        Kind::Workspace => "workspace",
+        Kind::VirtualLine => "virtual-line",
+    };
+    json!({"address": one.address, "name": one.name, "kind": kind, "reason": one.reason})
+}
+
 struct Run<'a> {
     appliance: &'a Appliance,
     settings: &'a Config,
@@ -214,9 +238,9 @@ impl Run<'_> {
         let ours = |error: &dyn std::fmt::Display| Stopped::Ours(format!("failed to {error}"));
         let before = appliance.catalogue.webex_people().map_err(|error| ours(&error))?;
         let known = before.values().filter_map(|person| {
-            let native = person.native.clone()?;
+            let recording = RecordingSettings { native: person.native.clone()?, mode: person.mode.clone()? };
             let (last_modified, read_at_s) = (person.last_modified.clone(), person.read_at_s);
-            Some((person.person_id.clone(), Known { native, last_modified, read_at_s }))
+            Some((person.person_id.clone(), Known { recording, last_modified, read_at_s }))
         });
         let known: BTreeMap<String, Known> = known.collect();
         let access = &appliance.webex.access;
@@ -233,6 +257,7 @@ impl Run<'_> {
             country_code: settings.numbers.country_code.0.clone(),
             calling_only: settings.webex.calling_only,
             locations: settings.webex.locations.0.clone(),
+            platforms: settings.webex.platforms.0.clone(),
             confirmed: self.how.is_confirmed,
         };
         let now = Timestamp::now();
@@ -248,7 +273,7 @@ impl Run<'_> {
         };
         check_licence(appliance, &users, &made.plan.clone().into_users())
             .map_err(|error| Stopped::Ours(error.message))?;
-        let mut report = self.report(&made, guard);
+        let mut report = self.report(&made, &users, guard);
         let counts = made.plan.counts();
         if self.how.is_dry_run {
             let run = WebexRun { id: self.id, at: Timestamp::now(), report };
@@ -266,7 +291,7 @@ impl Run<'_> {
         appliance.catalogue.put_synchronised(&change, &entry).map_err(|error| ours(&error))?;
         in_place(appliance, changed, users);
         drop(_one_at_a_time);
-        appliance.webex.counts.synced_at_s.store(run.at.as_second(), Ordering::Relaxed);
+        appliance.webex.counts.synchronised(&run);
         tracing::info!(
             added = counts.added,
             changed = counts.changed,
@@ -290,24 +315,26 @@ impl Run<'_> {
         known: &BTreeMap<Uuid, WebexPerson>,
         gathered: &Gathered,
     ) -> BTreeMap<Uuid, WebexPerson> {
-        let email_of = |person: &Person| person.emails.first().map(|email| email.trim().to_lowercase());
         let mut people: BTreeMap<String, &Person> = BTreeMap::new();
         for person in &gathered.people {
-            // As in the plan: the first with an e-mail is it.
-            people.entry(email_of(person).unwrap_or_default()).or_insert(person);
+            // As in the plan: the first with an address is it.
+            people.entry(person.address()).or_insert(person);
         }
         let users = before.iter().chain(changed).filter(|user| ids.contains(&user.id));
         let one = |user: &User| {
             let person = people.get(&user.webex_email)?;
             let (was, now_s) = (known.get(&user.id), self.began_at.as_second());
-            let native = gathered.native.get(&person.id).cloned();
+            let recording = gathered.recording.get(&person.id);
+            let native = recording.map(|recording| recording.native.clone());
+            let mode = recording.map(|recording| recording.mode.clone());
             // What was taken over from before is as old as it was.
-            let same = was.filter(|was| was.native == native && was.last_modified == person.last_modified);
-            let is_fresh =
-                |was: &&WebexPerson| now_s.saturating_sub(was.read_at_s) < callvault_webex_client::NATIVE_BELIEVED_S;
+            let same = was.filter(|was| (&was.native, &was.mode) == (&native, &mode));
+            let same = same.filter(|was| was.last_modified == person.last_modified);
+            let is_fresh = |was: &&WebexPerson| now_s.saturating_sub(was.read_at_s) < RECORDING_BELIEVED_S;
             let person = WebexPerson {
                 person_id: person.id.clone(),
                 native,
+                mode,
                 last_modified: person.last_modified.clone(),
                 read_at_s: same.filter(is_fresh).map_or(now_s, |was| was.read_at_s),
                 avatar: was.and_then(|was| was.avatar.clone()),
@@ -357,7 +384,7 @@ impl Run<'_> {
         head
     }
 
-    fn report(&self, made: &SyncPlan, guard: Option<SyncError>) -> Value {
+    fn report(&self, made: &SyncPlan, users: &[User], guard: Option<SyncError>) -> Value {
         let mut changes = Vec::new();
         let mut tell = |user: &User, change: &str, fields: &[&str]| {
             if changes.len() < CHANGES_MAX {
@@ -368,11 +395,17 @@ impl Run<'_> {
         made.plan.added.iter().for_each(|user| tell(user, "added", &[]));
         made.plan.changed.iter().for_each(|(user, fields)| tell(user, "changed", fields));
         let counts = made.plan.counts();
+        let all = users.iter().chain(&made.plan.added);
+        let emails: BTreeMap<Uuid, &str> = all.map(|user| (user.id, user.webex_email.as_str())).collect();
+        let of = |(id, reason): &(Uuid, &str)| json!({"webex_email": emails.get(id), "reason": reason});
+        let unrecorded: Vec<Value> = made.unrecorded.iter().take(CHANGES_MAX).map(of).collect();
         let mut report = self.head("done");
         let Value::Object(more) = json!({
             "added": counts.added, "changed": counts.changed, "removed": counts.removed, "unchanged": counts.unchanged,
             "left_out": made.left_out, "values_not_taken": made.not_taken, "changes": changes,
             "would_be_refused": guard.map(|guard| guard.to_string()),
+            "unknown_count": made.unknown.len(), "unknown": made.unknown.iter().take(CHANGES_MAX).map(unknown).collect::<Vec<_>>(),
+            "unrecorded_count": made.unrecorded.len(), "unrecorded": unrecorded,
         }) else {
             return Value::Object(report);
         };

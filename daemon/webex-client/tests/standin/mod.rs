@@ -19,7 +19,7 @@ use tempfile::TempDir;
 use process::Process;
 pub use process::SECRET;
 
-pub const SCOPES: &str = "spark-admin:people_read spark-admin:locations_read spark-admin:organizations_read spark-admin:telephony_config_read spark-admin:calling_cdr_read";
+pub const SCOPES: &str = "spark-admin:people_read spark-admin:workspaces_read spark-admin:locations_read spark-admin:organizations_read spark-admin:telephony_config_read spark-admin:calling_cdr_read";
 
 pub struct StandIn {
     process: Process,
@@ -67,7 +67,9 @@ impl StandIn {
             redirect_url: "http://localhost:8990/callback".to_owned(),
             scopes: SCOPES.to_owned(),
             organisations: Vec::new(),
-            wants_native: true,
+            workspaces: false,
+            virtual_lines: false,
+            wants_recording: true,
             web: WebSettings {
                 section: "webex",
                 proxy: None,

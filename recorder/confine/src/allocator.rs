@@ -11,15 +11,13 @@ use nix::libc;
 /// arena, they cost 9 KiB a call at 500 calls, and no less time.
 const GIVEN_BACK_BYTES: libc::c_int = 64 << 10;
 
-/// One for the signalling, one for media and journal: what these two do never waits long for memory, and each arena keeps some.
-const ARENAS_MAX: libc::c_int = 2;
-
-/// Limits what the allocator keeps. Where it cannot, it takes more, and nothing else is different.
-pub(crate) fn limit() {
+/// Limits what the allocator keeps: each of its arenas, of which there are `arenas_max` at most, keeps some. To be called before there is a second
+/// thread. Where it cannot, it takes more, and nothing else is different.
+pub fn give_memory_back(arenas_max: i32) {
     let options = [
         (libc::M_MMAP_THRESHOLD, GIVEN_BACK_BYTES),
         (libc::M_TRIM_THRESHOLD, GIVEN_BACK_BYTES),
-        (libc::M_ARENA_MAX, ARENAS_MAX),
+        (libc::M_ARENA_MAX, arenas_max),
     ];
     for (option, value) in options {
         // SAFETY: mallopt takes two numbers, and is called before there is a second thread.
