@@ -46,6 +46,8 @@ torture: rust
 	packaging/prerequisites packages
 	cargo build --release --locked -p callvault -p callvault-manual
 	cargo test --release --locked --test packages -- --nocapture
+	packaging/prerequisites http
+	tests/torture/schemathesis
 	tests/torture/alerts
 	tests/torture/apparmor
 	tests/torture/shares

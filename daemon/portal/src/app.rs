@@ -152,7 +152,7 @@ impl App {
         }
         let Some(rest) = path.strip_prefix(API) else {
             if changes {
-                return Err(refusal(405, "method-not-allowed", "pages are read with GET"));
+                return Err(only("GET, HEAD", "pages are read with GET"));
             }
             return assets::answer(&path, request.headers()).ok_or(NOWHERE);
         };
@@ -183,7 +183,7 @@ impl App {
                 let (status, answer) = self.daemon.ask_json(question).await?;
                 return Ok(json_answer(status, &answer));
             }
-            (_, "sign-in") => return Err(refusal(405, "method-not-allowed", "sign in with POST")),
+            (_, "sign-in") => return Err(only("GET, POST", "sign in with POST")),
             // Their answers have a session in them, which no script is to see.
             (_, "sign-in/begin" | "sign-in/finish") => return Err(NOWHERE),
             _ => {}
@@ -198,6 +198,8 @@ impl App {
                 self.waveform(from, session, id, parts.uri.query().unwrap_or_default()).await
             }
             (&Method::POST, ["patterns", "try"]) => self.patterns(from, session, &body).await,
+            (_, ["live"] | ["recordings", _, "waveform"]) => Err(only("GET", "this is read with GET")),
+            (_, ["patterns", "try"]) => Err(only("POST", "patterns are tried with POST")),
             (method, segments) => {
                 let query = parts.uri.query().map(|query| format!("?{query}")).unwrap_or_default();
                 let target = format!("/v1/{rest}{query}");
@@ -289,7 +291,12 @@ async fn entered(
     let is_gadget = path == GADGET;
     let mut answer = app.answer(from, request).await.unwrap_or_else(|refusal| {
         let text = json!({"error": {"code": refusal.code, "message": refusal.text}});
-        json_answer(StatusCode::from_u16(refusal.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR), &text)
+        let status = StatusCode::from_u16(refusal.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let mut answer = json_answer(status, &text);
+        if let Some(methods) = refusal.allows {
+            set(answer.headers_mut(), "allow", methods);
+        }
+        answer
     });
     for (name, value) in HEADERS {
         answer.headers_mut().insert(*name, HeaderValue::from_static(value));
@@ -310,10 +317,16 @@ struct Refusal {
     status: u16,
     code: &'static str,
     text: &'static str,
+    /// The methods that there are, where another was used (RFC 9110 section 15.5.6).
+    allows: Option<&'static str>,
 }
 
 const fn refusal(status: u16, code: &'static str, text: &'static str) -> Refusal {
-    Refusal { status, code, text }
+    Refusal { status, code, text, allows: None }
+}
+
+const fn only(methods: &'static str, text: &'static str) -> Refusal {
+    Refusal { status: 405, code: "method-not-allowed", text, allows: Some(methods) }
 }
 
 const SLOWLY: Refusal = refusal(429, "too-many-requests", "too many requests from this address; wait a little");
