@@ -9,14 +9,16 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs::{self, File};
 use std::io;
 use std::ops::Deref;
+use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use callvault_journal::{
     EarlierKey, Finding, FindingKind, Frame, JournalFiles, LaneEnd, LaneEntry, LaneIndex, Pages, ReadAt, Report,
-    Seekable, file_name,
+    file_name,
 };
 use callvault_policy::Anchor;
+use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
 use uuid::Uuid;
 
 use crate::files::sync_folder;
@@ -69,7 +71,28 @@ impl LaneView {
 pub(crate) struct GenerationFiles {
     folder: PathBuf,
     generation: Uuid,
-    open: BTreeMap<u32, Seekable<File>>,
+    open: BTreeMap<u32, OpenFile>,
+}
+
+/// A file of the journal.
+struct OpenFile(File);
+
+impl ReadAt for OpenFile {
+    fn len(&mut self) -> io::Result<u64> {
+        Ok(self.0.metadata()?.len())
+    }
+
+    fn read_at(&mut self, offset: u64, buf: &mut [u8]) -> io::Result<usize> {
+        self.0.read_at(buf, offset)
+    }
+
+    /// The kernel fetches them in any order, many at once.
+    fn will_read(&mut self, offset: u64, len: usize) {
+        if let (Ok(offset), Ok(len)) = (i64::try_from(offset), i64::try_from(len)) {
+            // Where it is not done, reading waits as it would have.
+            let _ = posix_fadvise(&self.0, offset, len, PosixFadviseAdvice::POSIX_FADV_WILLNEED);
+        }
+    }
 }
 
 impl GenerationFiles {
@@ -85,7 +108,7 @@ impl JournalFiles for GenerationFiles {
                 self.open.pop_first();
             }
             let file = File::open(self.folder.join(file_name(self.generation, file_seq)))?;
-            self.open.insert(file_seq, Seekable(file));
+            self.open.insert(file_seq, OpenFile(file));
         }
         match self.open.get_mut(&file_seq) {
             Some(file) => Ok(file),

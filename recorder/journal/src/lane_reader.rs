@@ -13,6 +13,10 @@ use crate::format::{BODY_BYTES_MAX, Checksums, FACTS_BYTES_MAX, FLAG_CONTINUES, 
 use crate::read_at::{JournalFiles, read_whole};
 use crate::scanner::FrameRef;
 
+/// Frames that are announced before they are read: some twenty seconds of a call. The calls of a journal lie between one another, so that each
+/// frame of an hour's call is somewhere else on the disk, and read one by one each would wait for it.
+const FRAMES_AHEAD: usize = 128;
+
 /// One thing read from a lane.
 #[derive(Debug)]
 pub enum LaneItem<'a> {
@@ -31,6 +35,8 @@ pub struct LaneReader {
     cipher: Cipher,
     frames: Vec<FrameRef>,
     at: usize,
+    /// The frames before this one were announced.
+    announced: usize,
     frame: Vec<u8>,
     /// The event whose parts are being put together, and the sequence of the part that must come next.
     event: Option<(Vec<u8>, FrameRef)>,
@@ -55,7 +61,7 @@ impl LaneReader {
         // may be right and its seal not, and one that is not intact may be damaged in its padding alone.
         frames.sort_by_key(|frame| (frame.seq, !frame.intact, Reverse(frame.file_seq)));
         frames.dedup();
-        Self { generation, lane, cipher, frames, at: 0, frame: Vec::new(), event: None }
+        Self { generation, lane, cipher, frames, at: 0, announced: 0, frame: Vec::new(), event: None }
     }
 
     /// The next item, or none at the end. What is lost is an item, not an error.
@@ -91,6 +97,7 @@ impl LaneReader {
         if let Some((_, first)) = self.event.take_if(|(_, last)| last.seq.checked_add(1) != Some(frame.seq)) {
             return Ok(Step::Finding(incomplete(&first)));
         }
+        self.announce(files);
         let loaded = self.load(files, &frame)?;
         self.at += 1;
         let flags = match loaded {
@@ -117,6 +124,21 @@ impl LaneReader {
             Kind::Facts => self.facts(&frame, flags),
             _ => Step::Nothing,
         })
+    }
+
+    /// Announces what comes next, some at a time. A file that cannot be had is found out when it is read.
+    fn announce(&mut self, files: &mut dyn JournalFiles) {
+        if self.announced >= self.at + FRAMES_AHEAD / 2 {
+            return;
+        }
+        let end = self.frames.len().min(self.at + FRAMES_AHEAD);
+        for frame in self.frames.get(self.announced..end).unwrap_or_default() {
+            if let Ok(file) = files.file(frame.file_seq) {
+                let body_len = (frame.body_len as usize).min(BODY_BYTES_MAX);
+                file.will_read(frame.offset, FRAME_HEADER_BYTES + body_len);
+            }
+        }
+        self.announced = self.announced.max(end);
     }
 
     /// Whether there is a copy of the frame at this place in the list, or the frame itself.

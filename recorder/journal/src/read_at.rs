@@ -33,6 +33,9 @@ pub trait ReadAt {
     /// # Errors
     /// What the system says.
     fn read_at(&mut self, offset: u64, buf: &mut [u8]) -> io::Result<usize>;
+
+    /// These bytes are read soon: what can be fetched meanwhile is worth to be. It waits for nothing, and may do nothing.
+    fn will_read(&mut self, _offset: u64, _len: usize) {}
 }
 
 impl ReadAt for &[u8] {

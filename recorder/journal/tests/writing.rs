@@ -3,10 +3,15 @@
 
 mod sample;
 
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::rc::Rc;
+
 use callvault_journal::facts::{RawBody, SessionEvent};
 use callvault_journal::{
     AUDIO_BATCH_BYTES, AudioBatch, EarlierKey, FACTS_BYTES_MAX, FindingKind, JournalError, LaneEnd, LaneItem,
-    LaneReader, Limits, PAYLOAD_BYTES_MAX, Packet, Pushed, SEALED_KEYS_MAX, Writer, verify, verify_lane,
+    LaneReader, Limits, PAYLOAD_BYTES_MAX, Packet, Pushed, ReadAt, SEALED_KEYS_MAX, Writer, verify, verify_lane,
 };
 use sample::*;
 use uuid::Uuid;
@@ -147,6 +152,60 @@ fn arrivals_far_apart_go_into_separate_batches() {
     batch.clear();
     assert_eq!(batch.push(&at(u64::MAX)), Pushed::Taken);
     assert_eq!(batch.push(&at(u64::MAX - 5)), Pushed::Taken);
+}
+
+/// A file that notes what is announced (true) and what is read (false), by its place.
+struct Noted {
+    bytes: Vec<u8>,
+    notes: Rc<RefCell<Vec<(bool, u64)>>>,
+}
+
+impl ReadAt for Noted {
+    fn len(&mut self) -> io::Result<u64> {
+        ReadAt::len(&mut self.bytes)
+    }
+
+    fn read_at(&mut self, offset: u64, buf: &mut [u8]) -> io::Result<usize> {
+        self.notes.borrow_mut().push((false, offset));
+        self.bytes.read_at(offset, buf)
+    }
+
+    fn will_read(&mut self, offset: u64, _len: usize) {
+        self.notes.borrow_mut().push((true, offset));
+    }
+}
+
+#[test]
+fn what_is_read_is_announced_once_before_and_not_too_early() {
+    const FRAMES: u32 = 1_000;
+    let mut w = writer();
+    let lane = w.open_lane(KEPT, 0).unwrap();
+    let cipher = data_key(1).cipher();
+    for n in 0..FRAMES {
+        w.write_audio(lane, &cipher, &mut audio(n..n + 1)).unwrap();
+    }
+    let mut files = Files::new();
+    store(&mut files, w.finish());
+    let numbers: Vec<u32> = files.keys().copied().collect();
+    let (_, index) = verify(GENERATION, numbers, &mut files).unwrap();
+    let notes = Rc::new(RefCell::new(Vec::new()));
+    let noted = |bytes| Noted { bytes, notes: Rc::clone(&notes) };
+    let mut noted: BTreeMap<u32, Noted> = files.into_iter().map(|(number, bytes)| (number, noted(bytes))).collect();
+    let frames = index.get(1).unwrap().frames.load().unwrap();
+    let mut reader = LaneReader::new(GENERATION, 1, cipher, frames);
+    while reader.next(&mut noted).unwrap().is_some() {}
+    let (mut ahead, mut furthest, mut read) = (BTreeSet::new(), 0, 0);
+    for (is_announced, offset) in notes.borrow().iter() {
+        if *is_announced {
+            assert!(ahead.insert(*offset), "announced twice");
+            furthest = furthest.max(ahead.len());
+        } else {
+            assert!(ahead.remove(offset), "read without a word before");
+            read += 1;
+        }
+    }
+    assert_eq!((read, ahead.len()), (FRAMES, 0));
+    assert!((64..=128).contains(&furthest), "{furthest}");
 }
 
 #[test]

@@ -22,11 +22,11 @@ use super::{SYNC_NOTE, locked, rules, wants_pictures};
 use crate::api::users::{check_licence, in_place};
 use crate::appliance::Appliance;
 
-/// Changes that a report names; more are counted.
-const CHANGES_MAX: usize = 5_000;
+/// Changes that a report names, and entries of its other lists; more are counted.
+pub(super) const CHANGES_MAX: usize = 5_000;
 
 /// Runs that are shown.
-const RUNS_SHOWN: u32 = 20;
+pub(super) const RUNS_SHOWN: u32 = 20;
 
 /// How long it is waited after a failure before it is tried again, and the longest.
 const AGAIN: std::ops::RangeInclusive<Duration> = Duration::from_secs(1_800)..=Duration::from_secs(4 * 3_600);

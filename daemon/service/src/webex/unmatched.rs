@@ -9,7 +9,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::syncing::is_done;
+use super::syncing::{CHANGES_MAX, RUNS_SHOWN, is_done};
 use crate::api::internal;
 use crate::appliance::Appliance;
 use crate::deliveries::is_self_test;
@@ -23,9 +23,13 @@ const NUMBERS_MAX: usize = 1_000;
 
 /// The last synchronisation that changed something or found nothing to change, as it reported.
 fn last_done(appliance: &Appliance) -> Result<Option<Value>, CatalogueError> {
-    let runs = appliance.catalogue.webex_runs(u32::MAX)?;
-    let Some(done) = runs.iter().find(|run| is_done(run)) else { return Ok(None) };
-    Ok(appliance.catalogue.webex_run(done.id)?.map(|run| run.report))
+    // Mostly it is among the last.
+    for limit in [RUNS_SHOWN, u32::MAX] {
+        if let Some(done) = appliance.catalogue.webex_runs(limit)?.iter().find(|run| is_done(run)) {
+            return Ok(appliance.catalogue.webex_run(done.id)?.map(|run| run.report));
+        }
+    }
+    Ok(None)
 }
 
 /// `synchronised_at`, `unknown`, `unknown_count`, `unrecorded`, `unrecorded_count`, `sessions_from`, `sessions`.
@@ -41,7 +45,9 @@ pub(super) fn unmatched(appliance: &Appliance) -> Answer {
         let users = directory.all().iter().filter(|user| user.removed_at.is_none() && !user.catch_all);
         for user in users.filter(|user| is_here(&user.id)) {
             unrecorded_count += 1;
-            unrecorded.push(json!({"webex_email": user.webex_email, "reason": "Webex has no such user"}));
+            if unrecorded.len() < CHANGES_MAX {
+                unrecorded.push(json!({"webex_email": user.webex_email, "reason": "Webex has no such user"}));
+            }
         }
     }
     let from = Timestamp::now().checked_sub(LOOKED_AT).unwrap_or(Timestamp::MIN);
