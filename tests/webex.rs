@@ -304,7 +304,9 @@ fn anonymous_kib(process: u32) -> i64 {
 
 #[test]
 fn five_thousand_users_are_synchronised_day_after_day_in_the_same_memory() {
-    const GROWTH_KIB_MAX: i64 = 1_024;
+    // Memory in pieces and what sled keeps for reuse settle within some days, by up to 4.7 MiB (80 days are within 3 of the tenth). One copy
+    // of the users that stayed each day would be 30 MiB.
+    const GROWTH_KIB_MAX: i64 = 8_192;
     let webex = Process::start("127.0.0.1", &[]);
     webex.set(&people(5_000));
     let appliance = launched(&webex, "");
