@@ -90,7 +90,7 @@ fn mp3_of_opus(bench: &Bench, call: &Call) {
         raw_mp3(&samples[0], &samples[1], &mut file);
     };
     let row = Row { what: "MP3 of an archive's Opus", unit: "s of call", floor: "libopus decoding, LAME" };
-    compare(bench, &row, call, Output::Mp3 { bit_rate_kbps: 0 }, 5_000, floor);
+    compare(bench, &row, call, Output::Mp3 { bit_rate_kbps: 0, quick: false }, 5_000, floor);
 }
 
 fn mp3_of_g711(bench: &Bench, call: &Call, archived: &Call) {
@@ -98,7 +98,7 @@ fn mp3_of_g711(bench: &Bench, call: &Call, archived: &Call) {
     let (mut samples, mut file) = ([Vec::new(), Vec::new()], Vec::new());
     decode(archived, 16_000, &mut samples);
     let row = Row { what: "MP3 of G.711, brought to 16 kHz", unit: "s of call", floor: "LAME at 16 kHz" };
-    compare(bench, &row, call, Output::Mp3 { bit_rate_kbps: 0 }, 5_000, || {
+    compare(bench, &row, call, Output::Mp3 { bit_rate_kbps: 0, quick: false }, 5_000, || {
         raw_mp3(&samples[0], &samples[1], &mut file)
     });
 }

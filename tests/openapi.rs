@@ -197,6 +197,10 @@ fn recordings(walk: &mut Walk, id: &str) {
         let response = walk.ask("GET", &audio, &[id], &format!("?format={format}"), "");
         assert!(response.status == 200 && response.body.len() > 100, "{format}: {}", response.status);
     }
+    wait_until("the waveform, which is made with the archive", || {
+        !walk.appliance.get(&format!("/v1/recordings/{id}/waveform"))["channels"].is_null()
+    });
+    assert_eq!(walk.get(&format!("{one}/waveform"), &[id])["channels"][0].as_array().unwrap().len(), 600);
     walk.done("PUT", &format!("{one}/preserve"), &[id], "");
     walk.done("DELETE", &format!("{one}/preserve"), &[id], "");
     let noted = walk.done("POST", &format!("{one}/notes"), &[id], r#"{"text": "wants a quotation", "at_ms": 10}"#);

@@ -261,7 +261,8 @@ fn a_crowd_that_searches_and_plays_costs_live_calls_no_packet() {
         made["token"].as_str().unwrap().to_owned()
     };
     let sessions: Vec<String> = (0..people).map(session).collect();
-    let plan = json!({"url": portal.url().replace("localhost", "127.0.0.1"), "sessions": sessions, "seconds": seconds});
+    let url = portal.url().replace("localhost", "127.0.0.1");
+    let plan = json!({"url": url, "sessions": sessions, "seconds": seconds, "rest_ms": many("REST_MS", 4_000)});
     // the calls begin before the crowd and end after it
     spoken(&appliance, 1_000, calls, (seconds + 8) * 50, || {
         let output = Command::new("node").arg("tests/portal/crowd.mjs").arg(plan.to_string()).output();

@@ -31,7 +31,7 @@ function ask(person, what, path) {
 const rest = (ms) => new Promise((go) => { setTimeout(go, ms); });
 
 async function visit(person, until) {
-  await rest(Math.random() * 1000);
+  await rest(Math.random() * plan.rest_ms);
   while (performance.now() < until) {
     await ask(person, 'page', '/');
     await ask(person, 'search', '/api/recordings?number=00&number_match=part&limit=50');
@@ -42,7 +42,7 @@ async function visit(person, until) {
       await ask(person, 'show', `/api/recordings/${id}`);
       await ask(person, 'sound', `/api/recordings/${id}/audio?format=mp3&for=play&start_ms=${Math.floor(Math.random() * duration_ms / 2)}`);
     }
-    await rest(500 + Math.random() * 1500);
+    await rest(plan.rest_ms * (0.5 + Math.random()));
   }
 }
 

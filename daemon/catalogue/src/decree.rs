@@ -9,7 +9,7 @@ use uuid::Uuid;
 use crate::webex;
 use crate::{
     Catalogue, CatalogueError, archive_keys, audit, catalogue::Writer, password, schema, sealing::Sealing, stores,
-    token, user,
+    token, user, waveform,
 };
 
 /// Something that was decided. What is kept with it is JSON, sealed.
@@ -124,7 +124,7 @@ impl Catalogue {
 type Copy = fn((&Connection, &Sealing), (&Connection, &Sealing), &mut dyn CryptoRng) -> Result<(), CatalogueError>;
 
 /// What is taken over, each by itself: one that is damaged does not keep the others.
-const PARTS: [(&str, Copy); 8] = [
+const PARTS: [(&str, Copy); 9] = [
     ("the keys of archives", archive_keys::carry_over),
     ("what is left in stores", stores::carry_over),
     ("the audit log", |old, new, rng| audit::carry_over(old, new, rng).map(drop)),
@@ -132,6 +132,7 @@ const PARTS: [(&str, Copy); 8] = [
     ("the passwords", password::carry_over),
     ("what is known of Webex", webex::carry_over),
     ("the tokens", token::carry_over),
+    ("waveforms", waveform::carry_over),
     ("what was decided", carry_over),
 ];
 

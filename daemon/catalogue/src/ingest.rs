@@ -16,6 +16,7 @@ use crate::{
     row::{self, DETAILS, Details, FACTS},
     schema,
     sealing::Sealing,
+    waveform,
 };
 
 /// One recording's frames in one generation of the journal, and the files that hold them.
@@ -254,6 +255,7 @@ impl Catalogue {
             link::remove(&transaction, &text)?;
             mails::remove(&transaction, &text)?;
             archive_keys::remove(&transaction, &text)?;
+            waveform::remove(&transaction, &text)?;
             annotations::remove(&transaction, &text)?;
             owe(&transaction, &[OwedJob { payload: payload.clone(), ..OwedJob::new(DELETE, id) }], now)
         };

@@ -20,6 +20,8 @@
 //! Which recordings belong to one call is kept as keyed hashes of what they share (see the module `link`), under a key that is sealed
 //! like a column: equal hashes show that two rows belong together, and nothing of by what.
 //!
+//! A waveform (module `waveform`) is sealed the same way, in a table of its own.
+//!
 //! What people add (module `annotations`) is one more sealed value for each recording that has any; that it is preserved is readable.
 //!
 //! # Searching
@@ -93,6 +95,7 @@ mod sealing;
 mod stores;
 mod token;
 mod user;
+mod waveform;
 mod webex;
 mod webex_records;
 

@@ -8,6 +8,7 @@ mod mails;
 mod passwords;
 mod stores;
 mod users;
+mod waveforms;
 mod webex;
 
 use std::{
@@ -107,6 +108,7 @@ const STEPS: &[&str] = &[
     stores::STEP,
     passwords::STEP,
     webex::STEP,
+    waveforms::STEP,
 ];
 
 /// Opens and migrates the file.

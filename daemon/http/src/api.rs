@@ -71,6 +71,12 @@ pub trait Api: Send + Sync + 'static {
     /// As [`Api::recording`]; [`ErrorKind::Unprocessable`] when it cannot be delivered there; [`ErrorKind::Conflict`] when it was.
     fn deliver(&self, caller: &Caller, id: Uuid, sink: &str) -> Answer;
 
+    /// `GET /v1/recordings/ID/waveform`: the peaks of each channel as archiving worked them out, or that there are none yet.
+    ///
+    /// # Errors
+    /// As [`Api::recording`].
+    fn waveform(&self, caller: &Caller, id: Uuid) -> Answer;
+
     /// `GET /v1/recordings/ID/audio`. An error that shows before the first byte is to be returned; one that shows later ends the
     /// reader with an error, and the client notices that the body is incomplete.
     ///

@@ -119,7 +119,7 @@ impl Front {
             Some(_) => (Stage::Open, &self.open, None),
             None if !head.path().starts_with("/v1/") => return refuse(stream, ErrorKind::NotFound, NOTHING_HERE),
             None => match self.caller(head, &stream.peer()) {
-                Ok(caller) => (Stage::Api, &self.api, Some(self.tickets.give(caller))),
+                Ok(caller) => (stage(head.path()), &self.api, Some(self.tickets.give(caller))),
                 Err(error) => return own(stream, respond::error(&error), bodiless),
             },
         };
@@ -183,6 +183,11 @@ impl Front {
         body.truncate(head.body_bytes);
         Ok((head, body))
     }
+}
+
+/// Where a request under `/v1/` is answered.
+fn stage(path: &str) -> Stage {
+    if path.ends_with("/audio") { Stage::Sound } else { Stage::Api }
 }
 
 /// Why there is no request.

@@ -25,7 +25,7 @@
 //! | time from connecting to the last byte of a request | [`Limits::request_ms_max`] | 408 |
 //! | head of a request | [`HEAD_BYTES_MAX`], [`HEADERS_MAX`] fields | 431 |
 //! | body of a request | [`BODY_BYTES_MAX`], of an import [`IMPORT_BYTES_MAX`]; `Transfer-Encoding` is refused | 413; 501 |
-//! | `/v1/` requests being answered | [`Limits::api_max`] | 503 with `Retry-After` |
+//! | `/v1/` requests being answered | [`Limits::api_max`], of which sound has three quarters | as many wait, for two seconds; 503 with `Retry-After` |
 //! | open requests being answered | [`Limits::open_max`] | 503 with `Retry-After` |
 //! | time that a client may take none of an answer | [`Limits::stall_ms_max`] | the connection is closed |
 //! | age of the snapshot behind `/health` | [`Limits::snapshot_ms_max`] | `failing`, and says so |

@@ -13,6 +13,7 @@ const PATHS: &[&str] = &[
     "recordings",
     "recordings/{id}",
     "recordings/{id}/audio",
+    "recordings/{id}/waveform",
     "recordings/{id}/deliveries",
     "recordings/{id}/deliveries/{sink}",
     "recordings/{id}/verify",

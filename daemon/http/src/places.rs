@@ -9,6 +9,9 @@ use std::{
 
 use crate::listen::Stream;
 
+/// How long a request waits for another to be answered before it is told that there are too many.
+const TURN_WAIT: Duration = Duration::from_secs(2);
+
 /// How long a new connection waits for those that were cut off to be gone. Their threads only have to notice.
 const LEAVE_WAIT: Duration = Duration::from_secs(1);
 
@@ -21,6 +24,10 @@ pub(crate) enum Stage {
     Open,
     /// The same, under `/v1/`.
     Api,
+    /// The same, where the answer is sound, which lasts as long as somebody listens.
+    Sound,
+    /// It waits for a place at one of the two above.
+    Waiting,
 }
 
 /// How many may be at each stage.
@@ -29,6 +36,22 @@ pub(crate) struct Room {
     pub(crate) reading: usize,
     pub(crate) open: usize,
     pub(crate) api: usize,
+}
+
+impl Room {
+    /// Whether one more may be answered. A quarter of all places is never taken by sound, so that nobody who listens keeps others from
+    /// finding something.
+    fn admits(&self, stage: Stage, connections: &BTreeMap<u64, (Stage, Stream)>) -> bool {
+        let at = |stage: Stage| connections.values().filter(|(at, _)| *at == stage).count();
+        let sounds = at(Stage::Sound);
+        match stage {
+            Stage::Reading => at(stage) < self.reading,
+            Stage::Open => at(stage) < self.open,
+            Stage::Api => at(stage) + sounds < self.api,
+            Stage::Sound => at(Stage::Api) + sounds < self.api && sounds < (self.api - self.api / 4),
+            Stage::Waiting => at(stage) < self.api,
+        }
+    }
 }
 
 #[derive(Debug, Default)]
@@ -103,17 +126,25 @@ impl Places {
 }
 
 impl Place {
-    /// Goes on to be answered, if there is room.
+    /// Goes on to be answered, if there is room: under `/v1/` it waits a little for it.
     pub(crate) fn advance(&self, stage: Stage) -> bool {
         let mut state = self.places.lock();
-        let room = match stage {
-            Stage::Reading => self.places.room.reading,
-            Stage::Open => self.places.room.open,
-            Stage::Api => self.places.room.api,
-        };
-        let taken = state.connections.values().filter(|(at, _)| *at == stage).count();
+        if self.moves(&mut state, stage) {
+            return true;
+        }
+        if !matches!(stage, Stage::Api | Stage::Sound) || !self.moves(&mut state, Stage::Waiting) {
+            return false;
+        }
+        let waits = |state: &mut State| !state.closed && !self.moves(state, stage);
+        let waited = self.places.left.wait_timeout_while(state, TURN_WAIT, waits);
+        let (state, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        state.connections.get(&self.number).is_some_and(|(at, _)| *at == stage)
+    }
+
+    fn moves(&self, state: &mut State, stage: Stage) -> bool {
+        let is_admitted = self.places.room.admits(stage, &state.connections);
         match state.connections.get_mut(&self.number) {
-            Some((at, _)) if taken < room => {
+            Some((at, _)) if is_admitted => {
                 *at = stage;
                 true
             }
@@ -127,8 +158,8 @@ impl Drop for Place {
         let mut state = self.places.lock();
         if state.connections.remove(&self.number).is_none() {
             state.leaving = state.leaving.saturating_sub(1);
-            self.places.left.notify_all();
         }
+        self.places.left.notify_all();
     }
 }
 

@@ -25,6 +25,7 @@ pub(crate) enum Call {
     Recording(Uuid),
     Deliveries(Uuid),
     Deliver(Uuid, String),
+    Waveform(Uuid),
     Audio(Uuid, AudioRequest),
     Delete(Uuid),
     Annotate(Uuid, Annotate),
@@ -238,6 +239,7 @@ pub(crate) fn route(method: &str, target: &str, body: &[u8]) -> Result<Call, Api
         },
         ["recordings", id, "deliveries", sink] => only("POST", Call::Deliver(uuid(id)?, (*sink).to_owned())),
         ["recordings", id, "deliveries"] => only("GET", Call::Deliveries(uuid(id)?)),
+        ["recordings", id, "waveform"] => only("GET", Call::Waveform(uuid(id)?)),
         ["recordings", id, "audio"] => match method {
             "GET" => Ok(Call::Audio(uuid(id)?, audio(query)?)),
             _ => Err(ApiError::method("GET")),

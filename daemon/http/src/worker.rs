@@ -119,6 +119,7 @@ fn json_call(api: &dyn Api, caller: &Caller, call: Call) -> Result<Value, ApiErr
         Call::Recording(id) => api.recording(caller, id),
         Call::Deliver(id, sink) => api.deliver(caller, id, &sink),
         Call::Deliveries(id) => api.deliveries(caller, id),
+        Call::Waveform(id) => api.waveform(caller, id),
         Call::Delete(id) => api.delete_recording(caller, id),
         Call::Annotate(id, change) => api.annotate(caller, id, &change),
         Call::Verify(id) => api.verify(caller, id),

@@ -129,6 +129,10 @@ impl Api for Fake {
         Ok(json!({"deliveries": [], "id": id}))
     }
 
+    fn waveform(&self, _: &Caller, _: Uuid) -> Answer {
+        Ok(json!({"channels": null}))
+    }
+
     fn recording(&self, _: &Caller, id: Uuid) -> Answer {
         Ok(json!({"id": id}))
     }
@@ -441,6 +445,7 @@ fn every_path_is_answered_in_json() {
     check("GET", "/v1/verify", 200, json!({"checked": 0, "findings": []}));
     check("GET", "/v1/keys", 200, json!({"keys": ["x".repeat(100_000)]}));
     check("POST", "/v1/keys/rotate", 200, json!({}));
+    check("GET", "/v1/recordings/ID/waveform", 200, json!({"channels": null}));
     check("GET", "/v1/recordings/ID/deliveries", 200, json!({"deliveries": [], "id": ID}));
     check("POST", "/v1/recordings/ID/deliveries/webhook", 200, json!({"id": ID, "sink": "webhook"}));
     check("POST", "/v1/jobs/archive:ID/retry", 200, json!({"id": format!("archive:{ID}")}));

@@ -1,4 +1,4 @@
-//! Who gives way when the machine cannot do everything: capture first, then answering, then archiving, then exports.
+//! Who gives way when the machine cannot do everything: capture first, then answering, then playing, then archiving, then exports.
 //!
 //! The order is kept in two ways. Each kind of work has a *niceness*, so that the kernel lets the earlier ones go first whenever both
 //! could run. And what the recorder says of itself is watched: when it is in trouble, later work is not even begun until it has been
@@ -13,6 +13,8 @@ pub enum Rank {
     Capture,
     /// Answering clients and deciding about their calls.
     Answering,
+    /// Playing to people, who wait for it.
+    Playing,
     /// From the journal to the archive, and what keeps the disks in order.
     Archive,
     /// Giving recordings out: uploads, webhooks, mails, moves to another store.
@@ -24,6 +26,7 @@ impl Rank {
     pub const fn niceness(self) -> i32 {
         match self {
             Self::Capture | Self::Answering => 0,
+            Self::Playing => 5,
             Self::Archive => 10,
             Self::Exports => 15,
         }
@@ -204,10 +207,11 @@ mod tests {
         check(Strain::Answering, 1, 1, false);
         check(Strain::Capture, 4, 0, false);
         assert!(!Strain::None.exports(true), "a disk that is about to be full needs its archives first");
-        let ranks = [Rank::Capture, Rank::Answering, Rank::Archive, Rank::Exports];
+        let ranks = [Rank::Capture, Rank::Answering, Rank::Playing, Rank::Archive, Rank::Exports];
         assert!(ranks.is_sorted_by(|a, b| a < b && a.niceness() <= b.niceness()));
         assert!(
-            Rank::Answering.niceness() < Rank::Archive.niceness()
+            Rank::Answering.niceness() < Rank::Playing.niceness()
+                && Rank::Playing.niceness() < Rank::Archive.niceness()
                 && Rank::Archive.niceness() < Rank::Exports.niceness()
         );
     }

@@ -257,11 +257,22 @@ impl App {
 
     async fn waveform(&self, from: IpAddr, session: &str, id: &str, query: &str) -> Result<Response<Body>, Refusal> {
         let duration_ms = query.strip_prefix("duration_ms=").and_then(|text| text.parse().ok());
-        let duration_ms = duration_ms.filter(|ms| (1..=DURATION_MS_MAX).contains(ms)).ok_or(refusal(
-            400,
-            "bad-request",
-            "duration_ms says how long the recording is",
-        ))?;
+        let duration_ms = duration_ms.filter(|ms| (1..=DURATION_MS_MAX).contains(ms));
+        if duration_ms.is_none() && !query.is_empty() {
+            return Err(refusal(
+                400,
+                "bad-request",
+                "duration_ms says how long the recording is; there is nothing else",
+            ));
+        }
+        // What archiving worked out.
+        let target = format!("/v1/recordings/{id}/waveform");
+        let question =
+            Question { method: Method::GET, target: &target, session: Some(session), from, body: Bytes::new() };
+        let (status, kept) = self.daemon.ask_json(question).await?;
+        let Some(duration_ms) = duration_ms.filter(|_| status.is_success() && kept["channels"].is_null()) else {
+            return Ok(json_answer(status, &kept));
+        };
         let _place = self.waveforms.acquire().await.map_err(|_| FULL)?;
         let target = format!("/v1/recordings/{id}/audio?format=wav&for=play");
         let question =

@@ -1,6 +1,6 @@
 //! Framing: length, version byte, postcard.
 
-use std::io::{self, Read, Write};
+use std::io::{self, BufWriter, Read, Write};
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -8,13 +8,16 @@ use serde::de::DeserializeOwned;
 use crate::RenderError;
 
 /// The version that this build speaks.
-pub const PROTOCOL_VERSION: u8 = 2;
+pub const PROTOCOL_VERSION: u8 = 3;
 
 /// Longest frame after its length field, in bytes: a job with every track and codec in use and the longest names. Packets and data
 /// are a tenth of it. What a peer can make us allocate for one message.
 pub const FRAME_BYTES_MAX: usize = 640 * 1024;
 
 const LENGTH_BYTES: usize = 4;
+
+/// The first piece of a [`Swelling`]: a quarter of a second of G.711, half a second of MP3.
+const PIECE_BYTES_MIN: usize = 4 * 1024;
 
 /// Writes one message as a frame. `scratch` is reused between calls; its content does not matter.
 ///
@@ -95,6 +98,54 @@ fn parse<T: DeserializeOwned>(frame: &[u8]) -> Result<T, RenderError> {
         Ok((message, [])) => Ok(message),
         Ok(_) => Err(RenderError::Malformed("bytes after a message")),
         Err(_) => Err(RenderError::Malformed("bytes that are no message")),
+    }
+}
+
+/// A pipe's buffered writer whose first bytes go soon, because somebody waits for them, and which then sends ever larger pieces.
+pub struct Swelling<W: Write> {
+    pipe: BufWriter<W>,
+    /// Bytes that wait.
+    waiting: usize,
+    /// Bytes that wait at most.
+    piece: usize,
+}
+
+impl<W: Write> Swelling<W> {
+    /// Sends pieces of up to `bytes_max`.
+    pub fn new(pipe: W, bytes_max: usize) -> Self {
+        Self { pipe: BufWriter::with_capacity(bytes_max, pipe), waiting: 0, piece: PIECE_BYTES_MIN }
+    }
+
+    /// The pipe, when all is sent.
+    ///
+    /// # Errors
+    /// The pipe's.
+    pub fn into_inner(self) -> io::Result<W> {
+        self.pipe.into_inner().map_err(io::IntoInnerError::into_error)
+    }
+
+    /// Throws away what waits.
+    pub fn discard(self) {
+        drop(self.pipe.into_parts());
+    }
+}
+
+impl<W: Write> Write for Swelling<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let written = self.pipe.write(bytes)?;
+        self.waiting = self.waiting.saturating_add(written);
+        if self.waiting >= self.piece {
+            self.waiting = 0;
+            self.pipe.flush()?;
+            self.piece = self.piece.saturating_mul(2).min(self.pipe.capacity());
+        }
+        Ok(written)
+    }
+
+    /// Somebody waits for what comes next, too.
+    fn flush(&mut self) -> io::Result<()> {
+        (self.waiting, self.piece) = (0, PIECE_BYTES_MIN);
+        self.pipe.flush()
     }
 }
 

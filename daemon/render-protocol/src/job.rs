@@ -148,6 +148,8 @@ pub enum Output {
     Mp3 {
         /// Kilobits per second for all channels together, 8 to 160; 0 chooses.
         bit_rate_kbps: u16,
+        /// Half the work, as somebody waits for it: the encoder shapes no noise.
+        quick: bool,
     },
     /// For the archive: each track as mono Opus packets of 20 ms, [`crate::FromRender::OpusPacket`].
     OpusTracks {
@@ -221,7 +223,7 @@ impl Job {
                 )
             }
             // MPEG-2 layer III, the part of the standard for 16, 22.05 and 24 kHz.
-            Output::Mp3 { bit_rate_kbps } => rule(
+            Output::Mp3 { bit_rate_kbps, .. } => rule(
                 bit_rate_kbps == 0 || (8..=160).contains(&bit_rate_kbps),
                 "the MP3 bit rate is not 0 or 8 to 160 kbit/s",
             ),

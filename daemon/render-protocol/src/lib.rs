@@ -39,11 +39,13 @@ mod witness;
 
 pub use error::{FailureKind, RenderError};
 pub use foreign::ForeignCodec;
-pub use frame::{FRAME_BYTES_MAX, FrameBuffer, PROTOCOL_VERSION, read_frame, write_frame};
+pub use frame::{FRAME_BYTES_MAX, FrameBuffer, PROTOCOL_VERSION, Swelling, read_frame, write_frame};
 pub use job::{
     CODEC_TEXT_BYTES_MAX, CODECS_PER_TRACK_MAX, Codec, CodecSpec, JOB_TICKS_MAX, Job, OPUS_RATES, Output,
     POST_ROLL_TICKS, PRE_ROLL_TICKS, TICKS_PER_SECOND, TONE_MARGIN_TICKS, TONE_TICKS_MAX, TRACKS_MAX, TrackSpec,
 };
-pub use message::{DATA_BYTES_MAX, FromRender, Heard, PAYLOAD_BYTES_MAX, Packet, Stats, ToRender, TrackStats};
+pub use message::{
+    DATA_BYTES_MAX, FromRender, Heard, PAYLOAD_BYTES_MAX, PEAK_PARTS, Packet, Stats, ToRender, TrackStats,
+};
 pub use renderer::{EXIT_NOT_CONFINED, Renderer};
 pub use sandbox::Limits;

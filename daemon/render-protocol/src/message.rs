@@ -103,7 +103,13 @@ pub struct TrackStats {
     pub recovered_packets: u64,
     /// What is to be heard, for [`crate::Output::OpusTracks`]; all 0 for other outputs.
     pub heard: Heard,
+    /// Its waveform, for [`crate::Output::OpusTracks`]: the loudest sample in each of [`PEAK_PARTS`] parts of the time range, in hundredths of
+    /// full scale by the square root, 0 to 100. Empty for other outputs.
+    pub peaks: Vec<u8>,
 }
+
+/// Parts of a waveform: more than a wide screen shows as bars.
+pub const PEAK_PARTS: usize = 600;
 
 /// Figures of a track's decoded audio. What was never received counts for none of them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -1,7 +1,7 @@
 //! The driver of one render process.
 
 use std::fs::File;
-use std::io::{self, BufWriter, Read, Write};
+use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::process::{Child, ChildStdin};
@@ -15,7 +15,9 @@ use nix::unistd::Pid;
 
 use crate::sandbox::{self, Limits};
 use crate::witness::Witness;
-use crate::{FrameBuffer, FromRender, Job, PAYLOAD_BYTES_MAX, Packet, RenderError, Stats, ToRender, write_frame};
+use crate::{
+    FrameBuffer, FromRender, Job, PAYLOAD_BYTES_MAX, Packet, RenderError, Stats, Swelling, ToRender, write_frame,
+};
 
 /// Read from the child at once, in bytes: a pipe's usual capacity.
 const READ_BYTES: usize = 64 * 1024;
@@ -183,13 +185,13 @@ fn feed<E, P>(pipe: ChildStdin, job: &Job, packets: P, signs: &Signs) -> Fed<E>
 where
     P: Iterator<Item = Result<Packet, E>>,
 {
-    let mut pipe = BufWriter::with_capacity(READ_BYTES, pipe);
+    let mut pipe = Swelling::new(pipe, READ_BYTES);
     let mut scratch = Vec::new();
     match feed_packets(&mut pipe, job, packets, signs, &mut scratch) {
         Ok(None) => {}
         Ok(Some(error)) => {
             // What is still buffered is of no use to a job that is broken off.
-            drop(pipe.into_parts());
+            pipe.discard();
             return Fed::SourceFailed(error);
         }
         Err(error) => return Fed::Broken(error),
@@ -199,7 +201,7 @@ where
     }
     match pipe.into_inner() {
         Ok(pipe) => Fed::Whole(pipe),
-        Err(error) => Fed::Broken(error.into_error().into()),
+        Err(error) => Fed::Broken(error.into()),
     }
 }
 

@@ -1,6 +1,6 @@
 //! Checks the child's output against the job: the child has met callers' bytes, so what it says is judged like any peer's.
 
-use crate::{DATA_BYTES_MAX, FromRender, Job, Output, POST_ROLL_TICKS, RenderError, TICKS_PER_SECOND};
+use crate::{DATA_BYTES_MAX, FromRender, Job, Output, PEAK_PARTS, POST_ROLL_TICKS, RenderError, TICKS_PER_SECOND};
 
 /// Longest Opus packet of one 20 ms frame, in bytes (RFC 6716 section 3.2.1), with room for the code bytes.
 const OPUS_PACKET_BYTES_MAX: usize = 1_280;
@@ -58,6 +58,9 @@ impl<'a> Witness<'a> {
             }
             FromRender::Done(stats) => {
                 rule(stats.tracks.len() == self.job.tracks.len(), "statistics of other tracks than the job's")?;
+                let is_drawn =
+                    |peaks: &[u8]| [0, PEAK_PARTS].contains(&peaks.len()) && peaks.iter().all(|peak| *peak <= 100);
+                rule(stats.tracks.iter().all(|track| is_drawn(&track.peaks)), "a waveform that cannot be")?;
                 Ok(FromRender::Done(stats))
             }
             FromRender::Failed { kind, text } => Ok(FromRender::Failed { kind, text: clean(&text) }),

@@ -166,8 +166,8 @@ fn a_job_keeps_the_rules() {
     check_job(|job| job.tracks[0].codecs[2].codec = Codec::Other("x".repeat(257)), Some("longer than 256 bytes"));
     check_job(|job| job.output = Output::OggOpus { bit_rate: 0, complexity: 11 }, Some("complexity"));
     check_job(|job| job.output = Output::OpusTracks { bit_rate: 100, complexity: 1 }, Some("Opus bit rate"));
-    check_job(|job| job.output = Output::Mp3 { bit_rate_kbps: 320 }, Some("MP3 bit rate"));
-    check_job(|job| job.output = Output::Mp3 { bit_rate_kbps: 0 }, None);
+    check_job(|job| job.output = Output::Mp3 { bit_rate_kbps: 320, quick: false }, Some("MP3 bit rate"));
+    check_job(|job| job.output = Output::Mp3 { bit_rate_kbps: 0, quick: false }, None);
 }
 
 fn check_rate(codec: Codec, clock_rate: u32, audio_rate: Option<u32>) {

@@ -11,6 +11,7 @@ use crate::mix::{FileEncoder, Mix};
 use crate::mp3::{self, Mp3};
 use crate::ogg_opus::OggOpus;
 use crate::opus_tracks::{self, TrackEncoder};
+use crate::peaks::Peaks;
 use crate::tones::{self, Masking};
 use crate::track::{Event, Track};
 use crate::wav::Wav;
@@ -43,7 +44,7 @@ pub(crate) struct Run {
 
 enum Target {
     File { mix: Mix, encoder: Box<dyn FileEncoder>, rate: u32, masking: Vec<Option<Masking>> },
-    Tracks { encoders: Vec<TrackEncoder>, meters: Vec<Meter> },
+    Tracks { encoders: Vec<TrackEncoder>, meters: Vec<Meter>, peaks: Vec<Peaks> },
 }
 
 impl Target {
@@ -57,8 +58,9 @@ impl Target {
                 }
                 Ok(())
             }
-            Self::Tracks { encoders, meters } => {
+            Self::Tracks { encoders, meters, peaks } => {
                 meters[n].take(samples);
+                peaks[n].take(first, samples);
                 encoders[n].place(first, samples)
             }
         }
@@ -189,10 +191,11 @@ impl Run {
 
     fn track_stats(&self) -> Vec<TrackStats> {
         let mut stats: Vec<TrackStats> = self.tracks.iter().map(Track::stats).collect();
-        if let Target::Tracks { encoders, meters } = &self.target {
-            for (stats, (encoder, meter)) in stats.iter_mut().zip(encoders.iter().zip(meters)) {
+        if let Target::Tracks { encoders, meters, peaks } = &self.target {
+            for (stats, ((encoder, meter), peaks)) in stats.iter_mut().zip(encoders.iter().zip(meters).zip(peaks)) {
                 stats.output = encoder.spec();
                 stats.heard = meter.heard();
+                stats.peaks = peaks.seen();
             }
         }
         stats
@@ -234,17 +237,18 @@ fn undecodable_error(job: &Job) -> JobError {
 }
 
 fn for_tracks(job: &Job, bit_rate: u32, complexity: u8) -> (Vec<Track>, Target) {
-    let (mut tracks, mut encoders, mut meters) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut tracks, mut encoders, mut meters, mut peaks) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     for (n, spec) in (0_u8..).zip(&job.tracks) {
         let rate = spec.codecs.iter().filter_map(Plan::wanted_rate).max().unwrap_or(RATE_WITHOUT_AUDIO);
         let (from, to) = range(job, rate);
+        peaks.push(Peaks::new(from, to));
         // Of a track that is only measured there is nothing to encode.
         let to = if job.measured.contains(&n) { from } else { to };
         tracks.push(Track::new(spec, rate));
         encoders.push(TrackEncoder::new(rate, from, to, bit_rate, complexity));
         meters.push(Meter::new(rate));
     }
-    (tracks, Target::Tracks { encoders, meters })
+    (tracks, Target::Tracks { encoders, meters, peaks })
 }
 
 fn for_file(job: &Job) -> Result<(Vec<Track>, Target), JobError> {
@@ -257,7 +261,7 @@ fn for_file(job: &Job) -> Result<(Vec<Track>, Target), JobError> {
         Output::OggOpus { bit_rate, complexity } => {
             Box::new(OggOpus::new(job.channels, rate, bit_rate, complexity, job.ticks())?)
         }
-        Output::Mp3 { bit_rate_kbps } => Box::new(Mp3::new(job.channels, rate, bit_rate_kbps)?),
+        Output::Mp3 { bit_rate_kbps, quick } => Box::new(Mp3::new(job.channels, rate, bit_rate_kbps, quick)?),
         Output::OpusTracks { .. } => return Err(JobError::bad_job("tracks are not a file")),
     };
     let tracks = job.tracks.iter().map(|spec| Track::new(spec, rate)).collect();

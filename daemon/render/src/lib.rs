@@ -38,17 +38,18 @@ mod mp3;
 mod ogg_opus;
 mod opus_encode;
 mod opus_tracks;
+mod peaks;
 mod resample;
 mod serve;
 mod tones;
 mod track;
 mod wav;
 
-use std::io::{self, BufReader, BufWriter, IsTerminal};
+use std::io::{self, BufReader, IsTerminal};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use callvault_render_protocol::EXIT_NOT_CONFINED;
+use callvault_render_protocol::{EXIT_NOT_CONFINED, Swelling};
 
 pub use serve::serve;
 
@@ -74,7 +75,7 @@ pub fn main() -> ExitCode {
         return ExitCode::from(EXIT_NOT_CONFINED);
     }
     let mut input = BufReader::with_capacity(PIPE_BYTES, io::stdin().lock());
-    let mut output = BufWriter::with_capacity(PIPE_BYTES, io::stdout().lock());
+    let mut output = Swelling::new(io::stdout().lock(), PIPE_BYTES);
     match serve(&mut input, &mut output) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

@@ -45,7 +45,8 @@ pub(crate) struct Mp3 {
 }
 
 impl Mp3 {
-    pub(crate) fn new(channels: u8, rate: u32, bit_rate_kbps: u16) -> Result<Self, JobError> {
+    pub(crate) fn new(channels: u8, rate: u32, bit_rate_kbps: u16, quick: bool) -> Result<Self, JobError> {
+        let quality = if quick { Quality::Ok } else { Quality::Good };
         let mode = if channels == 1 { Mode::Mono } else { Mode::Stereo };
         let encoder = Builder::new().ok_or_else(|| JobError::encoder("no memory"))?;
         let encoder = encoder
@@ -53,7 +54,7 @@ impl Mp3 {
             .and_then(|encoder| encoder.with_sample_rate(rate))
             .and_then(|encoder| encoder.with_mode(mode))
             .and_then(|encoder| encoder.with_brate(bit_rate(bit_rate_kbps, channels, rate)))
-            .and_then(|encoder| encoder.with_quality(Quality::Good))
+            .and_then(|encoder| encoder.with_quality(quality))
             .and_then(|encoder| encoder.with_to_write_vbr_tag(false))
             .and_then(Builder::build)
             .map_err(JobError::encoder)?;

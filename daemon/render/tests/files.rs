@@ -87,7 +87,7 @@ fn ogg_opus_has_the_length_of_the_range() {
 #[test]
 fn mp3_is_read_with_each_speaker_in_place() {
     let (voices, tracks, packets) = two_voices();
-    let rendered = render(&job(Output::Mp3 { bit_rate_kbps: 0 }, tracks, END), &packets);
+    let rendered = render(&job(Output::Mp3 { bit_rate_kbps: 0, quick: false }, tracks, END), &packets);
     assert_eq!(rendered.stats().sample_rate, 16_000);
     let channels = decoded(&rendered.file, 2);
     // The format has no place for the encoder's and the decoder's delay of 70 ms together.
@@ -103,8 +103,10 @@ fn mp3_is_read_with_each_speaker_in_place() {
 fn mp3_of_wide_band_audio_is_written_at_24_khz() {
     let samples = voice(0, 48_000, 96_000);
     let packets = opus_packets(0, 0, &samples);
-    let job =
-        Job { channels: 1, ..job(Output::Mp3 { bit_rate_kbps: 64 }, vec![track(Codec::Opus, 48_000, 0)], 96_000) };
+    let job = Job {
+        channels: 1,
+        ..job(Output::Mp3 { bit_rate_kbps: 64, quick: false }, vec![track(Codec::Opus, 48_000, 0)], 96_000)
+    };
     let rendered = render(&job, &packets);
     assert_eq!(rendered.stats().sample_rate, 24_000);
     let raw = ffmpeg(&[], &rendered.file, &["-f", "s16le", "-ar", "48000", "-ac", "1"]);

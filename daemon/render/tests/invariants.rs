@@ -331,7 +331,7 @@ proptest! {
         far in prop::option::of(any::<u64>()),
         output in prop_oneof![
             Just(Output::Wav),
-            Just(Output::Mp3 { bit_rate_kbps: 0 }),
+            Just(Output::Mp3 { bit_rate_kbps: 0, quick: false }),
             Just(Output::OggOpus { bit_rate: 0, complexity: 0 }),
             Just(Output::OpusTracks { bit_rate: 0, complexity: 0 }),
         ],

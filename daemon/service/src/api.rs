@@ -44,6 +44,7 @@ use crate::retention;
 use crate::row::has_audio;
 use crate::settings;
 use crate::sound::SoundError;
+use crate::waveform;
 use crate::webex;
 
 pub(crate) use sign_in::Door;
@@ -423,12 +424,19 @@ impl Api for Control {
         let format = match request.format {
             AudioFormat::Wav => Format::Wav,
             AudioFormat::Opus => Format::Opus,
+            AudioFormat::Mp3 if request.purpose == AudioPurpose::Play => Format::QuickMp3,
             AudioFormat::Mp3 => Format::Mp3,
         };
         match playback::render(&self.0, &row, format, Some(request.start_ms)..request.end_ms) {
             Ok(rendered) => Ok(Audio { bytes: None, body: Box::new(rendered) }),
             Err(error) => Err(audio_error(id, error)),
         }
+    }
+
+    fn waveform(&self, caller: &Caller, id: Uuid) -> Answer {
+        self.permitted(caller, Action::Play, id, |entry| entry.with("part", "waveform"))?;
+        let kept = self.0.catalogue.waveform(id).map_err(internal)?;
+        Ok(waveform::json(kept.as_deref()))
     }
 
     fn delete_recording(&self, caller: &Caller, id: Uuid) -> Answer {

@@ -27,6 +27,7 @@ use crate::log::events;
 use crate::mailing::Mailing;
 use crate::moving::Moving;
 use crate::overload::Pressure;
+use crate::playback::{Players, Turns};
 use crate::recorder::{RecorderState, Request};
 use crate::retention::Retention;
 use crate::settings::Settings;
@@ -52,6 +53,9 @@ pub(crate) struct Appliance {
     pub(crate) moving: Moving,
     pub(crate) journals: Shared,
     pub(crate) render_program: PathBuf,
+    /// Threads that play to people.
+    pub(crate) players: Arc<Players>,
+    pub(crate) turns: Arc<Turns>,
     pub(crate) recorder: watch::Receiver<RecorderState>,
     pub(crate) requests: mpsc::Sender<Request>,
     /// Wakes the ingest.
@@ -117,6 +121,7 @@ impl Appliance {
     pub(crate) fn stop(&self) {
         self.stopping.store(true, Ordering::Relaxed);
         self.store.stop();
+        self.players.end();
         let _ = self.wake_ingest.try_send(());
         for bell in
             [&self.work, &self.stop_bell, &self.reload, &self.retention.bell, &self.moving.bell, &self.webex.bell]

@@ -39,6 +39,7 @@ use crate::row::{self, has_audio};
 use crate::sound::{OpenLane, Reading, SoundError, codec_spec, open_lanes};
 use crate::store::{Store, StoreError, StoreFile, is_away};
 use crate::warm::Warm;
+use crate::waveform;
 
 /// Name of the first store, that of `store.path`, as recordings show it.
 pub(crate) const STORE_NAME: &str = "default";
@@ -200,18 +201,21 @@ fn make(
         ..ArchiveFacts::default()
     };
     let header = Header { recording: id, created_at_ns: i64::try_from(Timestamp::now().as_nanosecond()).unwrap_or(0) };
-    let mut heard = Vec::new();
+    let mut listened = Listened::default();
     let into = appliance.store.for_writing();
     let summary = into.store.put(Path::new(&name), |out| {
         let mut writer = Writer::create(out, &header, keys, &key, &facts)?;
-        heard = plan.write(appliance, renderer, &reading, &folder, &lanes, &mut writer)?;
+        listened = plan.write(appliance, renderer, &reading, &folder, &lanes, &mut writer)?;
         writer.finish().map_err(ArchivingError::from)
     })?;
     check(&into.store, &name, &key, &summary)?;
     let mut owed = Vec::new();
     if let Some(mut row) = appliance.catalogue.get(id)? {
-        row::listen(&mut row, &heard);
+        row::listen(&mut row, &listened.heard);
         appliance.catalogue.heard(&row)?;
+        if let Some(waveform) = waveform::of(&reading.tracks, &listened.peaks) {
+            appliance.catalogue.put_waveform(id, &waveform)?;
+        }
         owed = deliveries::owed_with_archive(&appliance.config, &row);
         owed.extend(mailing::owed_with_archive(appliance, &row));
     }
@@ -253,6 +257,13 @@ fn check(store: &Store, name: &str, key: &DataKey, summary: &Summary) -> Result<
         return Err(ArchivingError::Unsound("it is not what was written".into()));
     }
     Ok(())
+}
+
+/// What listening to the tracks found, by their places.
+#[derive(Default)]
+struct Listened {
+    heard: Vec<(usize, Heard)>,
+    peaks: Vec<(usize, Vec<u8>)>,
 }
 
 /// What becomes of each track.
@@ -338,7 +349,7 @@ impl Plan {
         Self { tracks, job, codecs: received, places: in_job, encodes, kept }
     }
 
-    /// Writes the packets, and tells what was heard on the tracks, by their places.
+    /// Writes the packets, and tells what was heard on the tracks.
     fn write(
         &self,
         appliance: &Appliance,
@@ -347,7 +358,7 @@ impl Plan {
         folder: &Path,
         lanes: &[OpenLane],
         writer: &mut Writer<BufWriter<StoreFile>>,
-    ) -> Result<Vec<(usize, Heard)>, ArchivingError> {
+    ) -> Result<Listened, ArchivingError> {
         let packets =
             reading.packets(folder, lanes, 0..u64::MAX).map_err(SoundError::from)?.map(|packet| match packet {
                 // A call of hours must not hold up a stop: the job is done again by the next daemon.
@@ -358,7 +369,7 @@ impl Plan {
             for packet in packets {
                 self.keep(&packet?, writer)?;
             }
-            return Ok(Vec::new());
+            return Ok(Listened::default());
         }
         // Two streams become one in the order of positions: what is kept waits here until what is encoded has come as far. Where
         // nothing is encoded it need not wait.
@@ -402,8 +413,8 @@ impl Plan {
         for packet in rest {
             self.keep(&packet, &mut writer())?;
         }
-        let mut heard = Vec::new();
-        for (track, stats) in tracks.iter().zip(&stats.tracks) {
+        let mut listened = Listened::default();
+        for (track, stats) in tracks.iter().zip(stats.tracks) {
             let listed = self.tracks[usize::from(*track)].codecs.first();
             let agrees = stats
                 .output
@@ -412,9 +423,10 @@ impl Plan {
             if !agrees {
                 return Err(ArchivingError::Encoder);
             }
-            heard.push((usize::from(*track), stats.heard));
+            listened.heard.push((usize::from(*track), stats.heard));
+            listened.peaks.push((usize::from(*track), stats.peaks));
         }
-        Ok(heard)
+        Ok(listened)
     }
 
     /// Place of the packet's track in the render job, if the packet can be decoded.

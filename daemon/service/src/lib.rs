@@ -65,6 +65,7 @@ mod told;
 mod walk;
 mod warm;
 mod watchdog;
+mod waveform;
 mod webex;
 mod workers;
 

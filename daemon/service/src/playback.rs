@@ -2,12 +2,15 @@
 //! there is no archive yet. What is rendered streams through; nothing holds a whole call. A recording that moves from one to the
 //! other meanwhile is played on from where it was begun: what is being read stays until it has been read.
 
+use std::collections::VecDeque;
 use std::io::{self, Read};
 use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, sync_channel};
+use std::sync::mpsc::{Receiver, Sender, TrySendError, channel, sync_channel};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
+use std::time::Duration;
 
 use callvault_archive::{ArchiveTrack, KeysFound, Reader, key_context};
 use callvault_catalogue::{ArchivePlace, Catalogue, Recording};
@@ -25,10 +28,17 @@ use crate::store::{StoreError, StoreFile};
 use crate::warm::Warm;
 
 /// Rendered blocks that may wait for a slow listener.
-const BLOCKS_MAX: usize = 8;
+const BLOCKS_MAX: usize = 32;
 
 /// Bits per second of each channel of an Ogg Opus export: transparent for speech.
 const EXPORT_OPUS_BIT_RATE: u32 = 32_000;
+
+/// How long somebody waits for a turn before he goes on without one.
+const TURN_WAIT: Duration = Duration::from_secs(1);
+
+/// How long a thread that has played waits for more, and how many do at most: a render process each, of some megabytes.
+const IDLE: Duration = Duration::from_secs(30);
+const IDLE_MAX: usize = 8;
 
 /// Read from the store at once, in bytes: chunks of an archive are read one after the other.
 const READ_BYTES: usize = 64 * 1024;
@@ -39,6 +49,8 @@ pub(crate) enum Format {
     Wav,
     Opus,
     Mp3,
+    /// For somebody who waits: half the work.
+    QuickMp3,
 }
 
 impl Format {
@@ -46,7 +58,8 @@ impl Format {
         match self {
             Self::Wav => Output::Wav,
             Self::Opus => Output::OggOpus { bit_rate: EXPORT_OPUS_BIT_RATE, complexity: 9 },
-            Self::Mp3 => Output::Mp3 { bit_rate_kbps: 0 },
+            Self::Mp3 => Output::Mp3 { bit_rate_kbps: 0, quick: false },
+            Self::QuickMp3 => Output::Mp3 { bit_rate_kbps: 0, quick: true },
         }
     }
 }
@@ -56,22 +69,180 @@ pub(crate) struct Rendered {
     blocks: Receiver<Result<Vec<u8>, String>>,
     block: Vec<u8>,
     at: usize,
+    /// Why there is no more than was read already.
+    failed: Option<String>,
 }
 
 impl Read for Rendered {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
         while self.at >= self.block.len() {
+            if let Some(text) = self.failed.take() {
+                return Err(io::Error::other(text));
+            }
             match self.blocks.recv() {
                 Ok(Ok(block)) => (self.block, self.at) = (block, 0),
                 Ok(Err(text)) => return Err(io::Error::other(text)),
                 Err(_) => return Ok(0),
             }
         }
-        let rest = &self.block[self.at..];
-        let count = rest.len().min(buf.len());
-        buf[..count].copy_from_slice(&rest[..count]);
-        self.at += count;
-        Ok(count)
+        // What has come already goes along.
+        let mut filled = 0;
+        loop {
+            let (rest, room) = (&self.block[self.at..], &mut buf[filled..]);
+            let count = rest.len().min(room.len());
+            room[..count].copy_from_slice(&rest[..count]);
+            (self.at, filled) = (self.at + count, filled + count);
+            if filled == buf.len() || self.failed.is_some() {
+                return Ok(filled);
+            }
+            match self.blocks.try_recv() {
+                Ok(Ok(block)) => (self.block, self.at) = (block, 0),
+                Ok(Err(text)) => self.failed = Some(text),
+                Err(_) => return Ok(filled),
+            }
+        }
+    }
+}
+
+/// What a thread that plays is given to do.
+type Task = Box<dyn FnOnce(&mut Warm) + Send>;
+
+/// The threads that have played and wait for more, the last one that came last. Those that play are as many as there are listeners.
+#[derive(Default)]
+pub(crate) struct Players(Mutex<Waiting>);
+
+#[derive(Default)]
+struct Waiting {
+    ended: bool,
+    last: u64,
+    idle: Vec<(u64, Sender<Task>)>,
+}
+
+impl std::fmt::Debug for Players {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Players").field(&self.lock().idle.len()).finish()
+    }
+}
+
+impl Players {
+    /// Has `task` done by a thread that waits, or by a new one.
+    fn give(players: &Arc<Self>, mut task: Task) -> io::Result<()> {
+        loop {
+            let waiting = players.lock().idle.pop();
+            let Some((_, to)) = waiting else { break };
+            match to.send(task) {
+                Ok(()) => return Ok(()),
+                // It gave up waiting just now.
+                Err(back) => task = back.0,
+            }
+        }
+        let players = Arc::clone(players);
+        thread::Builder::new().name("playback".into()).spawn(move || {
+            overload::give_way(Rank::Playing);
+            let mut renderer = Warm::default();
+            let mut next = Some(task);
+            while let Some(task) = next {
+                task(&mut renderer);
+                next = players.await_next();
+            }
+        })?;
+        Ok(())
+    }
+
+    /// The next task, if one comes soon and not many wait already.
+    fn await_next(&self) -> Option<Task> {
+        let (to, tasks) = channel();
+        let number = {
+            let mut waiting = self.lock();
+            if waiting.ended || waiting.idle.len() >= IDLE_MAX {
+                return None;
+            }
+            waiting.last = waiting.last.wrapping_add(1);
+            let number = waiting.last;
+            waiting.idle.push((number, to));
+            number
+        };
+        tasks.recv_timeout(IDLE).ok().or_else(|| {
+            self.lock().idle.retain(|(other, _)| *other != number);
+            // One may have been sent between the two.
+            tasks.try_recv().ok()
+        })
+    }
+
+    /// Nobody waits any more.
+    pub(crate) fn end(&self) {
+        let mut waiting = self.lock();
+        waiting.ended = true;
+        waiting.idle.clear();
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Waiting> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// So many render at once as there are processors; the others wait for their turn, the longest first. Dozens at once would all be late, and
+/// take the processors from those who search.
+#[derive(Debug)]
+pub(crate) struct Turns {
+    state: Mutex<Queue>,
+    given: Condvar,
+}
+
+#[derive(Debug)]
+struct Queue {
+    free: usize,
+    /// The numbers of those who wait, and the one that the next gets.
+    waiting: VecDeque<u64>,
+    next: u64,
+}
+
+/// A turn, or none.
+struct Turn(Option<Arc<Turns>>);
+
+impl Default for Turns {
+    fn default() -> Self {
+        let free = thread::available_parallelism().map_or(1, usize::from);
+        let state = Mutex::new(Queue { free, waiting: VecDeque::new(), next: 0 });
+        Self { state, given: Condvar::new() }
+    }
+}
+
+impl Turns {
+    /// Waits for a turn, and not for long: what is read from a share that hangs keeps its turn, and must not keep all others waiting.
+    fn take(turns: &Arc<Self>) -> Turn {
+        let mut state = turns.lock();
+        let number = state.next;
+        state.next = state.next.wrapping_add(1);
+        state.waiting.push_back(number);
+        let is_next = |state: &Queue| state.free > 0 && state.waiting.front() == Some(&number);
+        let waited = turns.given.wait_timeout_while(state, TURN_WAIT, |state| !is_next(state));
+        let (mut state, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        let turn = is_next(&state);
+        state.waiting.retain(|other| *other != number);
+        state.free -= usize::from(turn);
+        drop(state);
+        turns.given.notify_all();
+        Turn(turn.then(|| Arc::clone(turns)))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Queue> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Turn {
+    fn give_back(&mut self) {
+        if let Some(turns) = self.0.take() {
+            turns.lock().free += 1;
+            turns.given.notify_all();
+        }
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        self.give_back();
     }
 }
 
@@ -83,19 +254,27 @@ pub(crate) fn render(
     ms: Range<Option<u64>>,
 ) -> Result<Rendered, SoundError> {
     let (to, blocks) = sync_channel(BLOCKS_MAX);
-    let (appliance, row) = (Arc::clone(appliance), row.clone());
+    let (own, row) = (Arc::clone(appliance), row.clone());
     let (first_to, first) = sync_channel(1);
-    thread::Builder::new().name("playback".into()).spawn(move || {
-        overload::give_way(Rank::Archive);
-        let mut renderer = Warm::default();
+    // Before there is a thread and a process for it.
+    let mut turn = Turns::take(&appliance.turns);
+    let play = move |renderer: &mut Warm| {
         let mut begun = false;
-        let _being_played = appliance.retention.playing.begin(row.id);
-        let result = run(&appliance, &mut renderer, &row, format, ms, |data| {
+        let _being_played = own.retention.playing.begin(row.id);
+        let result = run(&own, renderer, &row, format, ms, |data| {
             if !begun {
                 begun = true;
                 let _ = first_to.send(Ok(()));
             }
-            to.send(Ok(data)).map_err(|_| SoundError::ListenerGone)
+            let sent = to.try_send(Ok(data));
+            let Err(TrySendError::Full(data)) = sent else {
+                return sent.map_err(|_| SoundError::ListenerGone);
+            };
+            // Whoever waits for his listener lets others go on.
+            turn.give_back();
+            let sent = to.send(data);
+            turn = Turns::take(&own.turns);
+            sent.map_err(|_| SoundError::ListenerGone)
         });
         match result {
             Err(SoundError::ListenerGone) => tracing::debug!(recording = %row.id, "the listener left"),
@@ -106,9 +285,10 @@ pub(crate) fn render(
             Err(error) => drop(first_to.send(Err(error))),
             Ok(()) => drop(first_to.send(Ok(()))),
         }
-    })?;
+    };
+    Players::give(&appliance.players, Box::new(play))?;
     first.recv().unwrap_or_else(|_| Err(io::Error::other("the renderer broke off").into()))?;
-    Ok(Rendered { blocks, block: Vec::new(), at: 0 })
+    Ok(Rendered { blocks, block: Vec::new(), at: 0, failed: None })
 }
 
 fn run(
@@ -227,7 +407,17 @@ fn needed<'a>(
     packets.filter(move |packet| packet.as_ref().map_or(true, |packet| packet.position >= from || is_event(packet)))
 }
 
-/// The recorded user on the left, the others on the right; one track alone is mono.
+/// The channel of each track: the recorded user on the left, the others on the right; one track alone is mono.
+pub(crate) fn channels(tracks: &[ArchiveTrack]) -> Vec<u8> {
+    let any_local = tracks.iter().any(|track| track.local);
+    let channel = |(place, track): (usize, &ArchiveTrack)| {
+        // Where nothing says which one is the recorded user's, the first is taken for it.
+        let is_left = if any_local { track.local } else { place == 0 };
+        u8::from(tracks.len() > 1 && !is_left)
+    };
+    tracks.iter().enumerate().map(channel).collect()
+}
+
 fn job(
     appliance: &Appliance,
     tracks: &[ArchiveTrack],
@@ -235,22 +425,17 @@ fn job(
     format: Format,
     ms: &Range<Option<u64>>,
 ) -> Job {
-    let channels: u8 = if tracks.len() > 1 { 2 } else { 1 };
-    let any_local = tracks.iter().any(|t| t.local);
-    let specs = tracks.iter().enumerate().map(|(place, track)| {
-        // Where nothing says which one is the recorded user's, the first is taken for it.
-        let is_left = if any_local { track.local } else { place == 0 };
-        TrackSpec {
-            codecs: track.codecs.iter().map(codec_spec).collect(),
-            channel: if channels == 2 && !is_left { 1 } else { 0 },
-        }
-    });
+    let places = channels(tracks);
+    let specs = tracks
+        .iter()
+        .zip(&places)
+        .map(|(track, channel)| TrackSpec { codecs: track.codecs.iter().map(codec_spec).collect(), channel: *channel });
     let ticks = |ms: u64| ms.saturating_mul(48).min(total_ticks);
     let start_ticks = ms.start.map_or(0, ticks);
     Job {
         output: format.output(),
         tracks: specs.collect(),
-        channels,
+        channels: if tracks.len() > 1 { 2 } else { 1 },
         start_ticks,
         end_ticks: ms.end.map_or(total_ticks, ticks).max(start_ticks),
         mask_tones: appliance.settings().render.mask_tones,

@@ -212,6 +212,8 @@ pub(crate) fn open(
         store: stores,
         moving: Moving::default(),
         render_program: beside("callvault-render"),
+        players: Arc::default(),
+        turns: Arc::default(),
         recorder,
         requests: requests_tx,
         wake_ingest: wake_tx,
