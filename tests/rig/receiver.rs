@@ -464,6 +464,11 @@ impl Proxy {
 
 fn relay(mut client: TcpStream, list: &Mutex<Vec<String>>) {
     let Some((request, length)) = read_head(&mut client) else { return };
+    // All is read before a refusal too: whoever closes with bytes unread resets the connection, and its answer with it.
+    let mut body = vec![0; length];
+    if client.read_exact(&mut body).is_err() {
+        return;
+    }
     let expected = format!("Basic {}", STANDARD.encode(PROXY_CREDENTIALS));
     if request.head.get("proxy-authorization") != Some(&expected) {
         return answer(&mut client, 407, "Proxy-Authenticate: Basic\r\n", "");
@@ -479,8 +484,6 @@ fn relay(mut client: TcpStream, list: &Mutex<Vec<String>>) {
         for (name, value) in request.head.iter().filter(|(name, _)| *name != "proxy-authorization") {
             head.push_str(&format!("{name}: {value}\r\n"));
         }
-        let mut body = vec![0; length];
-        let _ = client.read_exact(&mut body);
         let _ = server.write_all(&[head.as_bytes(), b"\r\n", &body].concat());
     }
     let (mut from, mut to) = (client.try_clone().unwrap(), server.try_clone().unwrap());

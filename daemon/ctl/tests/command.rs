@@ -103,6 +103,11 @@ fn serve(mut stream: impl Read + Write, answers: &Answers, asked: &Mutex<Vec<Str
         }
         lines.push(line.trim_end().to_owned());
     }
+    // A body is read before the answer: whoever closes with bytes unread resets the connection, and its answer with it.
+    let length = lines.iter().find_map(|line| line.to_ascii_lowercase().strip_prefix("content-length: ")?.parse().ok());
+    if reader.read_exact(&mut vec![0; length.unwrap_or(0)]).is_err() {
+        return;
+    }
     let Some(first) = lines.first().and_then(|line| line.strip_suffix(" HTTP/1.1")) else { return };
     assert!(!lines.iter().any(|l| l.to_ascii_lowercase().starts_with("transfer-encoding")), "{lines:?}");
     asked.lock().unwrap().push(first.to_owned());
