@@ -5,22 +5,22 @@
 
 mod rig;
 
-use std::fs::{self, File};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use rig::mail::{self, MailServer};
 use rig::offer::Offer;
+use rig::portal::{Portal, socket};
 use rig::shapes::{Facts, webex, webex_offering};
 use rig::sip::Client;
 use rig::sound::{FRAME, packets, speech};
 use rig::speaker::Speaker;
-use rig::tls::{Authority, GOOD};
+use rig::tls::Authority;
 use rig::traffic::traffic;
 use rig::webex::{Process, SECRET};
-use rig::{Appliance, wait_until};
+use rig::Appliance;
 use serde_json::{Value, json};
 
 /// Levels differ in each of these, so that a button that is shown to the wrong people is seen.
@@ -41,46 +41,6 @@ const CALL_S: usize = 8;
 /// The people: name, level, the number their calls are recorded by.
 const PEOPLE: [(&str, &str, u32); 4] =
     [("ann", "administrator", 31), ("sue", "group-supervisor", 32), ("bob", "base", 33), ("rex", "record-only", 34)];
-
-/// The portal's process; it ends with the test.
-struct Portal {
-    address: SocketAddr,
-    process: Child,
-}
-
-impl Portal {
-    /// Its address as browsers write it.
-    fn url(&self) -> String {
-        format!("https://localhost:{}", self.address.port())
-    }
-
-    fn start(appliance: &Appliance) -> Self {
-        let home = appliance.home();
-        let pair = Authority::new("portal").sign_for("localhost", GOOD);
-        fs::write(home.join("portal.pem"), pair.chain).unwrap();
-        fs::write(home.join("portal.key"), pair.key).unwrap();
-        let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-        let mut command = Command::new(env!("CARGO_BIN_EXE_callvault-portal"));
-        command.args(["--listen", &address.to_string()]);
-        command.arg("--certificate").arg(home.join("portal.pem")).arg("--key").arg(home.join("portal.key"));
-        command.arg("--daemon").arg(socket(appliance));
-        let log = File::create(home.join("portal.log")).unwrap();
-        let process = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn().unwrap();
-        wait_until("the portal to listen", || TcpStream::connect(address).is_ok());
-        Self { address, process }
-    }
-}
-
-impl Drop for Portal {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
-}
-
-fn socket(appliance: &Appliance) -> PathBuf {
-    appliance.runtime().join("portal")
-}
 
 /// The `nth` call of that number's user; its recording, archived.
 fn recorded(appliance: &Appliance, number: u32, nth: u32) {

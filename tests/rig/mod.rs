@@ -13,6 +13,7 @@ pub mod lasting;
 pub mod mail;
 pub mod offer;
 pub mod place;
+pub mod portal;
 pub mod postfix;
 pub mod process;
 pub mod random;

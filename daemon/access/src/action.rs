@@ -129,6 +129,8 @@ actions! {
     RevokeToken = "revoke-token" in Appliance;
     /// Come with a token; only refusals are in the log.
     SignIn = "sign-in" in Appliance, unaudited;
+    /// Take in a recording that was made elsewhere.
+    ImportRecording = "import-recording" in Appliance;
     /// Read or check the audit log.
     Audit = "audit" in Appliance;
 }

@@ -126,6 +126,10 @@ impl Catalogue {
         }
         check_lanes_free(&transaction, new)?;
         insert(&transaction, &new.recording, &details, facts.as_deref())?;
+        if outcome == IngestOutcome::Inserted && !new.recording.annotations.is_empty() {
+            // They came with it. What people added meanwhile to one that grew stays.
+            annotations::put(&transaction, &self.sealing, &mut **rng, id, &new.recording.annotations)?;
+        }
         insert_lanes(&transaction, id, &new.lanes).map_err(&what)?;
         self.linking.insert(&transaction, id, &new.links).map_err(&what)?;
         owe(&transaction, &new.owed, now).map_err(&what)?;

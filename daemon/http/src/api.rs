@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use crate::{
-    Annotate, AuditQuery, ChangeSettings, DiscardsQuery, Elsewhere, NewToken, SignIn, Snapshot, UserImport, WebexCall,
+    Annotate, AuditQuery, ChangeSettings, DiscardsQuery, Elsewhere, Import, NewToken, SignIn, Snapshot, UserImport, WebexCall,
 };
 
 /// The answer to a call: JSON, sent as it is.
@@ -247,6 +247,14 @@ pub trait Api: Send + Sync + 'static {
     /// # Errors
     /// See [`Api::status`]; [`ErrorKind::Conflict`] where Webex is switched off, or not authorised.
     fn webex(&self, caller: &Caller, wanted: &WebexCall) -> Answer;
+
+    /// Bringing a recording that was made elsewhere, step by step, see [`Import`]. Each answers `{"id"}`, which is the recording's; audio also
+    /// `samples`, those of each channel that came, and the last step `duration_ms`.
+    ///
+    /// # Errors
+    /// See [`Api::status`]; [`ErrorKind::Conflict`] where retention would delete it at once, or where a piece is not the next;
+    /// [`ErrorKind::Unprocessable`] where it is too long, or empty; [`ErrorKind::Unavailable`] where there is no room, or too many come at once.
+    fn import_recording(&self, caller: &Caller, step: &Import) -> Answer;
 
     /// `GET /v1/discards`: `{"discards": […]}`, calls that were not kept.
     ///

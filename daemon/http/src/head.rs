@@ -1,5 +1,7 @@
 //! The head of a request, as the front takes it: strictly, because everything that is odd here is an attack or a mistake.
 
+use crate::imports::PIECE_BODY_BYTES_MAX;
+
 /// Bytes of a request's line and header fields together.
 pub const HEAD_BYTES_MAX: usize = 16 << 10;
 
@@ -132,6 +134,7 @@ fn body_bytes_max(target: &str) -> usize {
     match target.split('?').next() {
         Some("/v1/users/import") => IMPORT_BYTES_MAX,
         Some(path) if path.starts_with("/v1/users/") && path.ends_with("/picture") => PICTURE_BODY_BYTES_MAX,
+        Some(path) if path.starts_with("/v1/imports/") && path.ends_with("/audio") => PIECE_BODY_BYTES_MAX,
         _ => BODY_BYTES_MAX,
     }
 }

@@ -47,6 +47,7 @@ mod api;
 mod error;
 mod front;
 mod head;
+mod imports;
 mod listen;
 mod paths;
 mod places;
@@ -70,6 +71,7 @@ pub use api::{
 pub use callvault_access::{Caller, Level};
 pub use error::HttpError;
 pub use head::{BODY_BYTES_MAX, HEAD_BYTES_MAX, HEADERS_MAX, IMPORT_BYTES_MAX};
+pub use imports::{Import, NewImport, Piece, Whole};
 pub use listen::Listen;
 pub use server::{Limits, Server};
 pub use settings::ChangeSettings;

@@ -8,8 +8,8 @@ use uuid::Uuid;
 
 use crate::{
     Annotate, ApiError, AudioFormat, AudioPurpose, AudioRequest, AuditQuery, CallAction, ChangeSettings, DiscardsQuery,
-    Elsewhere, ErrorKind, MigrateStore, NewToken, RecordingsQuery, SignIn, UserImport, WebexCall, access, annotate,
-    paths, settings, sign_in, users, webex,
+    Elsewhere, ErrorKind, Import, MigrateStore, NewToken, RecordingsQuery, SignIn, UserImport, WebexCall, access, annotate,
+    imports, paths, settings, sign_in, users, webex,
 };
 
 /// What a request under `/v1/` asks.
@@ -71,6 +71,7 @@ pub(crate) enum Call {
     Sessions,
     EndSession(Uuid),
     Webex(WebexCall),
+    Import(Import),
 }
 
 /// The paths that need no token.
@@ -244,6 +245,10 @@ pub(crate) fn route(method: &str, target: &str, body: &[u8]) -> Result<Call, Api
             "GET" => Ok(Call::Audio(uuid(id)?, audio(query)?)),
             _ => Err(ApiError::method("GET")),
         },
+        ["imports", rest @ ..] => {
+            let step = imports::imports(method, rest, body).ok_or_else(unknown)??;
+            Query::parse(query, &[]).map(|_| step)
+        }
         ["recordings", id, rest @ ..] => {
             let change = annotate::annotate(method, rest, body).ok_or_else(unknown)??;
             Query::parse(query, &[])?;

@@ -159,6 +159,7 @@ fn json_call(api: &dyn Api, caller: &Caller, call: Call) -> Result<Value, ApiErr
         Call::RunRetention => api.run_retention(caller),
         Call::ConfirmRetention(token) => api.confirm_retention(caller, &token),
         Call::Webex(wanted) => api.webex(caller, &wanted),
+        Call::Import(step) => api.import_recording(caller, &step),
         Call::Audio(..) | Call::OpenApi => Err(ApiError::new(ErrorKind::Internal, "this is answered elsewhere")),
     }
 }

@@ -47,6 +47,8 @@ pub const DEGRADING_CODES: &[&str] = &[
     "media-state-lost",
     // The session could not be resumed after a restart.
     "session-lost",
+    // Less audio was brought than the recording is said to have.
+    "import-shorter",
 ];
 
 /// From where on a figure means a degraded recording.

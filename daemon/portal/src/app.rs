@@ -22,7 +22,7 @@ use crate::{
     cookie::{self, Kind},
     daemon::{Daemon, DaemonError, Question, passed_on},
     elsewhere,
-    imagicle::{self, credentials::Sessions},
+    imagicle::{self, credentials::Sessions, serve::Sent},
     live, origin, patterns,
     rate::{Buckets, REQUESTS, SIGN_INS},
     serve::Peer,
@@ -36,7 +36,7 @@ pub const BODY_BYTES_MAX: usize = 64 << 10;
 /// Bytes of a list of users: some ten thousand of them.
 pub const IMPORT_BYTES_MAX: usize = 4 << 20;
 
-/// Such lists taken at once, as each is held whole.
+/// Such lists taken at once, as each is held whole; and recordings, as each is decoded here.
 pub const IMPORTS_MAX: usize = 2;
 
 /// Time for a body.
@@ -91,7 +91,7 @@ pub struct App {
     requests: Mutex<Buckets>,
     sign_ins: Mutex<Buckets>,
     waveforms: Semaphore,
-    imports: Semaphore,
+    pub(crate) imports: Semaphore,
     followers: Arc<Semaphore>,
     certificate: Option<Arc<Certificate>>,
 }
@@ -144,8 +144,12 @@ impl App {
                 return Err(refusal(403, "forbidden", "this request was begun by a page of another site"));
             }
             let (parts, body) = request.into_parts();
-            let body = read(body, BODY_BYTES_MAX).await?;
-            return Ok(self.imagicle(from, &parts, below, body).await);
+            // A recording that is sent is read as it comes, once it is known who sends it.
+            let sent = match imagicle::is_upload(&parts.method, &parts.headers, below) {
+                true => Sent::Coming(body),
+                false => Sent::Whole(read(body, BODY_BYTES_MAX).await?),
+            };
+            return Ok(self.imagicle(from, &parts, below, sent).await);
         }
         if [elsewhere::OFF, elsewhere::BACK].contains(&path.as_str()) {
             return Ok(self.elsewhere(from, &request.into_parts().0).await);

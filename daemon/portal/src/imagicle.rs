@@ -9,7 +9,7 @@
 //! | `GET LiveRecordings` | `GET /v1/calls` |
 //! | `POST LiveRecordings`, `POST LiveRecordings/Mine` | `POST /v1/calls/ID/start` for the call on that line |
 //! | `DELETE LiveRecordings`, `…/ID`, `…/Mine` | `POST /v1/calls/ID/stop` |
-//! | `POST Recordings` | 501: recordings made elsewhere are not taken in |
+//! | `POST Recordings` | `POST /v1/imports` and what follows it, for administrators |
 //!
 //! Credentials come by HTTP Basic: a user's e-mail and password, or any name and an API token as the password.
 
@@ -17,10 +17,13 @@ mod answers;
 pub mod credentials;
 mod filter;
 pub(crate) mod serve;
+mod sound;
+mod upload;
 
 pub(crate) use filter::pairs;
 pub use filter::{Wanted, understand_list};
 
+use axum::http::{HeaderMap, HeaderValue, Method, header};
 use serde_json::Value;
 use uuid::Uuid;
 
@@ -86,12 +89,23 @@ pub enum Asked {
     Start(Live),
     /// Record it no more.
     Stop(Live),
+    /// Take in a recording that was made elsewhere, which is the body.
+    Upload,
 }
 
 /// Whether a path belongs to this API: what follows [`PREFIX`].
 pub fn below(path: &str) -> Option<&str> {
     let head = path.get(..PREFIX.len())?;
     head.eq_ignore_ascii_case(PREFIX).then(|| &path[PREFIX.len()..])
+}
+
+/// Whether a request brings a recording: its body is large, and is not read before it is known who sends it.
+pub(crate) fn is_upload(method: &Method, headers: &HeaderMap, path: &str) -> bool {
+    let is_form = |value: &HeaderValue| {
+        value.to_str().is_ok_and(|kind| kind.trim_start().to_ascii_lowercase().starts_with("multipart/form-data"))
+    };
+    let is_there = path.trim_end_matches('/').eq_ignore_ascii_case("recordings");
+    is_there && method == Method::POST && headers.get(header::CONTENT_TYPE).is_some_and(is_form)
 }
 
 /// Understands a call; `path` is what follows [`PREFIX`].
@@ -105,7 +119,7 @@ pub fn understand(method: &str, path: &str, query: &str, body: &[u8]) -> Result<
     match parts.as_slice() {
         ["recordings"] => match method {
             "GET" => understand_list(query).map(Asked::List),
-            "POST" => Err(Problem::new(501, None, "recordings that were made elsewhere are not taken in")),
+            "POST" => Ok(Asked::Upload),
             _ => Err(wrong()),
         },
         ["recordings", id] if method == "GET" => Ok(Asked::One(uuid(id)?)),
@@ -186,6 +200,7 @@ mod tests {
                 Ok(Asked::Active(_)) => "active".to_owned(),
                 Ok(Asked::Start(_)) => "start".to_owned(),
                 Ok(Asked::Stop(_)) => "stop".to_owned(),
+                Ok(Asked::Upload) => "upload".to_owned(),
                 Err(Problem { status, reason: Some(reason), .. }) => format!("{status} {reason}"),
                 Err(Problem { status, .. }) => status.to_string(),
             };
@@ -203,7 +218,7 @@ mod tests {
         check("GET", "/fw/Apps/Recorder/WebAPI/Recordings/7", "", "400 0");
         check("GET", "/fw/Apps/Recorder/WebAPI/Recordings/ID/Download", "", "download");
         check("GET", "/fw/Apps/Recorder/WebAPI/Recordings/ID/else", "", "404");
-        check("POST", "/fw/Apps/Recorder/WebAPI/Recordings", "", "501");
+        check("POST", "/fw/Apps/Recorder/WebAPI/Recordings", "", "upload");
         check("DELETE", "/fw/Apps/Recorder/WebAPI/Recordings/ID", "", "405");
         check("GET", "/fw/Apps/Recorder/WebAPI/LiveRecordings", "", "active");
         check("GET", "/fw/Apps/Recorder/WebAPI/LiveRecordings?directoryNumber=123456&username=user1", "", "active");

@@ -19,7 +19,7 @@ use callvault_control::{self as control, CallStanding, LiveCall, Refusal};
 use callvault_directory::User;
 use callvault_http::{
     Annotate, Answer, Api, ApiError, Audio, AudioFormat, AudioPurpose, AudioRequest, AuditQuery, CallAction,
-    ChangeSettings, DiscardsQuery, Elsewhere, ErrorKind, MigrateStore, NewToken, RecordingsQuery, SignIn, Snapshot,
+    ChangeSettings, DiscardsQuery, Elsewhere, ErrorKind, Import, MigrateStore, NewToken, RecordingsQuery, SignIn, Snapshot,
     UserImport, WebexCall,
 };
 use callvault_queue::{Filter as JobFilter, Job, JobId, QueueError, State};
@@ -33,6 +33,7 @@ use crate::appliance::Appliance;
 use crate::check::{Check, note_damaged};
 use crate::deliveries;
 use crate::health;
+use crate::imports;
 use crate::ingest::unix_ms;
 use crate::keys;
 use crate::log::events;
@@ -657,6 +658,10 @@ impl Api for Control {
 
     fn run_retention(&self, caller: &Caller) -> Answer {
         self.0.retention_run(caller)
+    }
+
+    fn import_recording(&self, caller: &Caller, step: &Import) -> Answer {
+        imports::import(&self.0, caller, step)
     }
 
     fn user_picture(&self, caller: &Caller, email: &str) -> Answer {

@@ -21,6 +21,7 @@ use crate::clock::Clock;
 use crate::deciding::Deciding;
 use crate::deliveries::Deliveries;
 use crate::headroom::{Headroom, Sample, Samples};
+use crate::imports::Imports;
 use crate::ingest::unix_ms;
 use crate::journals::{LaneView, Shared};
 use crate::log::events;
@@ -71,6 +72,8 @@ pub(crate) struct Appliance {
     pub(crate) access: Access,
     pub(crate) deciding: Deciding,
     pub(crate) retention: Retention,
+    /// Recordings that are being brought from elsewhere.
+    pub(crate) imports: Imports,
     /// Whether calls go on when the service is restarted: the service manager keeps the sockets.
     pub(crate) sockets_stay: AtomicBool,
     pub(crate) stopping: AtomicBool,

@@ -335,7 +335,9 @@ impl<'a> Ingest<'a> {
         let summary = summarise(&reading.events, &reading.damage);
         read.reasons.clone_from(&summary.reasons);
         let mut recording = row::recording(id, summary, &reading.events);
-        row::belongs(&mut recording, &fold_call(&reading.events), &self.appliance.access.people.now());
+        let directory = self.appliance.access.people.now();
+        row::belongs(&mut recording, &fold_call(&reading.events), &directory);
+        row::imported(&mut recording, &reading.events, &directory);
         if reading.unplaced > 0 {
             if recording.verdict == Verdict::Ok {
                 recording.verdict = Verdict::Degraded;
@@ -390,6 +392,7 @@ impl<'a> Ingest<'a> {
             self.appliance.notes.clear("catalogue");
         }
         self.look_at_promises();
+        self.appliance.imports.give_up_idle();
         self.appliance.forget_discards();
         let queue = &self.appliance.queue;
         match queue.stats() {

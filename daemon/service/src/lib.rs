@@ -37,6 +37,7 @@ mod files;
 mod follow;
 mod headroom;
 mod health;
+mod imports;
 mod index_pages;
 mod ingest;
 mod journals;

@@ -38,6 +38,7 @@ use uuid::Uuid;
 use crate::appliance::Appliance;
 use crate::archiving::AWAY_MS;
 use crate::ingest::unix_ms;
+use crate::row;
 use crate::log::events;
 use crate::overload;
 use crate::playback::{self, Format};
@@ -116,7 +117,8 @@ fn count(counter: &AtomicU64) {
 /// The jobs that are owed when this recording's archive is on record.
 pub(crate) fn owed_with_archive(appliance: &Appliance, row: &Recording) -> Vec<OwedJob> {
     let is_on = !appliance.settings().mail.server.is_empty();
-    let is_wanted = is_on && owner(appliance, row).is_some_and(|user| wants(&user));
+    // Nobody waits for word of a call of some other year.
+    let is_wanted = is_on && !row::is_import(row) && owner(appliance, row).is_some_and(|user| wants(&user));
     is_wanted.then(|| OwedJob::new(JobKind::NOTIFY.as_str(), row.id)).into_iter().collect()
 }
 

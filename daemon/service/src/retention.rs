@@ -190,6 +190,11 @@ impl Retention {
         })
     }
 
+    /// When a recording that ended then has to go by the configured rule; none: never.
+    pub(crate) fn due_at(&self, ended_at: Timestamp, is_preserved: bool) -> Option<Timestamp> {
+        self.rule.due_at(ended_at, is_preserved)
+    }
+
     /// Whether there is anything that preserving would do.
     pub(crate) fn allows_preserving(&self) -> bool {
         self.rule.allows_preserving()

@@ -1,7 +1,9 @@
 //! Rows of the catalogue: what the policy made of a session, or what there is to say when nothing can be read of it.
 
-use callvault_catalogue::{Annotations, Archive, Direction, Flaw, Recording, Track, Traffic, Verdict};
-use callvault_directory::Directory;
+use callvault_catalogue::{
+    Annotations, Archive, Author, Direction, Flaw, Note, Preserved, Recording, Track, Traffic, Verdict,
+};
+use callvault_directory::{Directory, Level, MatchedBy};
 use callvault_journal::facts::{CallFacts, SessionEvent};
 use callvault_policy::{Owner, Ownership, Summary, TrackHeard, flaws_heard, owner, traffic_by};
 use callvault_render_protocol::Heard;
@@ -20,6 +22,9 @@ pub(crate) const KEY_LOST: &str = "key-lost";
 /// Flaw of a session of which not even the id can be read.
 pub(crate) const UNNAMED: &str = "id-lost";
 
+/// Flaw of a recording of which several users could be the owner.
+const OWNER_AMBIGUOUS: &str = "owner-ambiguous";
+
 /// Flaws that leave nothing to be heard.
 const WITHOUT_AUDIO: [&str; 2] = [KEY_LOST, UNNAMED];
 
@@ -34,12 +39,45 @@ pub(crate) fn belongs(recording: &mut Recording, call: &CallFacts, directory: &D
             recording.matched_by = Some(by.as_str().to_owned());
         }
         Ownership::Ambiguous => recording.flaws.push(Flaw {
-            code: "owner-ambiguous".to_owned(),
+            code: OWNER_AMBIGUOUS.to_owned(),
             text: "several users have what the client calls the recorded user by; it is for administrators only"
                 .to_owned(),
         }),
         Ownership::Nobody => {}
     }
+}
+
+/// What came with a recording that was made elsewhere: whose it is, a note, that it is to be kept longer.
+pub(crate) fn imported(recording: &mut Recording, events: &[SessionEvent], directory: &Directory) {
+    let Some(import) = events.iter().find_map(|event| match event {
+        SessionEvent::Imported(import) => Some(import),
+        _ => None,
+    }) else {
+        return;
+    };
+    if let Some(user) = import.owner.as_deref().and_then(|email| directory.by_email(email)) {
+        recording.owner = Some(user.webex_email.clone());
+        recording.owner_id = Some(user.id);
+        recording.owner_name = Some(user.display_name());
+        recording.matched_by = Some(MatchedBy::Email.as_str().to_owned());
+        recording.flaws.retain(|flaw| flaw.code != OWNER_AMBIGUOUS);
+    }
+    let at = Timestamp::from_nanosecond(import.wall_ns.into()).unwrap_or_default();
+    let level = import.by_level.parse().unwrap_or(Level::Administrator);
+    let by = Author { user: import.by_user, name: import.by_name.clone(), level };
+    if let (Some(text), Some(id)) = (&import.note, import.note_id) {
+        let note = Note { id, at_ms: None, text: text.clone(), by: by.clone(), created_at: at, edited_at: None };
+        recording.annotations.notes.push(note);
+    }
+    if import.preserved {
+        recording.annotations.preserved = Some(Preserved { by, at });
+    }
+}
+
+/// Whether it was made elsewhere, by the facts of its row.
+pub(crate) fn is_import(recording: &Recording) -> bool {
+    let is_one = |event: &serde_json::Value| event.get("event").is_some_and(|name| name == "imported");
+    recording.facts.as_array().is_some_and(|events| events.iter().any(is_one))
 }
 
 /// The catalogue's word for it.

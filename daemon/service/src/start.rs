@@ -31,6 +31,7 @@ use crate::deciding::Deciding;
 use crate::deliveries::{self, Deliveries, SinkKind};
 use crate::fd_store::{Brought, FdStore, Keeping};
 use crate::files::{make_folder, write_whole};
+use crate::imports::{self, Imports};
 use crate::ingest::{Ingest, unix_ms};
 use crate::journals::Shared;
 use crate::lock::{FolderLock, RecorderLock};
@@ -92,6 +93,9 @@ pub(crate) fn run(path: &Path) -> anyhow::Result<()> {
     folder(&config.runtime_dir, "runtime_dir")?;
     let _lock = FolderLock::take(&config.data_dir)?;
     folder(&config.journal_path(), "journal")?;
+    if let Err(error) = imports::remove_leftovers(&config.journal_path()) {
+        tracing::warn!("failed to remove what was being brought when callvaultd ended: {error}");
+    }
     // Made now, so that it is watched.
     folder(config.portal_file().parent().unwrap_or(&config.data_dir), "the settings of the portal")?;
     if let Err(text) = doctor::room(&config) {
@@ -223,6 +227,7 @@ pub(crate) fn open(
         access,
         deciding: Deciding::default(),
         retention,
+        imports: Imports::default(),
         notes,
         sockets_stay: AtomicBool::new(false),
         stopping: AtomicBool::new(false),

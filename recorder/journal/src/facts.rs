@@ -13,6 +13,8 @@ use uuid::Uuid;
 pub enum SessionEvent {
     /// The session began: always the first event of a lane.
     Started(Started),
+    /// The recording was made elsewhere and taken in here; this is what came with it beside the call's facts.
+    Imported(Box<ImportFacts>),
     /// Parties and call identifiers as last understood; a later one replaces an earlier one field by field where it says more.
     Call(Box<CallFacts>),
     /// The signalling bodies as they came, so that nothing a parser missed is lost.
@@ -73,6 +75,36 @@ pub struct Resumed {
     /// Whether sources have the same numbers as in the segment before. Otherwise nothing was known of the media any more: sources are
     /// numbered from 0 again and are others.
     pub sources_continue: bool,
+}
+
+/// What came with a recording that was made elsewhere. `Debug` shows no personal data.
+#[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ImportFacts {
+    /// Wall clock, nanoseconds since the Unix epoch, when it was taken in.
+    pub wall_ns: i64,
+    /// The user of this organisation who brought it; none for the operator and for tokens that are nobody's.
+    pub by_user: Option<Uuid>,
+    /// That user's name, or the token's.
+    pub by_name: String,
+    /// Their permission level, by its name.
+    pub by_level: String,
+    /// E-mail of the user whose it is. It goes before the number, which may have been another's then.
+    pub owner: Option<String>,
+    /// A note that came with it.
+    pub note: Option<String>,
+    /// The id of that note, a UUIDv7.
+    pub note_id: Option<Uuid>,
+    /// Whether it is to be kept beyond its time.
+    pub preserved: bool,
+}
+
+impl std::fmt::Debug for ImportFacts {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { wall_ns, by_level, preserved, .. } = self;
+        let mut out = out.debug_struct("ImportFacts");
+        out.field("wall_ns", wall_ns).field("by_level", by_level).field("preserved", preserved).finish_non_exhaustive()
+    }
 }
 
 /// Which way the call went, seen from the recorded user.

@@ -22,8 +22,25 @@ use crate::{
     daemon::{DaemonError, Question, passed_on},
 };
 
+/// What came with a request.
+pub(crate) enum Sent {
+    /// All of it.
+    Whole(Bytes),
+    /// It is large, and still comes.
+    Coming(Body),
+}
+
+impl Sent {
+    fn take(&mut self) -> Body {
+        match std::mem::replace(self, Self::Whole(Bytes::new())) {
+            Self::Whole(body) => Body::from(body),
+            Self::Coming(body) => body,
+        }
+    }
+}
+
 /// Who asks, and from where.
-struct Visitor<'a> {
+pub(super) struct Visitor<'a> {
     session: &'a str,
     from: IpAddr,
 }
@@ -44,7 +61,7 @@ fn refused(status: StatusCode, answer: &Value) -> Problem {
 
 impl App {
     /// Answers a call of that API; `below` is its path after [`super::PREFIX`].
-    pub(crate) async fn imagicle(&self, from: IpAddr, parts: &Parts, below: &str, body: Bytes) -> Response<Body> {
+    pub(crate) async fn imagicle(&self, from: IpAddr, parts: &Parts, below: &str, body: Sent) -> Response<Body> {
         self.imagicle_answer(from, parts, below, body).await.unwrap_or_else(|problem| {
             let status = StatusCode::from_u16(problem.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
             let mut answer = json_answer(status, &json!({"reason": problem.reason, "message": problem.message}));
@@ -60,7 +77,7 @@ impl App {
         from: IpAddr,
         parts: &Parts,
         below: &str,
-        body: Bytes,
+        mut sent: Sent,
     ) -> Result<Response<Body>, Problem> {
         // Who may is asked first: strangers do not learn what there is.
         let basic = basic(&parts.headers)?;
@@ -72,7 +89,16 @@ impl App {
                 None => self.session_of(&basic, from, &mut is_new).await?,
             };
             let visitor = Visitor { session: &session, from };
-            let done = match super::understand(parts.method.as_str(), below, query, &body) {
+            let body = match &sent {
+                Sent::Whole(body) => body,
+                Sent::Coming(_) => &Bytes::new(),
+            };
+            let done = match super::understand(parts.method.as_str(), below, query, body) {
+                Ok(Asked::Upload) => match self.may_upload(&visitor).await {
+                    // It comes once: from here on nothing is tried again.
+                    Ok(()) => return self.upload(&visitor, &parts.headers, sent.take()).await,
+                    Err(problem) => Err(problem),
+                },
                 Ok(asked) => self.do_asked(&visitor, asked).await,
                 // Also this is for those alone who are somebody.
                 Err(problem) => self.told(&visitor, Method::GET, "/v1/me").await.and(Err(problem)),
@@ -135,6 +161,7 @@ impl App {
                 let begun = self.control(visitor, &which, "start").await?;
                 Ok(json_answer(StatusCode::CREATED, &json!({"id": begun.get("id")})))
             }
+            Asked::Upload => Err(Problem::new(400, 0, "a recording is sent as multipart/form-data")),
             Asked::Stop(which) => {
                 self.control(visitor, &which, "stop").await?;
                 let mut answer = Response::new(Body::empty());
@@ -206,9 +233,30 @@ impl App {
         told.map_err(|problem| if problem.status == 404 { none() } else { problem })
     }
 
+    /// Whether they may, before all of it is sent: the daemon decides by itself when it comes.
+    async fn may_upload(&self, visitor: &Visitor<'_>) -> Result<(), Problem> {
+        let me = self.told(visitor, Method::GET, "/v1/me").await?;
+        if me.pointer("/may/administer") == Some(&Value::Bool(true)) {
+            return Ok(());
+        }
+        Err(Problem::new(403, None, "recordings are taken in for administrators; ask one"))
+    }
+
     /// What the daemon says to it.
     async fn told(&self, visitor: &Visitor<'_>, method: Method, target: &str) -> Result<Value, Problem> {
-        let (status, answer) = self.daemon.ask_json(visitor.asks(method, target)).await?;
+        self.told_with(visitor, method, target, Bytes::new()).await
+    }
+
+    /// What the daemon says to it and this.
+    pub(super) async fn told_with(
+        &self,
+        visitor: &Visitor<'_>,
+        method: Method,
+        target: &str,
+        body: Bytes,
+    ) -> Result<Value, Problem> {
+        let question = Question { body, ..visitor.asks(method, target) };
+        let (status, answer) = self.daemon.ask_json(question).await?;
         if status.is_success() { Ok(answer) } else { Err(refused(status, &answer)) }
     }
 }

@@ -9,6 +9,7 @@ mod archives;
 mod clocks;
 mod elsewhere;
 mod failing_files;
+mod importing;
 mod ingesting;
 mod mailing;
 mod order;
