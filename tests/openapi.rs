@@ -226,6 +226,22 @@ fn recordings(walk: &mut Walk, id: &str) {
     assert_eq!(walk.ask("GET", one, &[id], "", "").status, 410);
 }
 
+/// A recording that was made elsewhere.
+fn imports(walk: &mut Walk) {
+    let wanted = json!({"started_at": "2026-03-01T09:00:00Z", "rate_hz": 8_000, "channels": 1, "local_number": "7201"});
+    let begun = walk.done("POST", "/v1/imports", &[], &wanted.to_string());
+    let id = begun["id"].as_str().unwrap().to_owned();
+    let (audio, finish) = ("/v1/imports/{id}/audio", "/v1/imports/{id}/finish");
+    let piece = json!({"at_samples": 0, "pcm": "AAAB".repeat(4_000)}).to_string();
+    assert_eq!(walk.done("POST", audio, &[&id], &piece)["samples"], 6_000);
+    assert_eq!(walk.ask("POST", audio, &[&id], "", &piece).status, 409);
+    assert_eq!(walk.done("POST", finish, &[&id], r#"{"samples": 6000}"#)["duration_ms"], 750);
+    walk.appliance.archived_by_id(&id);
+    assert_eq!(walk.ask("POST", finish, &[&id], "", r#"{"samples": 6000}"#).status, 404);
+    let other = walk.done("POST", "/v1/imports", &[], &wanted.to_string())["id"].as_str().unwrap().to_owned();
+    walk.done("DELETE", "/v1/imports/{id}", &[&other], "");
+}
+
 fn users(walk: &mut Walk) {
     let (one, picture) = ("/v1/users/{email}", "/v1/users/{email}/picture");
     let file = json!({"name": "users.csv", "content": "webex_email;group\nbob@example.com;Sales\n"});
@@ -377,6 +393,7 @@ fn every_endpoint_answers_as_the_document_says() {
     live_calls(&mut walk);
     recordings(&mut walk, &id);
     users(&mut walk);
+    imports(&mut walk);
     sessions(&mut walk);
     access(&mut walk);
     errors(&mut walk);

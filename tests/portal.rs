@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use rig::Appliance;
 use rig::mail::{self, MailServer};
 use rig::offer::Offer;
 use rig::portal::{Portal, socket};
@@ -20,7 +21,6 @@ use rig::speaker::Speaker;
 use rig::tls::Authority;
 use rig::traffic::traffic;
 use rig::webex::{Process, SECRET};
-use rig::Appliance;
 use serde_json::{Value, json};
 
 /// Levels differ in each of these, so that a button that is shown to the wrong people is seen.

@@ -9,7 +9,8 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use crate::{
-    Annotate, AuditQuery, ChangeSettings, DiscardsQuery, Elsewhere, Import, NewToken, SignIn, Snapshot, UserImport, WebexCall,
+    Annotate, AuditQuery, ChangeSettings, DiscardsQuery, Elsewhere, Import, NewToken, SignIn, Snapshot, UserImport,
+    WebexCall,
 };
 
 /// The answer to a call: JSON, sent as it is.

@@ -8,8 +8,8 @@ use uuid::Uuid;
 
 use crate::{
     Annotate, ApiError, AudioFormat, AudioPurpose, AudioRequest, AuditQuery, CallAction, ChangeSettings, DiscardsQuery,
-    Elsewhere, ErrorKind, Import, MigrateStore, NewToken, RecordingsQuery, SignIn, UserImport, WebexCall, access, annotate,
-    imports, paths, settings, sign_in, users, webex,
+    Elsewhere, ErrorKind, Import, MigrateStore, NewToken, RecordingsQuery, SignIn, UserImport, WebexCall, access,
+    annotate, imports, paths, settings, sign_in, users, webex,
 };
 
 /// What a request under `/v1/` asks.

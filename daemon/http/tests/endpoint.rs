@@ -16,8 +16,8 @@ use std::{
 
 use callvault_http::{
     Annotate, Answer, Api, ApiError, Audio, AudioFormat, AudioRequest, AuditQuery, CallAction, Caller, ChangeSettings,
-    Component, DiscardsQuery, Elsewhere, Entrance, ErrorKind, Health, HttpError, Level, Limits, Listen, MigrateStore,
-    NewToken, RecordingsQuery, Server, SignIn, Snapshot, Status, UserImport, WebexCall,
+    Component, DiscardsQuery, Elsewhere, Entrance, ErrorKind, Health, HttpError, Import, Level, Limits, Listen,
+    MigrateStore, NewToken, RecordingsQuery, Server, SignIn, Snapshot, Status, UserImport, WebexCall,
 };
 use callvault_seal::Secret;
 use serde_json::{Value, json};
@@ -127,6 +127,15 @@ impl Api for Fake {
 
     fn deliveries(&self, _: &Caller, id: Uuid) -> Answer {
         Ok(json!({"deliveries": [], "id": id}))
+    }
+
+    fn import_recording(&self, _: &Caller, step: &Import) -> Answer {
+        Ok(match step {
+            Import::Begin(wanted) => json!({"id": ID, "rate": wanted.rate_hz, "preserved": wanted.is_preserved}),
+            Import::Audio(id, piece) => json!({"id": id, "at": piece.at_samples, "bytes": piece.pcm.len()}),
+            Import::Finish(id, whole) => json!({"id": id, "samples": whole.samples}),
+            Import::GiveUp(id) => json!({"id": id}),
+        })
     }
 
     fn waveform(&self, _: &Caller, _: Uuid) -> Answer {
@@ -681,6 +690,31 @@ fn a_file_of_users_may_be_large_for_who_may_be_somebody() {
     let stranger = sut.send(head.replace("\r\n\r\n", "\r\nContent-Length: 1000000\r\n\r\n").as_bytes());
     assert_eq!(stranger.status, 401);
     assert_eq!(import(request("POST", "/v1/tokens")).status, 413);
+}
+
+#[test]
+fn a_recording_is_brought_in_large_pieces() {
+    let sut = start();
+    let ask = |target: &str, body: String| {
+        let head = request("POST", target).replace("\r\n\r\n", &format!("\r\nContent-Length: {}\r\n\r\n", body.len()));
+        let response = sut.send((head + &body).as_bytes());
+        (response.status, response.json())
+    };
+    let begin = |more: &str| {
+        ask("/v1/imports", format!(r#"{{"started_at": "2026-03-01T09:00:00Z", "rate_hz": 8000, "channels": 2{more}}}"#))
+    };
+    assert_eq!(begin(r#", "preserved": true"#), (200, json!({"id": ID, "rate": 8_000, "preserved": true})));
+    assert_eq!(begin(r#", "colour": "red""#).0, 400);
+    let audio = format!("/v1/imports/{ID}/audio");
+    let piece = |pcm: String| ask(&audio, json!({"at_samples": 7, "pcm": pcm}).to_string());
+    assert_eq!(piece("AAAA".repeat(400_000)), (200, json!({"id": ID, "at": 7, "bytes": 1_200_000})));
+    assert_eq!(piece("AAAA".repeat(600_000)).0, 413);
+    assert!(piece("no base64".to_owned()).1["error"]["message"].as_str().unwrap().contains("\"pcm\""));
+    assert_eq!(
+        ask(&format!("/v1/imports/{ID}/finish"), r#"{"samples": 9}"#.into()),
+        (200, json!({"id": ID, "samples": 9}))
+    );
+    assert_eq!(sut.authorised("DELETE", &format!("/v1/imports/{ID}")).json(), json!({"id": ID}));
 }
 
 #[test]

@@ -168,7 +168,9 @@ impl App {
             return Err(refusal(403, "forbidden", "this request was not begun by a page of the portal"));
         }
         let (parts, body) = request.into_parts();
+        let is_piece = rest.starts_with("imports/") && rest.ends_with("/audio");
         let import = match rest {
+            _ if is_piece => Some(self.imports.try_acquire().map_err(|_| FULL)?),
             "users/import" => Some(self.imports.try_acquire().map_err(|_| FULL)?),
             _ => None,
         };

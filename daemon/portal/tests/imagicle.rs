@@ -39,7 +39,9 @@ fn daemon(head: &str) -> (&'static str, String) {
         "/v1/recordings" => json!({
             "recordings": [recording(4, "incoming"), recording(3, "outgoing"), recording(2, "unknown")], "next": "next",
         }),
-        "/v1/me" => json!({"name": "ann@example.com"}),
+        "/v1/me" => json!({"name": "ann@example.com", "may": {"administer": head.contains("bearer cvt-ann")}}),
+        "/v1/imports" => json!({"id": ID}),
+        _ if path.starts_with("/v1/imports/") => json!({"id": ID, "samples": 4}),
         "/v1/calls" => json!({"calls": [{
             "id": LIVE, "started_at": "2023-01-01T10:00:00.000Z", "duration_ms": 5_000, "paused_by": [], "owner": "ann@example.com",
             "owner_device": "SEP123456789ABC", "owner_numeric_id": 654_321, "local_number": "101", "remote_number": "7",
@@ -150,8 +152,69 @@ fn who_asks_is_told_by_basic_and_signs_in_once() {
 #[test]
 fn what_is_not_done_here_is_said() {
     let sut = start_with(daemon);
-    assert_eq!(call(&sut, "POST", "Recordings", "--x\r\n").0, 501);
+    assert_eq!(call(&sut, "PUT", "Recordings", "").0, 405);
     assert_eq!(call(&sut, "GET", "Users", "").0, 404);
     std::fs::remove_file(sut.folder.path().join("daemon")).unwrap();
     assert_eq!(call(&sut, "GET", "LiveRecordings", "").0, 504);
+}
+
+/// A form with these parts: name, content type, content.
+fn form(parts: &[(&str, &str, &str)]) -> String {
+    let part = |(name, kind, content): &(&str, &str, &str)| {
+        format!(
+            "--x\r\nContent-Disposition: form-data; name=\"{name}\"; filename=\"f\"\r\nContent-Type: {kind}\r\n\r\n{content}\r\n"
+        )
+    };
+    parts.iter().map(part).collect::<String>() + "--x--\r\n"
+}
+
+const KNOWN: &str = r#"{"startDateTime": "2026-01-01T10:00:00Z", "duration": "PT1S", "direction": 2, "localParty": {"phoneNumber": "225"}}"#;
+
+/// A WAV of two samples for each of two channels.
+const WAV: &str = "RIFF\x2c\0\0\0WAVEfmt \x10\0\0\0\x01\0\x02\0\x40\x1f\0\0\0\x7d\0\0\x04\0\x10\0data\x08\0\0\0\x01\0\x02\0\x03\0\x04\0";
+
+/// Sends a form; the answer, and what the daemon was asked: methods and targets.
+fn uploaded(sut: &Sut, who: &str, kind: &str, body: &str) -> (u16, Value, Vec<String>) {
+    let fields = format!("{who}content-type: {kind}\r\n");
+    sut.asked();
+    let answer = sut.ask("POST", "/fw/Apps/Recorder/WebAPI/Recordings", &fields, body);
+    // What is told after the answer.
+    std::thread::sleep(std::time::Duration::from_millis(200));
+    let asked = sut.asked().into_iter().map(|asked| asked.split(" HTTP").next().unwrap().to_owned());
+    let asked = asked.filter(|asked| asked.contains("/v1/imports")).collect();
+    (answer.status, serde_json::from_str(&answer.body).unwrap_or(Value::Null), asked)
+}
+
+#[test]
+fn a_recording_is_passed_on_in_pieces_or_given_up() {
+    let sut = start_with(daemon);
+    let multipart = "multipart/form-data; boundary=x";
+    let (begin, audio) = ("POST /v1/imports".to_owned(), format!("POST /v1/imports/{ID}/audio"));
+    let (finish, give_up) = (format!("POST /v1/imports/{ID}/finish"), format!("DELETE /v1/imports/{ID}"));
+    let (json, known, wav) =
+        ("application/json", ("jsondata", "application/json", KNOWN), ("attachment", "audio/wave", WAV));
+    let done = uploaded(&sut, ANN, multipart, &form(&[known, wav]));
+    assert_eq!(done, (201, json!({"id": ID}), vec![begin.clone(), audio.clone(), finish.clone()]));
+    let done = uploaded(&sut, ANN, multipart, &form(&[("other", "text/plain", "-"), wav, known]));
+    assert_eq!((done.0, done.2), (201, vec![begin.clone(), audio, finish]), "either order");
+    // The audio is there twice, the second time after the first was passed on.
+    let twice = uploaded(&sut, ANN, multipart, &form(&[known, wav, wav]));
+    assert_eq!((twice.0, twice.1["reason"].clone(), twice.2.last()), (400, json!(0), Some(&give_up)));
+    let check = |who: &str, kind: &str, body: &str, status: u16, reason: Value| {
+        let (found, answer, asked) = uploaded(&sut, who, kind, body);
+        assert_eq!((found, &answer["reason"]), (status, &reason), "{answer}");
+        assert!(asked.is_empty() || asked.last() == Some(&give_up), "{asked:?}");
+    };
+    check(ANN, "text/plain", "--x\r\n", 400, json!(0));
+    check(ANN, "multipart/form-data", &form(&[known, wav]), 400, json!(0));
+    check(ANN, multipart, "--x\r\n", 400, json!(0));
+    check(ANN, multipart, &form(&[known]), 400, json!(0));
+    check(ANN, multipart, &form(&[wav]), 400, json!(0));
+    check(ANN, multipart, &form(&[known, known]), 400, json!(0));
+    check(ANN, multipart, &form(&[("jsondata", json, "{"), wav]), 400, json!(1));
+    check(ANN, multipart, &form(&[known, ("attachment", "text/html", WAV)]), 400, json!(2));
+    check(ANN, multipart, &form(&[known, ("attachment", "audio/mpeg", "no sound")]), 400, json!(2));
+    check(ANN, multipart, &form(&[("jsondata", json, &" ".repeat(70_000)), wav]), 413, Value::Null);
+    check("authorization: Basic eDpjdnQtMTI=\r\n", multipart, &form(&[known, wav]), 403, Value::Null);
+    check("", multipart, &form(&[known, wav]), 401, Value::Null);
 }

@@ -19,8 +19,8 @@ use callvault_control::{self as control, CallStanding, LiveCall, Refusal};
 use callvault_directory::User;
 use callvault_http::{
     Annotate, Answer, Api, ApiError, Audio, AudioFormat, AudioPurpose, AudioRequest, AuditQuery, CallAction,
-    ChangeSettings, DiscardsQuery, Elsewhere, ErrorKind, Import, MigrateStore, NewToken, RecordingsQuery, SignIn, Snapshot,
-    UserImport, WebexCall,
+    ChangeSettings, DiscardsQuery, Elsewhere, ErrorKind, Import, MigrateStore, NewToken, RecordingsQuery, SignIn,
+    Snapshot, UserImport, WebexCall,
 };
 use callvault_queue::{Filter as JobFilter, Job, JobId, QueueError, State};
 use callvault_render_protocol::RenderError;

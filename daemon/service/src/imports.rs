@@ -76,7 +76,8 @@ impl Imports {
         let known = self.coming.lock().unwrap_or_else(PoisonError::into_inner).get(&id).cloned();
         // Somebody else's is not there.
         known.filter(|coming| locked(coming).by == (caller.user, caller.name.clone())).ok_or_else(|| {
-            let text = format!("nothing is being brought as {id}, or no more, after {} s without a word", IDLE.as_secs());
+            let text =
+                format!("nothing is being brought as {id}, or no more, after {} s without a word", IDLE.as_secs());
             ApiError::new(ErrorKind::NotFound, text)
         })
     }
@@ -87,8 +88,13 @@ impl Imports {
 
     /// Gives up those of which nothing comes any more.
     pub(crate) fn give_up_idle(&self) {
-        let all: Vec<_> =
-            self.coming.lock().unwrap_or_else(PoisonError::into_inner).iter().map(|(id, one)| (*id, Arc::clone(one))).collect();
+        let all: Vec<_> = self
+            .coming
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .iter()
+            .map(|(id, one)| (*id, Arc::clone(one)))
+            .collect();
         for (id, coming) in all {
             // One that is being written to is not idle.
             if coming.try_lock().is_ok_and(|coming| coming.touched.elapsed() >= IDLE) {
@@ -323,7 +329,8 @@ impl Coming {
             let flaw = SessionEvent::Flaw(Flaw { code: "import-shorter".to_owned(), text });
             self.writer.write_facts(self.lane, &self.cipher, &flaw)?;
         }
-        let tracks = (0..self.channels).map(|track| TrackCounts { track, packets, bytes, sources: 1, ..TrackCounts::default() });
+        let tracks =
+            (0..self.channels).map(|track| TrackCounts { track, packets, bytes, sources: 1, ..TrackCounts::default() });
         let ended = Ended {
             wall_ns: wall_ns(self.started_at).saturating_add(i64::try_from(at_ns).unwrap_or(i64::MAX)),
             at_ns,
@@ -411,7 +418,8 @@ fn take(appliance: &Appliance, id: Uuid, coming: &Mutex<Coming>, piece: &Piece) 
         return Err(bad(format!("\"pcm\" is to be whole samples of {} bytes", coming.frame_bytes())));
     }
     if piece.at_samples != coming.samples {
-        let text = format!("{} samples of each channel came, and this piece begins at {}", coming.samples, piece.at_samples);
+        let text =
+            format!("{} samples of each channel came, and this piece begins at {}", coming.samples, piece.at_samples);
         return Err(ApiError::new(ErrorKind::Conflict, text));
     }
     if coming.samples.saturating_add(came) > coming.samples_max() {
@@ -454,7 +462,8 @@ fn finish(appliance: &Appliance, caller: &Caller, id: Uuid, samples: u64) -> Ans
 /// That the journal's disk has room beside what calls need.
 fn check_room(appliance: &Appliance, more: u64) -> Result<(), ApiError> {
     let folder = appliance.config.journal_path();
-    let disk = statvfs(&folder).map_err(|error| super::api::internal(format!("look at {}: {error}", folder.display())))?;
+    let disk =
+        statvfs(&folder).map_err(|error| super::api::internal(format!("look at {}: {error}", folder.display())))?;
     let free = disk.blocks_available().saturating_mul(disk.fragment_size());
     if free < appliance.config.journal.spool_free_min.0.saturating_add(more) {
         let text = "the journal's disk has only the room that calls need (journal.spool_free_min); bring it when there is more";
@@ -476,7 +485,8 @@ fn facts(
     if !(1..=2).contains(&wanted.channels) {
         return Err(bad("\"channels\" is to be 1 or 2"));
     }
-    if wanted.started_at.as_second() < 0 || wanted.started_at > now.saturating_add(FUTURE_MAX).unwrap_or(Timestamp::MAX) {
+    if wanted.started_at.as_second() < 0 || wanted.started_at > now.saturating_add(FUTURE_MAX).unwrap_or(Timestamp::MAX)
+    {
         return Err(bad("\"started_at\" is in the future, or before 1970"));
     }
     let direction = match wanted.direction.as_deref() {
@@ -526,8 +536,7 @@ fn facts(
         note,
         preserved,
     };
-    let started =
-        Started { wall_ns: wall_ns(wanted.started_at), transport: "import".to_owned(), ..Started::default() };
+    let started = Started { wall_ns: wall_ns(wanted.started_at), transport: "import".to_owned(), ..Started::default() };
     let codec = CodecFacts {
         payload_type: PAYLOAD_TYPE,
         encoding: "L16".to_owned(),
@@ -542,8 +551,11 @@ fn facts(
         let source = SourceFacts { track, ssrc: u32::from(track) + 1, ..SourceFacts::default() };
         [SessionEvent::Track(facts), SessionEvent::Source(source)]
     });
-    let mut events =
-        vec![SessionEvent::Started(started), SessionEvent::Imported(Box::new(import)), SessionEvent::Call(Box::new(call))];
+    let mut events = vec![
+        SessionEvent::Started(started),
+        SessionEvent::Imported(Box::new(import)),
+        SessionEvent::Call(Box::new(call)),
+    ];
     events.extend(tracks);
     Ok(events)
 }
@@ -570,7 +582,11 @@ fn owner(appliance: &Appliance, name: &str) -> Result<Arc<User>, ApiError> {
     let mut named = directory.all().iter().filter(|user| is_named(user));
     match (named.next(), named.next()) {
         (Some(user), None) => Ok(Arc::clone(user)),
-        (None, _) => Err(bad("\"owner\" is nobody here; add that user first, or leave it out and the number tells whose it is")),
-        (Some(_), Some(_)) => Err(bad("\"owner\" is what several users are called before the @; give the whole e-mail")),
+        (None, _) => {
+            Err(bad("\"owner\" is nobody here; add that user first, or leave it out and the number tells whose it is"))
+        }
+        (Some(_), Some(_)) => {
+            Err(bad("\"owner\" is what several users are called before the @; give the whole e-mail"))
+        }
     }
 }

@@ -38,10 +38,10 @@ use uuid::Uuid;
 use crate::appliance::Appliance;
 use crate::archiving::AWAY_MS;
 use crate::ingest::unix_ms;
-use crate::row;
 use crate::log::events;
 use crate::overload;
 use crate::playback::{self, Format};
+use crate::row;
 use crate::sound::SoundError;
 use templates::LoadedTemplates;
 

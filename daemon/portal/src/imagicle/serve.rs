@@ -41,8 +41,8 @@ impl Sent {
 
 /// Who asks, and from where.
 pub(super) struct Visitor<'a> {
-    session: &'a str,
-    from: IpAddr,
+    pub(super) session: &'a str,
+    pub(super) from: IpAddr,
 }
 
 impl From<DaemonError> for Problem {

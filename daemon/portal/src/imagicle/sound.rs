@@ -273,7 +273,10 @@ impl Rates {
         self.lead -= lead;
         let wanted = usize::try_from(all.saturating_sub(self.gone)).unwrap_or(usize::MAX);
         let to = length.min(lead.saturating_add(wanted));
-        #[expect(clippy::cast_possible_truncation, reason = "a float to integer cast saturates, which is what is wanted")]
+        #[expect(
+            clippy::cast_possible_truncation,
+            reason = "a float to integer cast saturates, which is what is wanted"
+        )]
         out.extend(made.iter().take(to * channels).skip(lead * channels).map(|sample| sample.round() as i16));
         self.gone += (to - lead) as u64;
         Ok(())
@@ -358,7 +361,8 @@ mod tests {
         // What was before the first sample and after the last was silence.
         let edge = samples.len() / 6;
         let inner = edge..samples.len() - edge;
-        let worst = samples[inner.clone()].iter().zip(&truth[inner]).map(|(a, b)| (i32::from(*a) - i32::from(*b)).abs());
+        let worst =
+            samples[inner.clone()].iter().zip(&truth[inner]).map(|(a, b)| (i32::from(*a) - i32::from(*b)).abs());
         assert!(worst.clone().max().unwrap() < 60, "{from}: {:?}", worst.max());
     }
 

@@ -26,6 +26,7 @@ use super::{
     sound::{Form, decode},
 };
 use crate::app::{App, BODY_MAX, json_answer};
+use crate::daemon::Question;
 
 /// Bytes of an audio file, as the documentation has it.
 const AUDIO_BYTES_MAX: u64 = 256 << 20;
@@ -115,8 +116,8 @@ fn understood(body: &[u8]) -> Result<Map<String, Value>, Problem> {
         wrong(&format!("jsondata is not the JSON that is documented: look at {place}"))
     })?;
     let started_at = metadata.start_date_time.and_then(|text| text.trim().parse::<Timestamp>().ok());
-    let started_at =
-        started_at.ok_or_else(|| wrong("startDateTime is a time in ISO 8601, as 2018-09-25T13:00:00Z, with its zone"))?;
+    let started_at = started_at
+        .ok_or_else(|| wrong("startDateTime is a time in ISO 8601, as 2018-09-25T13:00:00Z, with its zone"))?;
     let duration = metadata.duration.filter(|text| text.trim_start().starts_with('P'));
     let duration = duration.and_then(|text| text.trim().parse::<SignedDuration>().ok());
     let duration_ms = duration.and_then(|duration| u64::try_from(duration.as_millis()).ok());
@@ -235,7 +236,7 @@ impl App {
         match bringing.all(&mut parts).await {
             Ok(id) => Ok(json_answer(StatusCode::CREATED, &json!({"id": id}))),
             Err(problem) => {
-                bringing.give_up().await;
+                drop(bringing);
                 parts.drain().await;
                 Err(problem)
             }
@@ -360,16 +361,23 @@ impl Bringing<'_> {
         Ok(())
     }
 
-    async fn give_up(&self) {
-        if let Some(id) = self.id {
-            // What it does not hear of, it gives up by itself.
-            let _ = self.ask(Method::DELETE, &format!("/v1/imports/{id}"), &Value::Null).await;
-        }
-    }
-
     async fn ask(&self, method: Method, target: &str, body: &Value) -> Result<Value, Problem> {
-        let body = if body.is_null() { Bytes::new() } else { Bytes::from(body.to_string()) };
-        self.app.told_with(self.visitor, method, target, body).await
+        self.app.told_with(self.visitor, method, target, Bytes::from(body.to_string())).await
+    }
+}
+
+impl Drop for Bringing<'_> {
+    /// Whoever sends it may be gone, and with the connection everything that waits for it: the daemon is told all the same.
+    fn drop(&mut self) {
+        let Some(id) = self.id else { return };
+        let (daemon, session, from) = (self.app.daemon.clone(), self.visitor.session.to_owned(), self.visitor.from);
+        tokio::spawn(async move {
+            let target = format!("/v1/imports/{id}");
+            let question =
+                Question { method: Method::DELETE, target: &target, session: Some(&session), from, body: Bytes::new() };
+            // What it does not hear of, it gives up by itself after a while.
+            let _ = daemon.ask_json(question).await;
+        });
     }
 }
 
