@@ -416,10 +416,10 @@ mod tests {
         fn nothing_panics(tag in prop::sample::select(vec![1_u16, 6, 7, 2, 0xfffe]), bits in prop::sample::select(vec![0_u16, 4, 8, 16, 24, 32]), rate in prop::sample::select(vec![0_u32, 1, 7_999, 8_000, 44_100, u32::MAX / 8]), channels in 0_u16..4, data in prop::collection::vec(any::<u8>(), 0..3_000), spoilt in prop::option::of((0_usize..60, any::<u8>()))) {
             let frame = u32::from(channels * bits / 8);
             let mut file = wav(tag, bits, if rate.checked_mul(frame).is_some() { rate } else { 8_000 }, channels, &data);
-            if let Some((at, byte)) = spoilt {
-                if let Some(place) = file.get_mut(at) {
-                    *place = byte;
-                }
+            if let Some((at, byte)) = spoilt
+                && let Some(place) = file.get_mut(at)
+            {
+                *place = byte;
             }
             let _ = of_file(&file, 500);
         }
